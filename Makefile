@@ -1,0 +1,82 @@
+# Every target sets up what it needs in .venv, given Python >= 3.11 with pip.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c requirements.txt
+SOURCES := setup.cfg pyproject.toml requirements.txt
+JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.DEFAULT_GOAL := help
+.PHONY: help demo digits test lint setup clean
+
+help:
+	@echo 'make demo    train BigGAN on emoji into runs/emoji'
+	@echo 'make digits  train on 8 x 8 digits into runs/digits'
+	@echo 'make test    run the tests on the CPU'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make setup   install the library and the test tools into .venv'
+	@echo 'make clean   remove .venv and all caches; runs/ stays'
+
+demo: $(VENV)/base.stamp
+	@echo 'demo: training BigGAN on emoji, into runs/emoji'
+	@$(PY) -m gan_jax.main --config=configs/biggan_emoji.py --workdir=runs/emoji
+
+digits: $(VENV)/digits.stamp
+	@echo 'digits: training on 8 x 8 digits, into runs/digits'
+	@$(PY) -m gan_jax.main --config=configs/progan_digits.py --workdir=runs/digits
+
+test: $(VENV)/test.stamp
+	@echo 'test: running the tests on the CPU; compiled programs are kept in $(JAX_COMPILATION_CACHE_DIR)'
+	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
+	  $(PY) -m pytest -q
+
+lint: $(VENV)/test.stamp
+	@echo 'lint: ruff, then mypy'
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy gan_jax
+
+setup: $(VENV)/test.stamp
+	@echo 'setup: everything is installed in $(VENV)'
+
+clean:
+	@echo 'clean: removing .venv and caches; runs/ stays'
+	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@find gan_jax configs experiments tests -name __pycache__ -type d -prune \
+	  -exec rm -rf {} + 2>/dev/null || true
+
+# A stamp is older than SOURCES when the installation is.
+$(VENV)/base.stamp: $(SOURCES)
+	@$(call venv)
+	@echo 'setup: installing jax, flax and the rest into $(VENV) (1 GB on disk, 1 to 5 minutes)'
+	@$(call install,.)
+	@touch $@
+
+$(VENV)/digits.stamp: $(SOURCES)
+	@$(call venv)
+	@echo 'setup: installing gan_jax and scikit-learn into $(VENV) (1 to 5 minutes)'
+	@$(call install,.[digits])
+	@touch $(VENV)/base.stamp $@
+
+$(VENV)/test.stamp: $(SOURCES)
+	@$(call venv)
+	@echo 'setup: installing gan_jax and the test tools into $(VENV) (1 to 5 minutes)'
+	@$(call install,.[test])
+	@touch $(VENV)/base.stamp $(VENV)/digits.stamp $@
+
+define venv
+if ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+    echo 'gan_jax needs Python 3.11 or newer, which $(PYTHON) is not; try: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; \
+    exit 1; }; \
+  $(PYTHON) -m venv --clear $(VENV) || { \
+    echo 'could not make $(VENV): on Debian and Ubuntu, apt-get install python3-venv' >&2; \
+    exit 1; }; \
+fi
+endef
+
+define install
+$(PIP) -e '$(1)' || { \
+  echo 'setup: pip could not install (see above); the same command tries again' >&2; \
+  exit 1; }
+endef

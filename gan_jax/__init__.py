@@ -1,0 +1,28 @@
+"""ProGAN, StyleGAN and BigGAN in JAX/Flax, for one laptop CPU or a whole pod."""
+
+import glob
+import os
+
+__version__ = '0.1.0'
+
+# XLA's default lowering of float32 convolutions on CPU has a slow weight gradient;
+# this sends them back to Eigen. It has to stand in the environment before jax is
+# imported, and accelerator compilers may not know it, so it is set for CPU runs only.
+_CPU_FLAG = '--xla_cpu_experimental_ynn_fusion_type=individual_dot'
+_ACCELERATORS = ('/dev/accel*', '/dev/vfio/*', '/dev/nvidia[0-9]*', '/dev/kfd')
+
+
+def _runs_on_cpu() -> bool:
+  platforms = os.environ.get('JAX_PLATFORMS')
+  if platforms:
+    return platforms == 'cpu'
+  return not any(glob.glob(pattern) for pattern in _ACCELERATORS)
+
+
+_flags = os.environ.get('XLA_FLAGS', '')
+if _runs_on_cpu() and 'ynn_fusion_type' not in _flags:
+  os.environ['XLA_FLAGS'] = f'{_flags} {_CPU_FLAG}'.strip()
+
+
+class UserError(ValueError):
+  """A mistake in what was asked for: printed as one sentence, without a traceback."""

@@ -1,0 +1,476 @@
+"""BigGAN and BigGAN-deep (Brock et al. 2019, arXiv:1809.11096, appendix B and C)."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gan_jax import UserError, losses
+from gan_jax.gan import Batch, Draws, Metrics, Phase, Variables, run, to_float
+from gan_jax.gan import example_keys
+from gan_jax.layers import Attention, BatchNorm, Conv, Dense, Embed, ModuleDef, Norm
+from gan_jax.layers import conv, down_conv, downsample, init_spectral
+from gan_jax.layers import orthogonal_rows, up_conv, upsample
+
+# Published widths in units of ch: G's from the 4x4 map on, D's one a block. For
+# BigGAN-deep D's first entry is the stem and the others are its stages.
+G_WIDTHS = {
+  32: (4, 4, 4, 4),
+  64: (16, 16, 8, 4, 2),
+  128: (16, 16, 8, 4, 2, 1),
+  256: (16, 16, 8, 8, 4, 2, 1),
+  512: (16, 16, 8, 8, 4, 2, 1, 1),
+}
+D_WIDTHS = {
+  32: (4, 4, 4, 4),
+  64: (1, 2, 4, 8, 16),
+  128: (1, 2, 4, 8, 16, 16),
+  256: (1, 2, 4, 8, 8, 16, 16),
+  512: (1, 1, 2, 4, 8, 8, 16, 16),  # G's mirrored: BigGAN-PyTorch has none at 512
+}
+FINAL_MAP = {32: 8}  # the published 32 px discriminators stop pooling at 8x8
+INITS = {'ortho': orthogonal_rows, 'N02': nn.initializers.normal(0.02)}
+
+
+class GBlock(nn.Module):
+  """Norm, ReLU, up, conv3x3, norm, ReLU, conv3x3; the shortcut is a 1x1 conv."""
+
+  features: int
+  conv: ModuleDef
+  norm: ModuleDef
+
+  @nn.compact
+  def __call__(self, x: Array, condition: Array | None, train: bool) -> Array:
+    h = nn.relu(self.norm(name='bn1')(x, condition, train))
+    h = self.conv(self.features, apply_kernel=up_conv, name='conv1')(h)
+    h = nn.relu(self.norm(name='bn2')(h, condition, train))
+    h = self.conv(self.features, name='conv2')(h)
+    return h + self.conv(self.features, size=1, apply_kernel=up_conv, name='conv_sc')(x)
+
+
+class DeepGBlock(nn.Module):
+  """A bottleneck of four convs; the skip drops channels, then upsamples."""
+
+  features: int
+  up: bool
+  conv: ModuleDef
+  norm: ModuleDef
+
+  @nn.compact
+  def __call__(self, x: Array, condition: Array | None, train: bool) -> Array:
+    hidden = x.shape[-1] // 4
+    h = nn.relu(self.norm(name='bn1')(x, condition, train))
+    h = self.conv(hidden, size=1, name='conv1')(h)
+    h = nn.relu(self.norm(name='bn2')(h, condition, train))
+    h = self.conv(hidden, apply_kernel=up_conv if self.up else conv, name='conv2')(h)
+    h = nn.relu(self.norm(name='bn3')(h, condition, train))
+    h = self.conv(hidden, name='conv3')(h)
+    h = nn.relu(self.norm(name='bn4')(h, condition, train))
+    h = self.conv(self.features, size=1, name='conv4')(h)
+    skip = x[..., : self.features]
+    return h + (upsample(skip) if self.up else skip)
+
+
+class Generator(nn.Module):
+  """z [b, dim_z] and labels -> images [b, res, res, channels] in (-1, 1).
+
+  `widths` are channels from the 4x4 map on; each further width is a block at twice
+  the size. `deep` gives the blocks of BigGAN-deep instead: (up, features) each.
+  Labels are int32 [b], or weights over the classes [b, n_classes].
+  """
+
+  widths: tuple[int, ...]
+  deep: tuple[tuple[bool, int], ...] = ()
+  channels: int = 3
+  n_classes: int = 0
+  shared_dim: int = 0  # 0: an own gain and bias for each class in every norm
+  hier: bool = True  # a chunk of z for the first layer and for each block
+  attention: tuple[int, ...] = ()  # after the blocks of these numbers
+  stats: ModuleDef = BatchNorm
+  rgb_stats: ModuleDef = BatchNorm
+  init_kernel: str = 'ortho'
+  remat: bool = False
+  dtype: Any = 'float32'
+
+  @nn.compact
+  def __call__(self, z: Array, labels: Array, train: bool) -> Array:
+    weights = dict(dtype=self.dtype)
+    kernels = dict(init_kernel=INITS[self.init_kernel], **weights)
+    conv_, dense = partial(Conv, **kernels), partial(Dense, **kernels)
+    embed = partial(
+      Embed, n=self.n_classes, init_embedding=INITS[self.init_kernel], **weights
+    )
+    blocks = len(self.deep) or len(self.widths) - 1
+
+    condition, project = None, None
+    if self.n_classes and self.shared_dim:
+      condition = embed(self.shared_dim, name='shared')(labels)
+      project = partial(dense, bias=False)
+    elif self.n_classes:
+      condition, project = labels, embed
+    first, conditions = z, [condition] * blocks
+    if self.deep and self.hier:
+      first = z if condition is None else _join(condition, z)
+      conditions, project = [first] * blocks, partial(dense, bias=False)
+    elif self.hier:
+      first, *chunks = jnp.split(z, blocks + 1, axis=-1)
+      conditions = [c if condition is None else _join(condition, c) for c in chunks]
+      project = partial(dense, bias=False)
+    norm = partial(Norm, self.stats, project)
+
+    x = dense(16 * self.widths[0], name='linear')(first)
+    x = x.reshape(-1, 4, 4, self.widths[0])
+    shape = dict(conv=conv_, norm=norm)
+    keep = nn.remat if self.remat else lambda module, **_: module
+    for i in range(blocks):
+      if self.deep:
+        up, features = self.deep[i]
+        block = keep(DeepGBlock, static_argnums=(3,))(
+          features, up, name=f'block{i}', **shape
+        )
+      else:
+        block = keep(GBlock, static_argnums=(3,))(
+          self.widths[i + 1], name=f'block{i}', **shape
+        )
+      x = block(x, conditions[i], train)
+      if i in self.attention:
+        x = Attention(conv_, name=f'attention{i}')(x)
+    x = nn.relu(Norm(self.rgb_stats, name='norm')(x, None, train))
+    x = jnp.tanh(conv_(self.channels, name='rgb')(x))
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _join(condition: Array, z: Array) -> Array:
+  return jnp.concatenate([condition, z.astype(condition.dtype)], -1)
+
+
+class DBlock(nn.Module):
+  """[ReLU,] conv3x3, ReLU, conv3x3, pool; the first block sees the picture raw."""
+
+  features: int
+  hidden: int
+  down: bool
+  first: bool
+  conv: ModuleDef
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    apply_kernel = down_conv if self.down else conv
+    h = x if self.first else nn.relu(x)
+    h = nn.relu(self.conv(self.hidden, name='conv1')(h))
+    h = self.conv(self.features, apply_kernel=apply_kernel, name='conv2')(h)
+    if self.down or x.shape[-1] != self.features:
+      sc = self.conv(self.features, size=1, apply_kernel=apply_kernel, name='conv_sc')
+      x = sc(x)
+    return h + x
+
+
+class DeepDBlock(nn.Module):
+  """A bottleneck of four convs; the skip pools, then a 1x1 conv adds channels."""
+
+  features: int
+  down: bool
+  conv: ModuleDef
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    hidden = self.features // 4
+    h = self.conv(hidden, size=1, name='conv1')(nn.relu(x))
+    h = self.conv(hidden, name='conv2')(nn.relu(h))
+    h = self.conv(hidden, name='conv3')(nn.relu(h))
+    h, skip = nn.relu(h), x
+    if self.down:
+      h, skip = downsample(h), downsample(skip)
+    h = self.conv(self.features, size=1, name='conv4')(h)
+    added = self.features - x.shape[-1]
+    if added > 0:
+      more = self.conv(added, size=1, name='conv_sc')(skip)
+      skip = jnp.concatenate([skip, more], -1)
+    return h + skip
+
+
+class Discriminator(nn.Module):
+  """Images [b, res, res, channels] and labels -> scores [b, 1].
+
+  `widths` has one entry a block, of which the first `downs` halve the map. With
+  `depth` it is BigGAN-deep's: a stem of the first width, then stages of `depth`
+  blocks for each further width, pooling in the first block of the stage.
+  """
+
+  widths: tuple[int, ...]
+  downs: int
+  depth: int = 0
+  n_classes: int = 0
+  wide: bool = True
+  attention: tuple[int, ...] = ()  # after the stages of these numbers
+  init_kernel: str = 'ortho'
+  remat: bool = False
+  dtype: Any = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, labels: Array, train: bool) -> Array:
+    del train  # nothing but the spectral collection moves in D
+    init = INITS[self.init_kernel]
+    conv_ = partial(Conv, init_kernel=init, dtype=self.dtype)
+    keep = nn.remat if self.remat else lambda module: module
+    x, widths = x.astype(self.dtype), self.widths
+    if self.depth:
+      x, widths = conv_(widths[0], name='stem')(x), widths[1:]
+    for i, features in enumerate(widths):
+      down = i < self.downs
+      if self.depth:
+        for j in range(self.depth):
+          block = keep(DeepDBlock)(
+            features, down and j == 0, conv_, name=f'block{i}_{j}'
+          )
+          x = block(x)
+      else:
+        hidden = features if self.wide else x.shape[-1]
+        block = keep(DBlock)(features, hidden, down, i == 0, conv_, name=f'block{i}')
+        x = block(x)
+      if i in self.attention:
+        x = Attention(conv_, name=f'attention{i}')(x)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    h = nn.relu(x).astype(wide).sum((1, 2))
+    score = Dense(1, init_kernel=init, dtype=wide, name='linear')(h)
+    if self.n_classes:
+      embed = Embed(h.shape[-1], self.n_classes, init, wide, name='embed')
+      score += (embed(labels) * h).sum(-1, keepdims=True)
+    return score
+
+
+@dataclasses.dataclass(frozen=True)
+class BigGAN:
+  """The BigGAN family; fields are the model section of a config.
+
+  Widths come from the published tables in units of `g_ch` and `d_ch`, unless given:
+  one for the 4x4 map and one per doubling for G, one per block for D. Attention
+  follows the blocks whose output has one of the named resolutions.
+
+  Raises:
+    UserError: a size or combination that has no network, in one sentence.
+  """
+
+  res: int
+  n_classes: int = 0
+  channels: int = 3
+  dim_z: int = 128
+  shared_dim: int = 128
+  hier: bool = True
+  g_ch: int = 64
+  d_ch: int = 64
+  g_widths: tuple[int, ...] = ()
+  d_widths: tuple[int, ...] = ()
+  g_attention: tuple[int, ...] = ()
+  d_attention: tuple[int, ...] = ()
+  depth: int = 0  # 2 gives BigGAN-deep: blocks a stage
+  d_wide: bool = True
+  split_d: bool = False  # D sees fakes and reals in two passes instead of one
+  bn_eps: float = 1e-5
+  rgb_bn_eps: float = 1e-5  # of the last norm; BigGAN-PyTorch's stays at 1e-5
+  bn_momentum: float = 0.1
+  bn_ddof: int = 1
+  bn_group: int = 0  # devices that share batch statistics; 0: the whole mesh
+  sn_eps: float = 1e-12
+  g_sn_iterations: int = 1
+  d_sn_iterations: int = 1
+  g_sn_vectors: int = 1  # singular values followed; the first is divided by
+  d_sn_vectors: int = 1
+  g_init: str = 'ortho'
+  d_init: str = 'ortho'
+  remat: bool = False
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    if self.res < 16 or self.res & (self.res - 1):
+      raise UserError(
+        f'model.res is {self.res}: BigGAN needs a power of two from 16 up.'
+      )
+    for name, table in (('g_widths', G_WIDTHS), ('d_widths', D_WIDTHS)):
+      if not getattr(self, name) and self.res not in table:
+        known = ', '.join(map(str, table))
+        raise UserError(
+          f'model.{name} is empty and no widths are published for model.res='
+          f'{self.res}: give them, or take one of {known}.'
+        )
+    stages = self.res.bit_length() - 3
+    if self.g_widths and len(self.g_widths) != stages + 1:
+      raise UserError(
+        f'model.g_widths has {len(self.g_widths)} entries: model.res={self.res} needs '
+        f'{stages + 1}, for 4x4 and each of {stages} doublings.'
+      )
+    slots = stages + 1
+    if self.hier and not self.depth and self.dim_z % slots:
+      raise UserError(
+        f'model.dim_z={self.dim_z} does not split into {slots} equal chunks for '
+        f'model.hier at model.res={self.res}: take a multiple of {slots}.'
+      )
+    if self.hier and self.n_classes and not self.shared_dim:
+      raise UserError(
+        'model.hier needs model.shared_dim above 0, or model.n_classes=0: a chunk '
+        'of z is joined to the shared class embedding.'
+      )
+    if self.depth and not self.hier:
+      raise UserError('model.depth (BigGAN-deep) needs model.hier=True.')
+    for name in ('g_init', 'd_init'):
+      if getattr(self, name) not in INITS:
+        raise UserError(
+          f'model.{name} is {getattr(self, name)!r}: allowed are {", ".join(INITS)}.'
+        )
+
+  @property
+  def generator(self) -> Generator:
+    units = self.g_widths or G_WIDTHS[self.res]
+    widths = tuple(self.g_ch * w for w in units)
+    sizes = [8 << i for i in range(len(widths) - 1)]
+    attention = tuple(i for i, s in enumerate(sizes) if s in self.g_attention)
+    deep: tuple[tuple[bool, int], ...] = ()
+    if self.depth:
+      for before, after in zip(widths, widths[1:], strict=False):
+        deep += ((False, before),) * (self.depth - 1) + ((True, after),)
+      attention = tuple(self.depth * (i + 1) - 1 for i in attention)
+    statistics = dict(
+      momentum=self.bn_momentum, ddof=self.bn_ddof, group=self.bn_group
+    )
+    return Generator(
+      widths=widths,
+      deep=deep,
+      channels=self.channels,
+      n_classes=self.n_classes,
+      shared_dim=self.shared_dim,
+      hier=self.hier,
+      attention=attention,
+      stats=partial(BatchNorm, self.bn_eps, **statistics),
+      rgb_stats=partial(BatchNorm, self.rgb_bn_eps, **statistics),
+      init_kernel=self.g_init,
+      remat=self.remat,
+      dtype=self.dtype,
+    )
+
+  @property
+  def discriminator(self) -> Discriminator:
+    units = self.d_widths or D_WIDTHS[self.res]
+    blocks = len(units) - bool(self.depth)
+    final = 4 if self.d_widths else FINAL_MAP.get(self.res, 4)
+    downs = min((self.res // final).bit_length() - 1, blocks)
+    sizes = [self.res >> min(i + 1, downs) for i in range(blocks)]
+    return Discriminator(
+      widths=tuple(self.d_ch * w for w in units),
+      downs=downs,
+      depth=self.depth,
+      n_classes=self.n_classes,
+      wide=self.d_wide,
+      attention=tuple(i for i, s in enumerate(sizes) if s in self.d_attention),
+      init_kernel=self.d_init,
+      remat=self.remat,
+      dtype=self.dtype,
+    )
+
+  def init(self, key: Array) -> tuple[Variables, Variables]:
+    """Variables of G and D, before any training."""
+    keys = jax.random.split(key, 4)
+    z = jnp.zeros((1, self.dim_z))
+    labels = jnp.zeros(1, jnp.int32)
+    images = jnp.zeros((1, self.res, self.res, self.channels))
+    g = self.generator.init(keys[0], z, labels, train=False)
+    d = self.discriminator.init(keys[1], images, labels, train=False)
+    g['spectral'] = init_spectral(
+      keys[2], g['params'], ('kernel',), self.g_sn_vectors
+    )
+    d['spectral'] = init_spectral(
+      keys[3], d['params'], ('kernel', 'embedding'), self.d_sn_vectors
+    )
+    return g, d
+
+  def draw(self, key: Array, index: Array, phase: Phase) -> Draws:
+    """z ~ N(0, 1) and labels uniform over the classes, by global example index."""
+    del phase
+    keys = example_keys(key, index)
+    z = jax.vmap(lambda k: jax.random.normal(k, (self.dim_z,)))(keys)
+    if not self.n_classes:
+      return Draws(z, jnp.zeros(index.shape, jnp.int32))
+    keys = example_keys(jax.random.fold_in(key, 1), index)
+    draw = lambda k: jax.random.randint(k, (), 0, self.n_classes)
+    return Draws(z, jax.vmap(draw)(keys))
+
+  def d_loss(
+    self, g: Variables, d: Variables, batch: Batch, draws: Draws, phase: Phase
+  ) -> tuple[Array, tuple[Variables, Variables, Metrics]]:
+    """Hinge loss; G runs in training mode, so its statistics move as well."""
+    del phase
+    fake, g = self._run_g(g, draws.z, draws.labels, train=True)
+    fake = jax.lax.stop_gradient(fake)
+    real = to_float(batch.images, fake.dtype)
+    if self.split_d:
+      fake_score, d = self._run_d(d, fake, draws.labels)
+      real_score, d = self._run_d(d, real, batch.labels)
+    else:
+      images = jnp.concatenate([fake, real])
+      labels = jnp.concatenate([draws.labels, batch.labels])
+      scores, d = self._run_d(d, images, labels)
+      fake_score, real_score = jnp.split(scores, [fake.shape[0]])
+    on_real, on_fake = losses.hinge_d(real_score, fake_score)
+    metrics = {
+      'd_loss_real': on_real,
+      'd_loss_fake': on_fake,
+      'd_real': real_score.mean(),
+      'd_fake': fake_score.mean(),
+    }
+    return on_real + on_fake, (g, d, metrics)
+
+  def g_loss(
+    self, g: Variables, d: Variables, draws: Draws, phase: Phase
+  ) -> tuple[Array, tuple[Variables, Variables, Metrics]]:
+    """Hinge loss of G: minus the mean score of its fakes."""
+    del phase
+    fake, g = self._run_g(g, draws.z, draws.labels, train=True)
+    score, d = self._run_d(d, fake, draws.labels)
+    loss = losses.hinge_g(score)
+    return loss, (g, d, {'g_loss': loss})
+
+  def generate(
+    self, g: Variables, z: Array, labels: Array, psi: Array | float = 1.0
+  ) -> Array:
+    """Images in [-1, 1], NHWC, from the stored statistics and psi * z."""
+    return self._run_g(g, z * psi, labels, train=False)[0]
+
+  def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
+    """Standing statistics: those of batches z [n, b, dim_z], labels [n, b], averaged.
+
+    Batch statistics depend on the truncation, so a sampler takes them anew at each
+    threshold (appendix B of the paper). To be called under the mesh axis.
+    """
+    fresh = dataclasses.replace(self, bn_momentum=1.0)  # stored == the batch's own
+
+    def one(g, batch):
+      _, g = fresh._run_g(g, *batch, train=True)
+      return g, g['batch_stats']
+
+    g, stats = jax.lax.scan(one, g, (z, labels))
+    return {**g, 'batch_stats': jax.tree.map(lambda s: s.mean(0), stats)}
+
+  def _run_g(self, g: Variables, z: Array, labels: Array, train: bool):
+    return run(
+      self.generator,
+      g,
+      z,
+      labels,
+      train=train,
+      eps=self.sn_eps,
+      iterations=self.g_sn_iterations,
+    )
+
+  def _run_d(self, d: Variables, images: Array, labels: Array):
+    return run(
+      self.discriminator,
+      d,
+      images,
+      labels,
+      train=True,
+      eps=self.sn_eps,
+      iterations=self.d_sn_iterations,
+    )

@@ -1,0 +1,301 @@
+"""Published names -> our variables, as tables that are total both ways."""
+
+import math
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from gan_jax import UserError
+from gan_jax.biggan import D_WIDTHS, FINAL_MAP, BigGAN, Generator
+from gan_jax.gan import Variables
+from gan_jax.layers import BatchNorm
+
+Table = tuple[tuple[str, str], ...]
+
+# BigGAN-PyTorch: the module part of a state_dict name -> the path of our layer.
+BIGGAN_G: Table = (
+  (r'shared|linear', r'\g<0>'),
+  (r'blocks\.(\d+)\.0\.(conv\w+)', r'block\1/\2'),
+  (r'blocks\.(\d+)\.0\.(bn\d)\.(gain|bias)', r'block\1/\2/\3'),
+  (r'blocks\.(\d+)\.0\.(bn\d)(?:\.bn)?', r'block\1/\2'),
+  (r'blocks\.(\d+)\.1\.(theta|phi|g|o)', r'attention\1/\2'),
+  (r'blocks\.(\d+)\.1', r'attention\1'),
+  (r'output_layer\.0(?:\.bn)?', 'norm'),
+  (r'output_layer\.2', 'rgb'),
+)
+BIGGAN_D: Table = (
+  (r'linear|embed', r'\g<0>'),
+  (r'blocks\.(\d+)\.0\.(conv\w+)', r'block\1/\2'),
+  (r'blocks\.(\d+)\.1\.(theta|phi|g|o)', r'attention\1/\2'),
+  (r'blocks\.(\d+)\.1', r'attention\1'),
+)
+BIGGAN_DEEP_D: Table = (
+  (r'linear|embed', r'\g<0>'),
+  (r'input_conv', 'stem'),
+  (r'blocks\.(\d+)\.(\d+)\.(conv\w+)', r'block\1_\2/\3'),
+  (r'blocks\.(\d+)\.\d+\.(theta|phi|g|o)', r'attention\1/\2'),
+  (r'blocks\.(\d+)\.\d+', r'attention\1'),
+)
+# ... and its last part -> collection, leaf.
+BIGGAN_LEAVES = {
+  'weight': ('params', 'kernel'),
+  'bias': ('params', 'bias'),
+  'gain': ('params', 'gain'),
+  'gamma': ('params', 'gamma'),
+  'stored_mean': ('batch_stats', 'stats/mean'),
+  'stored_var': ('batch_stats', 'stats/var'),
+}
+
+_ATTENTION_LABELS = {32: (16, 16, 16, 16)}  # its names for D's maps of 16, 8, 8, 8
+
+
+def biggan(g: Mapping[str, Any], d: Mapping[str, Any], deep: bool) -> BigGAN:
+  """The BigGAN of BigGAN-PyTorch's constructor arguments; either side may be {}."""
+  either = {**d, **g}
+  res, classes = either.get('resolution', 128), either.get('n_classes', 1000)
+  dim_z, hier = g.get('dim_z', 128), bool(g.get('hier', False))
+  shared_dim = (g.get('shared_dim', 0) or dim_z) if g.get('G_shared', True) else 0
+  if hier and not deep:
+    slots = res.bit_length() - 2
+    dim_z = dim_z // slots * slots
+  return BigGAN(
+    res=res,
+    n_classes=classes,
+    dim_z=dim_z,
+    shared_dim=shared_dim,
+    hier=hier or (deep and not g),
+    g_ch=g.get('G_ch', 64),
+    d_ch=d.get('D_ch', 64),
+    g_attention=_resolutions(g.get('G_attn', '64')),
+    d_attention=_d_attention(res, _resolutions(d.get('D_attn', '64')), deep),
+    depth=either.get('G_depth', either.get('D_depth', 2)) if deep else 0,
+    d_wide=bool(d.get('D_wide', True)),
+    bn_eps=g.get('BN_eps', 1e-5),
+    bn_ddof=0 if g.get('mybn') else 1,
+    sn_eps=either.get('SN_eps', 1e-12),
+    g_sn_iterations=g.get('num_G_SV_itrs', 1),
+    d_sn_iterations=d.get('num_D_SV_itrs', 1),
+    g_sn_vectors=g.get('num_G_SVs', 1),
+    d_sn_vectors=d.get('num_D_SVs', 1),
+    g_init=g.get('G_init', 'ortho'),
+    d_init=d.get('D_init', 'ortho'),
+  )
+
+
+def _resolutions(text: str) -> tuple[int, ...]:
+  return tuple(int(part) for part in str(text).split('_') if int(part))
+
+
+def _d_attention(res: int, named: tuple[int, ...], deep: bool) -> tuple[int, ...]:
+  """True map sizes for the sizes that BigGAN-PyTorch names."""
+  if res not in _ATTENTION_LABELS:
+    return named
+  blocks = len(D_WIDTHS[res]) - deep
+  sizes = [max(res >> (i + 1), FINAL_MAP[res]) for i in range(blocks)]
+  labels = _ATTENTION_LABELS[res][:blocks]
+  return tuple(
+    size for size, label in zip(sizes, labels, strict=True) if label in named
+  )
+
+
+def from_biggan(
+  state: Mapping[str, np.ndarray], table: Table, like: Variables
+) -> Variables:
+  """A BigGAN-PyTorch state_dict as our variables.
+
+  Args:
+    state: arrays by official name, in PyTorch's layouts.
+    table: BIGGAN_G, BIGGAN_D or BIGGAN_DEEP_D.
+    like: variables of the network (shapes suffice), which the result fills whole.
+
+  Raises:
+    UserError: a name without a place, a place without a name, or a shape.
+  """
+  shapes = {_join(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
+  found: dict[str, np.ndarray] = {}
+  rows: dict[str, dict[int, np.ndarray]] = {}
+  unused = []
+  for name, value in state.items():
+    module, _, leaf = name.rpartition('.')
+    path = _translate(module, table)
+    if leaf == 'accumulation_counter':
+      continue  # of standing statistics, which are ours to take anew
+    vector = re.fullmatch(r'(u|sv)(\d+)', leaf)
+    if path is None or not (vector or leaf in BIGGAN_LEAVES):
+      unused.append(name)
+    elif vector:
+      kind, row = vector.groups()
+      place = f'spectral/{path}/{"u" if kind == "u" else "sigma"}'
+      if path == 'linear' and kind == 'u' and 'params/rgb/kernel' in shapes:
+        value = _spatial_last(value.reshape(-1))
+      rows.setdefault(place, {})[int(row)] = value.reshape(-1)
+    else:
+      collection, ours = BIGGAN_LEAVES[leaf]
+      place = f'{collection}/{path}/{ours}'
+      if place not in shapes and ours == 'kernel':
+        place = f'{collection}/{path}/embedding'
+      if path == 'linear' and 'params/rgb/kernel' in shapes:
+        value = _spatial_last(value)
+      found[place] = _layout(place, value)
+  for place, parts in rows.items():
+    stacked = np.stack([parts[i] for i in range(len(parts))])
+    found[place] = stacked if place.endswith('/u') else stacked.reshape(-1)
+  return _filled(found, unused, like, shapes)
+
+
+def from_hugging_face(
+  state: Mapping[str, np.ndarray], config: Mapping[str, Any], truncation: float
+) -> tuple[Generator, Variables]:
+  """The BigGAN-deep generator of pytorch-pretrained-BigGAN, at one truncation.
+
+  Its spectral norm is a constant in evaluation, u^T W v of the stored vectors, so
+  weights come in already divided. Its condition is (z, class); ours (class, z).
+
+  Args:
+    state: arrays by official name.
+    config: its config.json.
+    truncation: in (0, 1]; picks the rows of its table of batch statistics.
+  """
+  ch, dim = config['channel_width'], config['z_dim']
+  layers, spot = config['layers'], config['attention_layer_position']
+  generator = Generator(
+    widths=(16 * ch,) + tuple(ch * out for _, _, out in layers),
+    deep=tuple((bool(up), ch * out) for up, _, out in layers),
+    n_classes=config['num_classes'],
+    shared_dim=config['class_embed_dim'],
+    attention=(spot - 1,),
+    stats=partial(BatchNorm, config['eps']),
+    rgb_stats=partial(BatchNorm, config['eps']),
+  )
+  row = statistics_row(truncation, config['n_stats'])
+  like = jax.eval_shape(
+    lambda: generator.init(
+      jax.random.key(0), np.zeros((1, dim)), np.zeros(1, np.int32), train=False
+    )
+  )
+  shapes = {_join(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
+  table: Table = (
+    (r'generator\.gen_z', 'linear'),
+    (r'generator\.bn', 'norm'),
+    (r'generator\.conv_to_rgb', 'rgb'),
+    (r'generator\.layers\.(\d+)\.conv_(\d)', r'block\1/conv\2'),
+    (r'generator\.layers\.(\d+)\.bn_(\d)\.scale', r'block\1/bn\2/gain'),
+    (r'generator\.layers\.(\d+)\.bn_(\d)\.offset', r'block\1/bn\2/bias'),
+    (r'generator\.layers\.(\d+)\.bn_(\d)', r'block\1/bn\2'),
+    (r'generator\.layers\.(\d+)\.snconv1x1_(theta|phi|g|o)(?:_conv)?', r'attention/\2'),
+    (r'generator\.layers\.(\d+)', 'attention'),
+    (r'embeddings', 'shared'),
+  )
+
+  def ours(module: str) -> str | None:
+    path = _translate(module, table)
+    if path is None:
+      return None
+    if path.startswith('attention'):
+      return path.replace('attention', f'attention{spot - 1}', 1)
+    block = re.match(r'block(\d+)(/(?:conv|bn))(\d)', path)
+    if not block:
+      return path
+    layer, kind, n = block.groups()
+    index = int(layer) - (int(layer) > spot)  # the attention takes a number too
+    return f'block{index}{kind}{int(n) + 1}{path[block.end() :]}'
+
+  found, unused = {}, []
+  for name, value in state.items():
+    module, _, leaf = name.rpartition('.')
+    path = ours(module)
+    if path is None:
+      unused.append(name)
+    elif leaf in ('running_means', 'running_vars'):
+      stat = 'mean' if leaf == 'running_means' else 'var'
+      found[f'batch_stats/{path}/stats/{stat}'] = _mixed(value, row)
+    elif leaf in ('weight_u', 'weight_v'):
+      continue
+    elif leaf == 'weight_orig':
+      w = value.reshape(value.shape[0], -1)
+      u, v = (state[f'{module}.weight_{x}'] for x in 'uv')
+      value = value / (u @ w @ v)
+      if path == 'linear' or path.endswith(('/gain', '/bias')):
+        value = np.concatenate([value[:, dim:], value[:, :dim]], 1)
+      if path == 'rgb':
+        value = value[:3]
+      found[f'params/{path}/kernel'] = _layout('kernel', value)
+    elif path == 'shared':
+      found['params/shared/embedding'] = value.T
+    elif leaf in ('weight', 'bias', 'gamma'):
+      leaf = 'gain' if leaf == 'weight' else leaf
+      found[f'params/{path}/{leaf}'] = value[:3] if path == 'rgb' else value
+    else:
+      unused.append(name)
+  return generator, _filled(found, unused, like, shapes)
+
+
+def statistics_row(truncation: float, rows: int) -> tuple[int, float]:
+  """Row and weight in Hugging Face's table of batch statistics.
+
+  The table has `rows` rows for truncations 0..1. Between rows it gives the *lower*
+  row the fractional weight, the other way round than linear interpolation does.
+  """
+  if not 0 < truncation <= 1:
+    raise UserError(f'truncation is {truncation}: allowed are values in (0, 1].')
+  part, whole = math.modf(truncation / (1 / (rows - 1)))
+  return int(whole), part
+
+
+def _mixed(table: np.ndarray, row: tuple[int, float]) -> np.ndarray:
+  index, part = row
+  if part == 0:
+    return table[index]
+  return table[index] * part + table[index + 1] * (1 - part)
+
+
+def _translate(module: str, table: Table) -> str | None:
+  for pattern, template in table:
+    match = re.fullmatch(pattern, module)
+    if match:
+      return match.expand(template)
+  return None
+
+
+def _layout(place: str, value: np.ndarray) -> np.ndarray:
+  """PyTorch's [out, in, h, w] and [out, in] -> HWIO and [in, out]."""
+  if not place.endswith('kernel'):
+    return value
+  return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+
+
+def _spatial_last(value: np.ndarray) -> np.ndarray:
+  """Rows of G's first layer from (c, 4, 4) order to (4, 4, c)."""
+  shape = value.shape[1:]
+  return value.reshape(-1, 16, *shape).swapaxes(0, 1).reshape(-1, *shape)
+
+
+def _join(path: Any) -> str:
+  return '/'.join(str(entry.key) for entry in path)
+
+
+def _filled(
+  found: Mapping[str, np.ndarray], unused: list[str], like: Any, shapes: Mapping
+) -> Variables:
+  unused += [place for place in found if place not in shapes]
+  missing = [place for place in shapes if place not in found]
+  if unused or missing:
+    raise UserError(
+      f'the weights do not fit: {len(unused)} without a place '
+      f'({", ".join(unused[:3])}), {len(missing)} places without a weight '
+      f'({", ".join(missing[:3])}).'
+    )
+
+  def leaf(path, x):
+    value = found[_join(path)]
+    if value.size != np.prod(x.shape):
+      raise UserError(
+        f'{_join(path)} has shape {value.shape}; the network needs {x.shape}.'
+      )
+    return value.reshape(x.shape)
+
+  return jax.tree_util.tree_map_with_path(leaf, like)

@@ -1,0 +1,71 @@
+"""Trains: python -m gan_jax.main --config=configs/biggan_emoji.py --workdir=DIR."""
+
+import os
+import sys
+import traceback
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from gan_jax import UserError, recipe, train
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Recipe, such as configs/biggan_emoji.py or ...py:tiny.'
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; resumed if there.')
+_CHANGE = flags.DEFINE_bool(
+  'allow_config_change', False, 'Resume although the config differs; says where.'
+)
+_DISTRIBUTED = flags.DEFINE_string(
+  'distributed',
+  '',
+  "Join the other processes of a job: 'auto' on TPU pods, SLURM and GKE, else "
+  'HOST:PORT,NUMBER_OF_PROCESSES,MY_NUMBER.',
+)
+
+
+def parse(argv: list[str]) -> list[str]:
+  """absl's parser, whose errors become one sentence."""
+  try:
+    rest = flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    raise SystemExit(f'error: {" ".join(str(error).split())}') from None
+  if _CONFIG.value is None or not _WORKDIR.value:
+    raise SystemExit(
+      'error: --config and --workdir are needed; try: python -m gan_jax.main '
+      '--config=configs/biggan_emoji.py --workdir=runs/emoji'
+    )
+  if len(rest) > 1:
+    raise SystemExit(f'error: {rest[1]!r} is no flag.')
+  return rest
+
+
+def main(_: list[str]) -> None:
+  logging.set_verbosity(logging.WARNING)
+  try:
+    if _DISTRIBUTED.value == 'auto':
+      jax.distributed.initialize()
+    elif _DISTRIBUTED.value:
+      address, count, number = _DISTRIBUTED.value.split(',')
+      jax.distributed.initialize(address, int(count), int(number))
+    config = _CONFIG.value.to_dict()
+    train.train(recipe.read(config), config, _WORKDIR.value, _CHANGE.value)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    _leave(2)
+  except Exception:
+    traceback.print_exc()
+    _leave(1)
+
+
+def _leave(code: int) -> None:
+  """Ends this process; among several, without waiting for the others in a barrier."""
+  sys.stderr.flush()
+  if jax.process_count() > 1:
+    os._exit(code)
+  raise SystemExit(code)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)

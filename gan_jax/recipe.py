@@ -1,0 +1,177 @@
+"""A config becomes objects here, and is refused here; below, nobody sees a config."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from gan_jax import UserError
+from gan_jax.biggan import BigGAN
+from gan_jax.gan import GAN
+from gan_jax.optim import Adam
+from gan_jax.schedule import Constant
+
+FAMILIES = {'biggan': BigGAN}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """Where the pictures come from; see `data.load`."""
+
+  name: str
+  split: str = 'train'
+  data_dir: str = ''  # '': $TFDS_DATA_DIR, else ~/tensorflow_datasets
+  flip: bool = False
+  threads: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+  """How long, how large and on what mapping. A batch is global: of all devices."""
+
+  images: int  # reals shown to D until the end
+  batch: int  # reals (and fakes) per D step
+  d_steps: int = 1
+  accum: int = 1  # micro-batches per batch; batch statistics are a micro-batch's
+  g_batch: int = 0  # fakes per G step; 0: as many as `batch`
+  mapped: str = 'pmap'  # or 'jit'
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+  """What is written how often, in images."""
+
+  metrics_every: int
+  sheet_every: int
+  checkpoint_every: int
+  keep: int = 3  # newest checkpoints
+  sheet_rows: int = 8
+  sheet_columns: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """All of a run."""
+
+  gan: GAN
+  schedule: Constant
+  g_adam: Adam
+  d_adam: Adam
+  data: Data
+  train: Train
+  log: Log
+
+  def shape(self, n_devices: int) -> tuple[int, int, int]:
+    """(micro-batches per iteration, images, G-step fakes) per device.
+
+    Raises:
+      UserError: a batch that does not divide.
+    """
+    t = self.train
+    parts = n_devices * t.accum
+    for key in ('batch', 'g_batch'):
+      value = getattr(t, key)
+      if value % parts:
+        raise UserError(
+          f'train.{key}={value} does not divide by {n_devices} devices x '
+          f'train.accum={t.accum}: take a multiple of {parts}.'
+        )
+    return t.d_steps * t.accum, t.batch // parts, (t.g_batch or t.batch) // parts
+
+  @property
+  def images_per_step(self) -> int:
+    return self.train.batch * self.train.d_steps
+
+
+SECTIONS = {
+  'schedule': Constant,
+  'g_adam': Adam,
+  'd_adam': Adam,
+  'data': Data,
+  'train': Train,
+  'log': Log,
+}
+
+
+def read(config: Mapping[str, Any]) -> Recipe:
+  """A config as a Recipe.
+
+  Raises:
+    UserError: an unknown or missing key, a wrong type or an impossible value; one
+      sentence that names the key and what is allowed.
+  """
+  unknown = [key for key in config if key not in SECTIONS and key != 'model']
+  if unknown:
+    raise UserError(
+      f'the config has no section {unknown[0]!r}{_nearest(unknown[0], SECTIONS)}: '
+      f'sections are model, {", ".join(SECTIONS)}.'
+    )
+  parts = {
+    name: _section(cls, name, config.get(name, {})) for name, cls in SECTIONS.items()
+  }
+  recipe = Recipe(gan=build_gan(config.get('model', {})), **parts)
+  train, log = recipe.train, recipe.log
+  if train.mapped not in ('pmap', 'jit'):
+    raise UserError(f'train.mapped is {train.mapped!r}: allowed are pmap and jit.')
+  for section, keys in (
+    (train, ('images', 'batch', 'd_steps', 'accum')),
+    (log, ('metrics_every', 'sheet_every', 'checkpoint_every', 'keep')),
+  ):
+    for key in keys:
+      if getattr(section, key) < 1:
+        name = 'train' if section is train else 'log'
+        raise UserError(
+          f'{name}.{key} is {getattr(section, key)}: it must be at least 1.'
+        )
+  return recipe
+
+
+def build_gan(model: Mapping[str, Any]) -> GAN:
+  """The model section of a config as a GAN.
+
+  Raises:
+    UserError: as `read`.
+  """
+  fields = dict(model)
+  family = fields.pop('family', None)
+  if family not in FAMILIES:
+    raise UserError(
+      f'model.family is {family!r}{_nearest(str(family), FAMILIES)}: families are '
+      f'{", ".join(FAMILIES)}.'
+    )
+  return _section(FAMILIES[family], 'model', fields)
+
+
+def _section(cls: type, name: str, values: Mapping[str, Any]) -> Any:
+  hints = typing.get_type_hints(cls)
+  fields = {f.name: f for f in dataclasses.fields(cls)}
+  for key in values:
+    if key not in fields:
+      raise UserError(
+        f'{name} has no key {key!r}{_nearest(key, fields)}: keys are '
+        f'{", ".join(fields)}.'
+      )
+  for key, field in fields.items():
+    if field.default is dataclasses.MISSING and key not in values:
+      raise UserError(f'{name}.{key} is missing; it has no default.')
+  return cls(**{k: _typed(f'{name}.{k}', v, hints[k]) for k, v in values.items()})
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+  """The value as the field's type; ints pass for floats, lists for tuples."""
+  if typing.get_origin(hint) is tuple:
+    if isinstance(value, list | tuple) and all(type(v) is int for v in value):
+      return tuple(value)
+    raise UserError(f'{key} is {value!r}: a tuple of integers is needed.')
+  if hint is float and type(value) is int:
+    return float(value)
+  if type(value) is not hint:
+    raise UserError(f'{key} is {value!r}: {hint.__name__} is needed.')
+  return value
+
+
+def _nearest(word: str, words: Any) -> str:
+  near = difflib.get_close_matches(word, list(words), 1)
+  return f' (did you mean {near[0]!r}?)' if near else ''

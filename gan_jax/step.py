@@ -1,0 +1,240 @@
+"""One training iteration: several D steps, a G step and the moving average, compiled."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gan_jax.gan import GAN, Batch, Metrics, Phase, Variables
+from gan_jax.layers import AXIS
+
+Step = Callable[['TrainState', Batch, Array, Phase], tuple['TrainState', Metrics]]
+
+
+@struct.dataclass
+class TrainState:
+  """All that is learned: arrays only, donated to each step, saved as one tree."""
+
+  step: Array  # iterations done, int32
+  images: Array  # reals shown to D, uint32: also the position in the data
+  g: Variables
+  d: Variables
+  g_opt: optax.OptState
+  d_opt: optax.OptState
+  ema: Variables  # moving average of all of g
+
+
+def init_state(
+  gan: GAN,
+  g_tx: optax.GradientTransformation,
+  d_tx: optax.GradientTransformation,
+  key: Array,
+) -> TrainState:
+  """The state before any training; the average starts as a copy of g."""
+  g, d = gan.init(key)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    images=jnp.zeros((), jnp.uint32),
+    g=g,
+    d=d,
+    g_opt=g_tx.init(g['params']),
+    d_opt=d_tx.init(d['params']),
+    ema=jax.tree.map(jnp.copy, g),
+  )
+
+
+def train_step(
+  gan: GAN,
+  g_tx: optax.GradientTransformation,
+  d_tx: optax.GradientTransformation,
+  d_steps: int,
+  g_batch: int,
+  state: TrainState,
+  batch: Batch,
+  key: Array,
+  phase: Phase,
+) -> tuple[TrainState, Metrics]:
+  """One iteration on one device of the mesh axis.
+
+  Noise is drawn for slots of the *global* batch: device j of n sees, in its micro-
+  batch a of size b, the slots (a * n + j) * b + [0, b). So neither the number of
+  devices nor of micro-batches changes what is drawn. Batch statistics are those of
+  a micro-batch, though, as in BigGAN-PyTorch.
+
+  Args:
+    batch: images [d_steps * accum, b, h, w, c] and labels [d_steps * accum, b].
+    g_batch: fakes per device and micro-batch in the G step.
+    key: the run's key; the step number is folded in here.
+  """
+  devices, me = lax.axis_size(AXIS), lax.axis_index(AXIS)
+  key = jax.random.fold_in(key, state.step)
+  accum, b = batch.labels.shape[0] // d_steps, batch.labels.shape[1]
+  micro = jax.tree.map(lambda x: x.reshape(d_steps, accum, *x.shape[1:]), batch)
+
+  def slots(a: Array, size: int) -> Array:
+    return (a * devices + me) * size + jnp.arange(size)
+
+  def accumulated(loss_and_grad, g, d, params, inputs):
+    """Mean gradient over the micro-batches, while the collections move on."""
+
+    def body(carry, x):
+      g, d, total = carry
+      grads, (g, d, metrics) = loss_and_grad(g, d, params, x)
+      return (g, d, jax.tree.map(jnp.add, total, grads)), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    if accum == 1:  # a loop of one would hide its cost from the compiler's analysis
+      (g, d, total), metrics = body((g, d, zeros), jax.tree.map(lambda x: x[0], inputs))
+    else:
+      (g, d, total), metrics = lax.scan(body, (g, d, zeros), inputs)
+      metrics = jax.tree.map(lambda m: m.mean(0), metrics)
+    return g, d, jax.tree.map(lambda t: t / accum, total), metrics
+
+  def updated(tx, opt, params, grads, lr):
+    grads = lax.pmean(grads, AXIS)
+    direction, opt = tx.update(grads, opt, params)
+    moved = jax.tree.map(lambda p, u: p - lr.astype(p.dtype) * u, params, direction)
+    return moved, opt
+
+  def d_grad(step_key, g, d, params, x):
+    real, a = x
+    draws = gan.draw(step_key, slots(a, b), phase)
+
+    def loss(p):
+      return gan.d_loss(g, {**d, 'params': p}, real, draws, phase)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  def g_grad(step_key, g, d, params, a):
+    draws = gan.draw(step_key, slots(a, g_batch), phase)
+
+    def loss(p):
+      return gan.g_loss({**g, 'params': p}, d, draws, phase)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  g, d, g_opt, d_opt = state.g, state.d, state.g_opt, state.d_opt
+  rounds = jnp.arange(accum)
+  for i in range(d_steps):  # unrolled: a loop hides work from cost analysis
+    reals = jax.tree.map(lambda x, i=i: x[i], micro)
+    fn = partial(d_grad, jax.random.fold_in(key, i))
+    g, d, grads, d_metrics = accumulated(fn, g, d, d['params'], (reals, rounds))
+    params, d_opt = updated(d_tx, d_opt, d['params'], grads, phase.d_lr)
+    d = {**d, 'params': params}
+
+  fn = partial(g_grad, jax.random.fold_in(key, d_steps))
+  g, d, grads, g_metrics = accumulated(fn, g, d, g['params'], rounds)
+  params, g_opt = updated(g_tx, g_opt, g['params'], grads, phase.g_lr)
+  g = {**g, 'params': params}
+
+  # Statistics of groups of devices, and metrics, become the mesh's in one all-reduce.
+  stats = {k: v for k, v in g.items() if k in ('batch_stats', 'moving')}
+  stats, metrics = lax.pmean((stats, {**d_metrics, **g_metrics}), AXIS)
+  g = {**g, **stats}
+
+  def average(e, x):
+    decay = phase.ema.astype(e.dtype)
+    return decay * e + (1 - decay) * x
+
+  state = TrainState(
+    step=state.step + 1,
+    images=state.images + jnp.uint32(d_steps * accum * devices * b),
+    g=g,
+    d=d,
+    g_opt=g_opt,
+    d_opt=d_opt,
+    ema=jax.tree.map(average, state.ema, g),
+  )
+  return state, metrics
+
+
+def make_mesh(devices: Any = None) -> Mesh:
+  """All devices of all hosts, those of one host side by side, on the data axis."""
+  devices = jax.devices() if devices is None else devices
+  order = sorted(devices, key=lambda d: (d.process_index, d.id))
+  return Mesh(np.array(order), (AXIS,))
+
+
+def make_train_step(
+  gan: GAN,
+  g_tx: optax.GradientTransformation,
+  d_tx: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  d_steps: int = 1,
+  g_batch: int,
+  mapped: str = 'pmap',
+) -> Step:
+  """Compiles `train_step` for every device of the mesh, by `jax.pmap` or `jax.jit`.
+
+  Both mappings take the same arrays and give the same bits: a replicated state
+  (donated), a batch with the device axis in front, [n_devices, d_steps * accum, b,
+  ...], sharded over it, a key and a Phase; both return a replicated state and
+  scalar metrics. One resolution is one compile.
+  """
+  n = mesh.size
+  per_device = partial(train_step, gan, g_tx, d_tx, d_steps, g_batch)
+
+  if mapped == 'pmap':
+    step = jax.pmap(
+      per_device,
+      AXIS,
+      in_axes=(None, 0, None, None),
+      out_axes=None,
+      axis_size=n,
+      devices=tuple(mesh.devices.flat),
+      donate_argnums=0,
+    )
+    if jax.process_count() == 1:
+      return step
+    # With several processes pmap hands back host-local arrays; the state stays global.
+    return lambda *args: replicate(step(*args), mesh)
+
+  def block(state, batch, key, phase):
+    return per_device(state, jax.tree.map(lambda x: x[0], batch), key, phase)
+
+  def step(state, batch, key, phase):
+    specs = (P(), P(AXIS), P(), P())
+    sharded = jax.shard_map(
+      block, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False
+    )
+    return sharded(state, batch, key, phase)
+
+  return jax.jit(step, donate_argnums=0)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """The same values on every device of the mesh, as global arrays."""
+  sharding = NamedSharding(mesh, P())
+  mine = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+
+  def place(x):
+    if not isinstance(x, jax.Array) or len(x.devices()) != len(mine):
+      return jax.make_array_from_callback(np.shape(x), sharding, lambda _: np.asarray(x))
+    shards = {s.device: s.data for s in x.addressable_shards}
+    return jax.make_array_from_single_device_arrays(
+      x.shape, sharding, [shards[d] for d in mine]
+    )
+
+  return jax.tree.map(place, tree)
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
+  """This host's part of a batch, [local devices, ...], as global sharded arrays."""
+  sharding = NamedSharding(mesh, P(AXIS))
+  mine = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+
+  def place(x):
+    parts = [jax.device_put(x[i : i + 1], d) for i, d in enumerate(mine)]
+    shape = (mesh.size, *x.shape[1:])
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+  return Batch(place(batch['images']), place(batch['labels']))

@@ -1,0 +1,77 @@
+"""A strict session on eight virtual CPU devices."""
+
+import os
+import random
+from pathlib import Path
+
+# In the environment, before jax is imported, so that processes started by a test
+# inherit it.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# The compile cache itself is switched on by JAX_COMPILATION_CACHE_DIR.
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+_flags = os.environ.get('XLA_FLAGS', '')
+if 'xla_force_host_platform_device_count' not in _flags:
+  os.environ['XLA_FLAGS'] = (
+    f'{_flags} --xla_force_host_platform_device_count=8'.strip()
+  )
+
+# gan_jax adds its own XLA flags, so it comes before jax.
+import gan_jax  # noqa: E402, F401, I001
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# A missing axis in a broadcast is an error.
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--reference',
+    metavar='DIR',
+    type=Path,
+    default=Path(__file__).parent / 'golden',
+    help='outputs of the original implementations (default: tests/golden)',
+  )
+
+
+@pytest.fixture(scope='session')
+def reference(request) -> Path:
+  """The folder that holds the original implementations' outputs."""
+  return request.config.getoption('--reference')
+
+
+@pytest.fixture
+def rng_seed() -> int:
+  """A new seed for each run; GAN_JAX_TEST_SEED repeats the one a failing test shows."""
+  seed = int(os.environ.get('GAN_JAX_TEST_SEED') or random.randrange(2**31))
+  print(f'GAN_JAX_TEST_SEED={seed}')
+  return seed
+
+
+@pytest.fixture
+def strict_dtypes():
+  """No implicit dtype promotion, for code that mixes bfloat16 and float32.
+
+  Asked for by the tests that want it: optax's Adam (`decay ** count`) and linen's
+  BatchNorm in bfloat16 promote implicitly.
+  """
+  with jax.numpy_dtype_promotion('strict'):
+    yield
+
+
+_PARITY = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def record_parity(request):
+  """Takes the one line that the session's summary shows for a fixture."""
+  return request.config.stash.setdefault(_PARITY, []).append
+
+
+def pytest_terminal_summary(terminalreporter, config):
+  lines = config.stash.get(_PARITY, [])
+  if lines:
+    terminalreporter.section('parity with the original implementations')
+    for line in lines:
+      terminalreporter.write_line(line)

@@ -1,0 +1,330 @@
+"""Tests of gan_jax.data: images, labels, refusals, and the one global order."""
+
+import io
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax import UserError, data
+
+
+class Numbered:
+  """Image i is filled with i; its left column is 0, so that a flip shows."""
+
+  def __init__(self, n):
+    self.n = n
+
+  def __len__(self):
+    return self.n
+
+  def __getitem__(self, i):
+    image = np.full((2, 2, 1), i, np.uint8)
+    image[:, 0] = 0
+    return image, i
+
+
+def global_order(
+  steps, *, n=250, hosts=((0,),), shape=(1, 4), seed=0, start=0, flip=True, threads=2
+):
+  """(labels, mirrored) at the positions that all hosts together read in `steps`."""
+  k, b = shape
+  n_devices = sum(map(len, hosts))
+  labels = np.full((steps, k, n_devices, b), -1)
+  mirrored = np.zeros(labels.shape, bool)
+  for devices in hosts:
+    stream = data.batches(
+      data.Dataset('numbered', Numbered(n)),
+      shape=shape,
+      devices=devices,
+      n_devices=n_devices,
+      seed=seed,
+      start=start,
+      flip=flip,
+      threads=threads,
+    )
+    for step, batch in enumerate(itertools.islice(stream, steps)):
+      assert batch['images'].shape == (len(devices), k, b, 2, 2, 1)
+      assert batch['images'].dtype == np.uint8
+      assert batch['labels'].dtype == np.int32
+      for row, device in enumerate(devices):
+        labels[step, :, device] = batch['labels'][row]
+        left = batch['images'][row, :, :, 0, 0, 0]
+        right = batch['images'][row, :, :, 0, 1, 0]
+        np.testing.assert_array_equal(np.maximum(left, right), batch['labels'][row])
+        mirrored[step, :, device] = left > 0
+  return labels.ravel(), mirrored.ravel()
+
+
+@pytest.mark.parametrize(
+  ('hosts', 'shape', 'steps', 'threads'),
+  [
+    (((0, 1, 2, 3),), (1, 6), 20, 0),
+    (((0, 1), (2, 3)), (3, 2), 20, 8),
+    (((0,), (1,), (2,), (3,)), (2, 5), 12, 3),
+    (((0, 3), (2, 1)), (1, 24), 5, 1),
+    (((1,), (0, 2)), (4, 1), 40, 8),
+  ],
+)
+def test_global_order_is_the_same_on_any_hosts_and_shapes(hosts, shape, steps, threads):
+  labels, mirrored = global_order(480, shape=(1, 1), threads=0)
+  got = global_order(steps, hosts=hosts, shape=shape, threads=threads)
+  np.testing.assert_array_equal(got[0], labels)
+  np.testing.assert_array_equal(got[1], mirrored)
+
+
+@pytest.mark.parametrize('start', [1, 77, 249, 250, 1001])
+def test_start_continues_the_same_order(start):
+  labels, mirrored = global_order(300)
+  got = global_order(8, hosts=((0,), (1,)), shape=(2, 3), start=start)
+  np.testing.assert_array_equal(got[0], labels[start : start + 96])
+  np.testing.assert_array_equal(got[1], mirrored[start : start + 96])
+
+
+def test_epochs_are_different_permutations():
+  labels, mirrored = global_order(250)
+  epochs = labels.reshape(4, 250)
+  for epoch in epochs:
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(250))
+  for a, b in itertools.combinations([np.arange(250), *epochs], 2):
+    assert (a == b).sum() < 10  # 1 is expected of independent permutations
+  # Image 0 cannot show a flip, and is left out.
+  flips = np.stack([m[np.argsort(e)] for m, e in zip(mirrored.reshape(4, 250), epochs)])
+  assert abs(flips[:, 1:].mean() - 0.5) < 0.06
+  assert all(
+    abs((a == b).mean() - 0.5) < 0.12
+    for a, b in itertools.combinations(flips[:, 1:], 2)
+  ), 'the flip of an image must not repeat from epoch to epoch'
+
+
+def test_seed_and_flip():
+  labels, mirrored = global_order(100, n=100)
+  again, unmirrored = global_order(100, n=100, flip=False)
+  np.testing.assert_array_equal(again, labels)
+  assert mirrored.any() and not unmirrored.any()
+  other, other_mirrored = global_order(100, n=100, seed=1)
+  assert (other == labels).mean() < 0.1
+  assert abs((other_mirrored == mirrored).mean() - 0.5) < 0.12
+
+
+def test_order_is_pinned():
+  labels, mirrored = global_order(3, n=10, seed=7)
+  found = labels.tolist(), mirrored.astype(int).tolist()
+  assert found == (
+    [8, 4, 1, 6, 3, 2, 7, 5, 9, 0, 3, 9],
+    [0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0],
+  ), 'old runs would no longer resume on the images that they would have seen'
+
+
+def test_a_set_smaller_than_a_batch_repeats():
+  labels, _ = global_order(2, n=3, shape=(2, 6), flip=False)
+  np.testing.assert_array_equal(np.sort(labels.reshape(-1, 3)), [[0, 1, 2]] * 8)
+
+
+def test_emoji():
+  emoji = data.load('emoji', res=64, channels=3)
+  assert (emoji.n_classes, emoji.class_names[2]) == (9, 'Flags')
+  images, labels = zip(*(emoji.examples[i] for i in range(len(emoji.examples))))
+  images = np.stack(images)
+  assert images.shape == (1906, 64, 64, 3) and images.dtype == np.uint8
+  assert np.bincount(labels).tolist() == [85, 159, 270, 131, 264, 386, 169, 224, 218]
+  assert images[0, 32, 32].tolist() == [251, 226, 46]
+  assert images[:, 0, 0].min(axis=1).mean() > 250, 'the background is white'
+  # Half the side is the mean of 2 x 2 pixels, and grey the ITU-R 601 mix.
+  half, _ = data.load('emoji', res=32, channels=3).examples[5]
+  mean = images[5].reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+  assert np.abs(half - mean).max() <= 1, 'PIL rounds after each of the two axes'
+  grey, _ = data.load('emoji', res=64, channels=1).examples[5]
+  assert np.abs(grey[..., 0] - images[5] @ [0.299, 0.587, 0.114]).max() < 1
+
+
+def test_digits():
+  digits = data.load('digits', res=8, channels=1)
+  images = np.stack([digits.examples[i][0] for i in range(1797)])
+  assert len(digits.examples) == 1797 and digits.n_classes == 10
+  assert images.shape[1:] == (8, 8, 1) and images.dtype == np.uint8
+  assert (images.min(), images.max()) == (0, 255)
+  assert images[0, 0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
+  assert [digits.examples[i][1] for i in range(5)] == [0, 1, 2, 3, 4]
+  large, _ = data.load('digits', res=16, channels=3).examples[0]
+  assert large.shape == (16, 16, 3) and (large[..., :1] == large).all()
+  back = large[..., 0].reshape(8, 2, 8, 2).mean(axis=(1, 3))
+  assert np.abs(back - images[0, ..., 0]).mean() < 15, 'enlarged, not moved'
+  assert len(np.unique(large)) > 40, 'enlarged smoothly, not by repeating pixels'
+
+
+@pytest.mark.parametrize(('res', 'channels'), [(4, 1), (33, 3)])
+def test_synthetic(res, channels):
+  a, b = (data.load('synthetic', res=res, channels=channels) for _ in range(2))
+  assert (len(a.examples), a.n_classes) == (10_000, 10)
+  for i in (0, 17, 9999):
+    image, label = a.examples[i]
+    assert image.shape == (res, res, channels) and image.dtype == np.uint8
+    assert label == i % 10
+    np.testing.assert_array_equal(image, b.examples[i][0])
+  distinct = {a.examples[i][0].tobytes() for i in range(200)}
+  assert len(distinct) >= min(60, 10 * (res // 2 + 1))
+
+
+def encoded(array, kind='PNG', **options):
+  file = io.BytesIO()
+  Image.fromarray(array).save(file, kind, **options)
+  return file
+
+
+TALL = np.arange(5 * 9 * 3, dtype=np.uint8).reshape(9, 5, 3)
+PREPARE = """
+import sys
+import numpy as np
+import tensorflow_datasets as tfds
+
+class TinyPictures(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+        'image': tfds.features.Image(), 'mask': tfds.features.Image(),
+        'label': tfds.features.ClassLabel(names=['flat', 'tall', 'broken'])}))
+
+  def _split_generators(self, manager):
+    splits = {'train': 'abc', 'broken': 'x'}
+    return {split: self._generate_examples(names) for split, names in splits.items()}
+
+  def _generate_examples(self, names):
+    for i, name in enumerate(names):
+      file = f'{sys.argv[1]}/{name}.png'
+      label = {'b': 'tall', 'x': 'broken'}.get(name, 'flat')
+      yield i, {'image': file, 'mask': f'{sys.argv[1]}/x.png', 'label': label}
+
+TinyPictures(data_dir=sys.argv[1]).download_and_prepare(file_format='array_record')
+assert 'tensorflow' not in sys.modules
+"""
+
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+  """A folder with tiny_pictures 1.0.0, prepared by a process of its own."""
+  folder = tmp_path_factory.mktemp('tfds')
+  pictures = {'a': np.full((4, 4, 3), 9, np.uint8), 'b': TALL, 'c': TALL[:5, :5]}
+  for name, array in pictures.items():
+    (folder / f'{name}.png').write_bytes(encoded(array).getvalue())
+  (folder / 'x.png').write_bytes(encoded(TALL).getvalue()[:45])
+  subprocess.run(
+    [sys.executable, '-c', PREPARE, str(folder)], check=True, capture_output=True
+  )
+  return folder
+
+
+def test_tfds_reads_back_exactly_without_tensorflow(tiny):
+  pictures = data.load('tiny_pictures', data_dir=str(tiny), res=5, channels=3)
+  assert pictures.class_names == ('flat', 'tall', 'broken')
+  assert len(pictures.examples) == 3
+  # TFDS shuffles what it stores: find each picture by what it must read as.
+  read = {
+    image.tobytes(): label
+    for image, label in map(pictures.examples.__getitem__, range(3))
+  }
+  assert (
+    read
+    == {
+      np.full((5, 5, 3), 9, np.uint8).tobytes(): 0,
+      TALL[2:7].tobytes(): 1,  # the centre square
+      TALL[:5].tobytes(): 0,
+    }
+  )
+  part = data.load(
+    'tiny_pictures:1.0.0', split='train[1:]', data_dir=str(tiny), res=4, channels=1
+  )
+  assert len(part.examples) == 2 and part.examples[0][0].shape == (4, 4, 1)
+  assert 'tensorflow' not in sys.modules
+
+
+def test_tfds_refusals(tiny, tmp_path):
+  where = {'data_dir': str(tiny), 'res': 4, 'channels': 3}
+  with pytest.raises(UserError, match="in split 'test'; its splits are train, broken"):
+    data.load('tiny_pictures', split='test', **where)
+  with pytest.raises(UserError, match=r"no images in split 'train\[:0\]'"):
+    data.load('tiny_pictures', split='train[:0]', **where)
+  broken = data.load('tiny_pictures', split='broken', **where)
+  with pytest.raises(UserError, match="Image 0 of dataset 'tiny_pictures' cannot be"):
+    next(
+      data.batches(
+        broken, shape=(1, 1), devices=(0,), n_devices=1, seed=0, start=0, flip=False
+      )
+    )
+  with pytest.raises(UserError, match='nearest known names are cifar10') as unknown:
+    data.load('ciphar10', **where)
+  assert str(tiny) in str(unknown.value)
+  with pytest.raises(UserError, match='nearest known names are emoji'):
+    data.load('emojis', **where)
+  with pytest.raises(UserError, match='download_and_prepare') as unprepared:
+    data.load('cifar10', **where)
+  assert f"tfds.builder('cifar10', data_dir='{tiny}')" in str(unprepared.value)
+
+  info = json.loads((tiny / 'tiny_pictures/1.0.0/dataset_info.json').read_text())
+  folder = tmp_path / 'tiny_pictures/1.0.0'
+  folder.mkdir(parents=True)
+  for file in (tiny / 'tiny_pictures/1.0.0').iterdir():
+    (folder / file.name.replace('array_record', 'tfrecord')).write_bytes(
+      file.read_bytes()
+    )
+  (folder / 'dataset_info.json').write_text(
+    json.dumps(info | {'fileFormat': 'tfrecord'})
+  )
+  with pytest.raises(UserError, match='as tfrecord, but array_record is needed'):
+    data.load('tiny_pictures', data_dir=str(tmp_path), res=4, channels=3)
+
+  description = json.loads((folder / 'features.json').read_text())
+  features = description['featuresDict']['features']
+  features['photo'] = features.pop('image')
+  (folder / 'features.json').write_text(json.dumps(description))
+  with pytest.raises(UserError, match='label, mask, photo, but a uint8 image feature'):
+    data.load('tiny_pictures', data_dir=str(tmp_path), res=4, channels=3)
+
+
+def test_photos_are_cropped_and_shrunk():
+  """JPEG with the drafted decoder against a plain mean over the centre square."""
+  y, x = np.mgrid[:256, :512]
+  photo = np.stack([y, 255 * (x >= 256), 255 - y], axis=-1).astype(np.uint8)
+  jpeg = encoded(photo, 'JPEG', quality=95, subsampling=0).getvalue()
+  source = [{'image': jpeg, 'label': 3}]
+  image, label = data._Tfds('photos', source, 16, 3, labeled=True)[0]
+  want = photo[:, 128:384].reshape(16, 16, 16, 16, 3).mean(axis=(1, 3))
+  assert label == 3 and np.abs(image - want).max() < 4
+  image, _ = data._Tfds('photos', source, 64, 3, labeled=True)[0]
+  assert np.all(image[:, 32, 1] > image[:, 31, 1] + 200), 'the edge stays sharp'
+  # A factor that is not whole, and a set without labels.
+  image, label = data._Tfds('photos', source, 24, 1, labeled=False)[0]
+  assert image.shape == (24, 24, 1) and label == 0
+  assert abs(image.mean() - (photo[:, 128:384] @ [0.299, 0.587, 0.114]).mean()) < 1
+
+
+def test_refusals(monkeypatch):
+  with pytest.raises(
+    UserError, match=r'channels must be 1 \(grey\) or 3 \(RGB\), not 4'
+  ):
+    data.load('emoji', res=32, channels=4)
+  with pytest.raises(UserError, match='res must be a positive number of pixels, not 0'):
+    data.load('emoji', res=0, channels=3)
+  with pytest.raises(UserError, match="'emoji' has only the split 'train', not 'test'"):
+    data.load('emoji', split='test', res=32, channels=3)
+  monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
+  with pytest.raises(UserError, match='pip install scikit-learn'):
+    data.load('digits', res=8, channels=1)
+
+  emoji = data.Dataset('emoji', Numbered(2), tuple('abcdefghi'))
+  data.check_labels(emoji, 9)
+  data.check_labels(emoji, 0)
+  with pytest.raises(
+    UserError, match='n_classes=10, .* has 9 classes: set n_classes=9'
+  ):
+    data.check_labels(emoji, 10)
+  data.check_labels(data.Dataset('faces', Numbered(2)), 0)
+  with pytest.raises(
+    UserError, match="n_classes=10, but dataset 'faces' has no labels"
+  ):
+    data.check_labels(data.Dataset('faces', Numbered(2)), 10)

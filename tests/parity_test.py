@@ -1,0 +1,481 @@
+"""Every fixture under --reference against ours: outputs of the original codebases.
+
+A fixture is recognised by what its own metadata says; none is named here. Each
+check is an error and its tolerance (the README beside the fixtures); the summary
+line of a fixture shows the check that comes closest to its tolerance.
+"""
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from gan_jax import importers, losses, optim, step
+from gan_jax.biggan import BigGAN
+from gan_jax.gan import Batch, Draws, run
+from gan_jax.schedule import Constant
+from gan_jax.step import TrainState
+
+Checks = dict[str, tuple[float, float]]  # name -> error, tolerance
+
+
+def on_one_device(f):
+  """`f` compiled under the mesh axis that batch statistics are taken over."""
+  mesh = step.make_mesh(jax.devices()[:1])
+  mapped = jax.shard_map(f, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+  return jax.jit(mapped)
+
+
+def load(path, prefix=None):
+  with np.load(path) as z:
+    if prefix is None:
+      return {k: z[k] for k in z.files}
+    return {k[len(prefix) :]: z[k] for k in z.files if k.startswith(prefix)}
+
+
+def cast(tree, dtype):
+  return jax.tree.map(lambda x: np.asarray(x, dtype), tree)
+
+
+def nhwc(x):
+  return np.moveaxis(x, -3, -1)
+
+
+def error(ours, theirs):
+  return float(np.max(np.abs(np.asarray(ours, np.float64) - theirs), initial=0))
+
+
+def relative(ours, theirs):
+  return error(ours, theirs) / float(np.max(np.abs(theirs)))
+
+
+def tree_error(ours, theirs):
+  """Worst absolute difference over two trees of one structure."""
+  return max(jax.tree.leaves(jax.tree.map(error, ours, theirs)))
+
+
+def biggan_of(g_kwargs, d_kwargs, deep, dtype):
+  gan = importers.biggan(g_kwargs, d_kwargs, deep)
+  return dataclasses.replace(gan, dtype=dtype)
+
+
+def variables(state, gan, side):
+  """A state_dict as variables of one side of `gan`."""
+  g, d = jax.eval_shape(gan.init, jax.random.key(0))
+  table = importers.BIGGAN_DEEP_D if gan.depth else importers.BIGGAN_D
+  if side == 'G':
+    return importers.from_biggan(state, importers.BIGGAN_G, g)
+  return importers.from_biggan(state, table, d)
+
+
+def buffers(state):
+  """The non-trained part of a state_dict, named as such."""
+  kept = ('stored_mean', 'stored_var')
+  return {
+    k: v
+    for k, v in state.items()
+    if k.rsplit('.', 1)[-1] in kept or k.rsplit('.', 1)[-1][:-1] in ('u', 'sv')
+  }
+
+
+def biggan_generator(z, meta) -> Checks:
+  kw, checks = meta['kwargs'], {}
+  deep = 'deep' in meta['cls']
+  mybn = bool(kw.get('mybn'))
+  start = {k[2:]: v for k, v in z.items() if k.startswith('p/')}
+  exact = meta.get('f64_output_saved_as') == 'float64'
+  for bits in (64, 32):
+    with jax.enable_x64(bits == 64):
+      gan = biggan_of(kw, {}, deep, f'float{bits}')
+      g = cast(variables(start, gan, 'G'), f'float{bits}')
+      noise, y = z['in/z'].astype(f'float{bits}'), z['in/y']
+      forward = on_one_device(lambda g, x, y, gan=gan: gan._run_g(g, x, y, train=True))
+      image, after = forward(g, noise, y)
+      # Of an output saved as float32 only so much is known; mybn computes in float32.
+      known = 1e-9 if exact else 1.2e-7
+      train_tol = 2e-4 if bits == 32 else (2e-6 if mybn else known)
+      eval_tol = 5e-5 if bits == 32 else (2e-6 if mybn else known)
+      checks[f'train f{bits}'] = (
+        error(image, nhwc(z[f'out/G_train_f{bits}'])),
+        train_tol,
+      )
+      checks[f'eval f{bits}'] = (
+        error(jax.jit(gan.generate)(g, noise, y), nhwc(z[f'out/G_eval_f{bits}'])),
+        eval_tol,
+      )
+      key = f'after_train_f{bits}/'
+      if any(k.startswith(key) for k in z):
+        moved = {k[len(key) :]: v for k, v in z.items() if k.startswith(key)}
+        want = variables({**start, **moved}, gan, 'G')
+        tol = 2e-5 if bits == 32 else 1e-9
+        for kind in ('spectral', 'batch_stats'):
+          checks[f'{kind} f{bits}'] = (
+            max(
+              jax.tree.leaves(
+                jax.tree.map(
+                  lambda a, b: error(a, b) / max(1, np.abs(b).max()),
+                  after[kind],
+                  want[kind],
+                )
+              )
+            ),
+            2e-6 if mybn and bits == 64 else tol,
+          )
+  if 'standing/z' in z:
+    gan = biggan_of(kw, {}, deep, 'float32')
+    g = cast(variables(start, gan, 'G'), np.float32)
+    passes = (jnp.asarray(z['standing/z'], jnp.float32), jnp.asarray(z['standing/y']))
+    standing = on_one_device(lambda g, p: gan.standing(g, *p))
+    g = standing(g, passes)
+    image = jax.jit(gan.generate)(g, z['in/z'].astype(np.float32), z['in/y'])
+    want = nhwc(z['standing/G_eval_f32'])
+    checks['standing f32'] = (error(image, want), 5e-5)
+  return checks
+
+
+def biggan_discriminator(z, meta) -> Checks:
+  deep, checks = 'deep' in meta['cls'], {}
+  start = {k[2:]: v for k, v in z.items() if k.startswith('p/')}
+  for bits in (64, 32):
+    with jax.enable_x64(bits == 64):
+      gan = biggan_of({}, meta['kwargs'], deep, f'float{bits}')
+      d = cast(variables(start, gan, 'D'), f'float{bits}')
+      x, y = nhwc(z['in/x']).astype(f'float{bits}'), z['in/y']
+      forward = jax.jit(gan._run_d)
+      score, after = forward(d, x, y)
+      again, _ = forward(after, x, y)
+      evaluate = jax.jit(
+        lambda d, x, y, gan=gan: run(
+          gan.discriminator, d, x, y, train=False, eps=gan.sn_eps
+        )[0]
+      )
+      tol = 1e-5 if bits == 32 else 1e-10
+      for name, ours in (
+        ('train', score),
+        ('train2', again),
+        ('eval', evaluate(d, x, y)),
+      ):
+        key = f'out/D_{name}_f{bits}'
+        checks[f'{name} f{bits}'] = (relative(ours, z[key]), tol)
+      key = f'after_train_f{bits}/'
+      moved = {k[len(key) :]: v for k, v in z.items() if k.startswith(key)}
+      if moved:
+        want = variables({**start, **moved}, gan, 'D')
+        checks[f'spectral f{bits}'] = (
+          tree_error(after['spectral'], want['spectral']),
+          2e-5 if bits == 32 else 1e-9,
+        )
+      if bits == 64:
+        checks |= input_gradients(z, gan, d, x, y, start)
+  return checks
+
+
+def input_gradients(z, gan, d, x, y, start) -> Checks:
+  stored = {k[9:]: v for k, v in z.items() if k.startswith('grad_sum/')}
+  if not stored:
+    return {}
+
+  def total(params, x):
+    return gan._run_d({**d, 'params': params}, x, y)[0].sum()
+
+  by_params, by_x = jax.jit(jax.grad(total, (0, 1)))(d['params'], x)
+  checks = {'d/dx': (relative(by_x, nhwc(stored.pop('x_f64'))), 1e-6)}
+  named = {k.removesuffix('_f64'): v for k, v in stored.items()}
+  if named:
+    # Laid out like weights, so that the same table finds their places.
+    filler = {k: np.full_like(v, np.nan) for k, v in start.items()}
+    want = variables({**filler, **named}, gan, 'D')['params']
+    errors = [
+      relative(a, b)
+      for a, b in zip(jax.tree.leaves(by_params), jax.tree.leaves(want), strict=True)
+      if np.isfinite(b).all() and np.abs(b).max() > 0
+    ]
+    checks['d/dparams'] = (max(errors), 1e-6)
+  return checks
+
+
+def hugging_face(z, meta) -> Checks:
+  state = {k[2:]: v for k, v in z.items() if k.startswith('p/')}
+  worst, rows = 0.0, 0.0
+  for i, truncation in enumerate(z['in/truncations']):
+    generator, g = importers.from_hugging_face(
+      state, meta['config'], float(truncation)
+    )
+    row = importers.statistics_row(float(truncation), meta['config']['n_stats'])
+    rows = max(rows, error(row, z['out/modf_index'][i]))
+    apply = jax.jit(partial(run, generator, train=False))
+    image, _ = apply(cast(g, np.float32), z['in/z'].astype(np.float32), z['in/label'])
+    worst = max(worst, error(image, nhwc(z['out/G_f32'][i])))
+  return {'eval f32': (worst, 5e-6), 'row': (rows, 1e-12)}
+
+
+class Replay:
+  """Mixin: noise and labels of a recorded run, found by the key they are asked with."""
+
+  @staticmethod
+  def of(gan, key, noise, labels, d_steps, d_accum, batch):
+    """noise [K, F, Bg, dim], labels [K, F, Bg]; F is step-major, then micro-batch."""
+    iterations, _, wide, _ = noise.shape
+    base = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(iterations))
+    keys = jax.vmap(lambda k: jax.vmap(jax.random.fold_in, (None, 0))(
+      k, jnp.arange(d_steps + 1)))(base)
+    known = jax.random.key_data(keys)
+
+    class Recorded(type(gan)):
+
+      def draw(self, key, index, phase):
+        same = (known == jax.random.key_data(key)[None, None]).all(-1)
+        k, i = jnp.divmod(jnp.argmax(same.reshape(-1)), d_steps + 1)
+        size = jnp.where(i < d_steps, batch, wide)
+        f = i * d_accum + index // size
+        row = index % size
+        return Draws(jnp.asarray(noise)[k, f, row], jnp.asarray(labels)[k, f, row])
+
+    return Recorded(**{f.name: getattr(gan, f.name) for f in dataclasses.fields(gan)})
+
+
+def training(z, meta) -> Checks:
+  c, checks = meta['config'], {}
+  deep = 'deep' in meta['fn']
+  steps, accum, batch = c['num_D_steps'], c['num_D_accumulations'], c['batch_size']
+  g_batch = max(c['G_batch_size'], batch)
+  if c['num_G_accumulations'] != accum:
+    raise AssertionError('D and G with different accumulation')
+  adam = lambda kw, side: optim.Adam(
+    beta1=kw.get(f'{side}_B1', 0.0),
+    beta2=kw.get(f'{side}_B2', 0.999),
+    eps=kw['adam_eps'],
+    ortho=c[f'{side}_ortho'],
+  ).transform()
+  g_tx, d_tx = adam(meta['G_kwargs'], 'G'), adam(meta['D_kwargs'], 'D')
+  per = steps * accum * batch
+  start = max(c['ema_start'] - 1, 0) * per
+  schedule = Constant(
+    meta['G_kwargs'].get('G_lr', 5e-5),
+    meta['D_kwargs'].get('D_lr', 2e-4),
+    c['ema_decay'],
+    start,
+  )
+  init = {s: {k[7:]: v for k, v in z.items() if k.startswith(f'init/{s}/')} for s in 'GD'}
+  mesh, key = step.make_mesh(jax.devices()[:1]), jax.random.key(0)
+  for bits in (64, 32):
+    with jax.enable_x64(bits == 64):
+      dtype = f'float{bits}'
+      gan = biggan_of(meta['G_kwargs'], meta['D_kwargs'], deep, dtype)
+      gan = dataclasses.replace(gan, split_d=bool(c['split_D']))
+      g = cast(variables(init['G'], gan, 'G'), dtype)
+      d = cast(variables(init['D'], gan, 'D'), dtype)
+      noise = z['in/z'].astype(dtype)
+      gan = Replay.of(gan, key, noise, z['in/gy'], steps, accum, batch)
+      run_step = step.make_train_step(
+        gan, g_tx, d_tx, mesh, d_steps=steps, g_batch=g_batch, mapped='jit'
+      )
+      state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        images=jnp.zeros((), jnp.uint32),
+        g=g,
+        d=d,
+        g_opt=g_tx.init(g['params']),
+        d_opt=d_tx.init(d['params']),
+        ema=jax.tree.map(np.copy, g),
+      )
+      state = jax.device_put(state)
+      for k in range(meta['K'] if bits == 64 else 1):
+        x = nhwc(z['in/x'][k]).astype(dtype)
+        x = x.reshape(1, steps * accum, batch, *x.shape[1:])
+        y = z['in/dy'][k].reshape(1, steps * accum, batch)
+        phase = schedule.phase_at(k * per, gan.res)
+        if bits == 64:
+          exact = dict(g_lr=schedule.g_lr, d_lr=schedule.d_lr, ema=schedule.ema)
+          exact['ema'] *= bool(phase.ema)
+          phase = phase.replace(**{n: np.float64(v) for n, v in exact.items()})
+        state, metrics = run_step(state, Batch(x, y), key, phase)
+        d_theirs = z[f'trace_f{bits}/D_loss_real_fake_per_forward'][k, -1].mean(0)
+        g_theirs = z[f'trace_f{bits}/G_loss_undivided_per_forward'][k].mean()
+        ours = [metrics['d_loss_real'], metrics['d_loss_fake'], metrics['g_loss']]
+        worst = error(ours, [*d_theirs, g_theirs])
+        name = f'losses f{bits}'
+        worst = max(worst, checks.get(name, (0,))[0])
+        checks[name] = (worst, 1e-10 if bits == 64 else 1e-4)
+        if bits == 64:
+          snap = f'snap_f64/itr{k + 1}/'
+          add_state(checks, z, snap, state, gan)
+          checks |= adam_first(z, state, gan, k, steps, 1e-6)
+        else:
+          checks |= adam_first(z, state, gan, k, steps, 1e-3)
+      if bits == 64:
+        add_state(checks, z, 'final_f64/', state, gan)
+        probe = jax.jit(gan.generate)
+        args = (z['in/z'][0, 0].astype(dtype), z['in/gy'][0, 0])
+        for name, net in (('G', state.g), ('Gema', state.ema)):
+          want = nhwc(z[f'final_f64/{name}_eval_probe'])
+          checks[f'{name} probe'] = (error(probe(net, *args), want), 5e-9)
+  return checks
+
+
+def moments(opt):
+  """The second moments in an optimizer state, wherever the chain holds them."""
+  return opt.nu if hasattr(opt, 'nu') else opt[-1].nu
+
+
+def add_state(checks, z, prefix, state, gan):
+  """G, D and their average after an iteration, all collections."""
+  for name, ours, tol in (
+    ('G', state.g, 5e-9),
+    ('D', state.d, 1e-12),
+    ('Gema', state.ema, 5e-9),
+  ):
+    key = f'{prefix}{name}/'
+    stored = {k[len(key) :]: v for k, v in z.items() if k.startswith(key)}
+    if stored:
+      want = variables(stored, gan, 'D' if name == 'D' else 'G')
+      worst = tree_error(ours, want)
+      worst = max(worst, checks.get(name, (0,))[0])
+      checks[name] = (worst, tol)
+  for side, opt, net in (('G', state.g_opt, state.g), ('D', state.d_opt, state.d)):
+    key = f'{prefix}{side}_adam_v/'
+    stored = {k[len(key) :]: v for k, v in z.items() if k.startswith(key)}
+    if stored:
+      want = params_like(stored, net, gan, side)
+      checks[f'{side} second moments'] = (tree_error(moments(opt), want), 1e-9)
+
+
+def params_like(stored, net, gan, side):
+  """Arrays by parameter name -> our parameter tree."""
+  table = {'G': importers.BIGGAN_G, 'D': importers.BIGGAN_D}[side]
+  if side == 'D' and gan.depth:
+    table = importers.BIGGAN_DEEP_D
+  return importers.from_biggan(stored, table, {'params': net['params']})['params']
+
+
+def adam_first(z, state, gan, k, steps, tol) -> Checks:
+  """The first iteration's gradients, as Adam's second moments have seen them."""
+  if k:
+    return {}
+  checks, b2 = {}, 0.999
+  for side, opt, net, n in (
+    ('G', state.g_opt, state.g, 1),
+    ('D', state.d_opt, state.d, steps),
+  ):
+    total = None
+    for i in range(n):
+      key = f'grad_f64/{side}_step{i}/'
+      stored = {k[len(key) :]: v for k, v in z.items() if k.startswith(key)}
+      if not stored:
+        return checks
+      grads = params_like(stored, net, gan, side)
+      square = jax.tree.map(lambda g: (1 - b2) * np.square(g, dtype=np.float64), grads)
+      total = square if total is None else jax.tree.map(
+        lambda t, s: b2 * t + s, total, square
+      )
+    errors = [
+      error(np.sqrt(np.asarray(a, np.float64)), np.sqrt(b)) / np.sqrt(b).max()
+      for a, b in zip(
+        jax.tree.leaves(moments(opt)), jax.tree.leaves(total), strict=True
+      )
+      if b.max() > 1e-18  # a bias before a batch norm has no gradient but noise
+    ]
+    checks[f'{side} gradient {tol:g}'] = (max(errors), tol)
+  return checks
+
+
+def losses_and_ortho(z, meta) -> Checks:
+  worst = 0.0
+  with jax.enable_x64(True):
+    i = 0
+    while f'loss{i}/fake' in z:
+      get = lambda name, i=i: z[f'loss{i}/{name}']
+      fake, real = get('fake'), get('real')
+      pairs = [
+        (losses.hinge_d(real, fake), get('hinge_dis_real_fake')),
+        (losses.hinge_g(fake), get('hinge_gen')),
+        (losses.logistic_d(real, fake), get('nonsat_dis_real_fake')),
+        (losses.logistic_g(fake), get('nonsat_gen')),
+      ]
+      by = jax.grad(lambda r, f: sum(losses.hinge_d(r, f)), (0, 1))(real, fake)
+      pairs += [
+        (by[0], get('hinge_dis_grad_real')),
+        (by[1], get('hinge_dis_grad_fake')),
+        (jax.grad(losses.hinge_g)(fake), get('hinge_gen_grad_fake')),
+      ]
+      worst = max([worst, *(error(a, b) for a, b in pairs)])
+      i += 1
+    assert i, 'no losses in the fixture'
+    checks = {'losses': (worst, 1e-12)}
+    gan = biggan_of(meta['G_kwargs'], meta['D_kwargs'], False, 'float64')
+    shapes = dict(zip('GD', jax.eval_shape(gan.init, jax.random.key(0)), strict=True))
+    for side in 'GD':
+      stored = {
+        k: v for k, v in load_prefix(z, f'ortho/{side}/p/').items()
+      }
+      params = cast(params_like(stored, shapes[side], gan, side), np.float64)
+      zeros = jax.tree.map(np.zeros_like, params)
+      kinds = {k.split('/')[2] for k in z if k.startswith(f'ortho/{side}/')} - {'p'}
+      for kind in sorted(kinds):
+        name, strength = kind.rsplit('_', 1)
+        skip = () if name.endswith('noblacklist') else ('shared',)
+        tx = optim.orthogonal(float(strength), skip, not name.startswith('default'))
+        added, _ = tx.update(zeros, tx.init(params), params)
+        stored = load_prefix(z, f'ortho/{side}/{kind}/')
+        want = params_like({**{k: np.zeros_like(v) for k, v in load_prefix(
+          z, f'ortho/{side}/p/').items()}, **stored}, shapes[side], gan, side)
+        checks[f'ortho {side} {kind}'] = (tree_error(added, want), 1e-12)
+  return checks
+
+
+def load_prefix(z, prefix):
+  return {k[len(prefix) :]: v for k, v in z.items() if k.startswith(prefix)}
+
+
+def kind_of(path):
+  """The check for a fixture, or the reason there is none yet."""
+  if 'checkpoints' in path.parts:
+    return 'not yet: checkpoint files'
+  with np.load(path) as z:
+    if 'meta_json' not in z.files:
+      return 'not yet: growing GANs'
+    meta, names = json.loads(str(z['meta_json'])), set(z.files)
+  if 'config' in meta and 'layers' in meta['config']:
+    return hugging_face
+  if 'Generator' in meta.get('cls', ''):
+    return biggan_generator
+  if 'Discriminator' in meta.get('cls', ''):
+    return biggan_discriminator
+  if 'K' in meta:
+    return training
+  if any(n.startswith('loss0/') for n in names):
+    return losses_and_ortho
+  if any(n.startswith(('swd/', 'feat/', 'img/')) for n in names):
+    return 'not yet: metrics'
+  return None
+
+
+def pytest_generate_tests(metafunc):
+  root = Path(metafunc.config.getoption('--reference'))
+  paths = sorted(root.rglob('*.npz'))
+  ids = [str(p.relative_to(root).with_suffix('')) for p in paths]
+  if 'fixture_path' in metafunc.fixturenames:
+    metafunc.parametrize('fixture_path', paths, ids=ids)
+
+
+def test_fixture(fixture_path, record_parity):
+  check = kind_of(fixture_path)
+  assert check is not None, f'{fixture_path.name}: a kind that nothing here handles'
+  if isinstance(check, str):
+    record_parity(f'{fixture_path.stem}: {check}')
+    return
+  z = load(fixture_path)
+  meta = json.loads(str(z.pop('meta_json')))
+  checks = check(z, meta)
+  name, (worst, tol) = max(checks.items(), key=lambda c: c[1][0] / c[1][1])
+  record_parity(
+    f'{fixture_path.stem}: worst {worst:.1e} of {tol:.1e} ({name}; {len(checks)} checks)'
+  )
+  bad = {n: c for n, c in checks.items() if not c[0] <= c[1]}
+  assert not bad, f'{fixture_path.stem}: beyond tolerance (error, tolerance): {bad}'
