@@ -31,21 +31,22 @@ def downsample(x: Array) -> Array:
   return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
+_NHWC = ('NHWC', 'HWIO', 'NHWC')
+
+
 def conv(x: Array, kernel: Array) -> Array:
   """Stride 1, zero padding to the same size; a 1x1 kernel is a matrix product."""
   if kernel.shape[:2] == (1, 1):
     return x @ kernel[0, 0]
-  return lax.conv_general_dilated(
-    x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-  )
+  return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=_NHWC)
 
 
 def up_conv(x: Array, kernel: Array) -> Array:
   """`conv(upsample(x), kernel)` for a 3x3 kernel, with 4/9 of the multiplications.
 
   Every output pixel of one parity sees only two distinct input rows and columns,
-  so the 3x3 kernel folds into four 2x2 kernels, one per parity, whose outputs are
-  interleaved. A 1x1 kernel commutes with the repetition.
+  so the 3x3 kernel folds into a 2x2 kernel for each parity. A 1x1 kernel commutes
+  with the repetition.
   """
   if kernel.shape[:2] == (1, 1):
     return upsample(conv(x, kernel))
@@ -53,23 +54,7 @@ def up_conv(x: Array, kernel: Array) -> Array:
   rows = jnp.stack([jnp.stack([k0, k1 + k2]), jnp.stack([k0 + k1, k2])])
   k0, k1, k2 = jnp.moveaxis(rows, 2, 0)
   folded = jnp.stack([jnp.stack([k0, k1 + k2], 2), jnp.stack([k0 + k1, k2], 2)], 1)
-  b, h, w, _ = x.shape
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  phases = [
-    [
-      lax.conv_general_dilated(
-        x[:, i : h + 1 + i, j : w + 1 + j],
-        folded[i, j],
-        (1, 1),
-        'VALID',
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      )
-      for j in range(2)
-    ]
-    for i in range(2)
-  ]
-  out = jnp.stack([jnp.stack(row, 3) for row in phases], 2)
-  return out.reshape(b, 2 * h, 2 * w, kernel.shape[-1])
+  return _interleaved(x, folded)
 
 
 def down_conv(x: Array, kernel: Array) -> Array:
@@ -78,13 +63,54 @@ def down_conv(x: Array, kernel: Array) -> Array:
     return conv(downsample(x), kernel)
   padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
   shifted = [padded[i : i + 4, j : j + 4] for i in range(2) for j in range(2)]
-  return lax.conv_general_dilated(
-    x,
-    sum(shifted[1:], shifted[0]) / 4,
-    (2, 2),
-    ((1, 1), (1, 1)),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  return _strided(x, sum(shifted[1:], shifted[0]) / 4)
+
+
+def _interleaved(x: Array, kernels: Array) -> Array:
+  """[b, h, w, c] -> [b, 2h, 2w, o]: pixels of parity (i, j) by the 2x2 kernels[i, j].
+
+  Parity 0 looks one row (column) back, parity 1 one ahead.
+  """
+  b, h, w, _ = x.shape
+
+  def phase(i: int, j: int) -> Array:
+    pads = ((1 - i, i), (1 - j, j))
+    return lax.conv_general_dilated(
+      x, kernels[i, j], (1, 1), pads, dimension_numbers=_NHWC
+    )
+
+  rows = [jnp.stack([phase(i, 0), phase(i, 1)], 3) for i in range(2)]
+  return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, kernels.shape[-1])
+
+
+@jax.custom_vjp
+def _strided(x: Array, kernel: Array) -> Array:
+  """A 4x4 convolution of stride 2; its input gradient is the transposed one, which
+  runs fastest as four 2x2 convolutions rather than as one over dilated zeros."""
+  pads = ((1, 1), (1, 1))
+  return lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=_NHWC)
+
+
+def _strided_forward(x, kernel):
+  return _strided(x, kernel), (x, kernel)
+
+
+def _strided_backward(saved, g):
+  x, kernel = saved
+  taps = kernel.swapaxes(2, 3)
+  phases = [
+    jnp.stack([taps[1 - i :: 2, 1 - j :: 2][::-1, ::-1] for j in range(2)])
+    for i in range(2)
+  ]
+  pads = ((1, 1), (1, 1))
+  _, by_kernel = jax.vjp(
+    lambda k: lax.conv_general_dilated(x, k, (2, 2), pads, dimension_numbers=_NHWC),
+    kernel,
   )
+  return _interleaved(g, jnp.stack(phases)), by_kernel(g)[0]
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
 
 
 # Weighted layers.

@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 from pathlib import Path
 
 # In the environment, before jax is imported, so that processes started by a test
@@ -75,3 +76,11 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.section('parity with the original implementations')
     for line in lines:
       terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def free_port() -> int:
+  """A TCP port on this machine that nobody listens on."""
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    return s.getsockname()[1]

