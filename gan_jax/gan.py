@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.typing import ArrayLike
 
 from gan_jax.layers import spectral_normalize
 
@@ -18,10 +19,10 @@ Metrics = dict[str, Array]
 class Phase:
   """What moves with the images seen: one compile per `res`, the rest is traced."""
 
-  alpha: Array  # how far the highest resolution has faded in, 0..1
-  g_lr: Array
-  d_lr: Array
-  ema: Array  # decay per step of the generator's moving average
+  alpha: ArrayLike  # how far the highest resolution has faded in, 0..1
+  g_lr: ArrayLike
+  d_lr: ArrayLike
+  ema: ArrayLike  # decay per step of the generator's moving average
   res: int = struct.field(pytree_node=False, default=0)
 
 
@@ -67,7 +68,7 @@ class GAN(Protocol):
   ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
 
   def generate(
-    self, g: Variables, z: Array, labels: Array, psi: Array | float = 1.0
+    self, g: Variables, z: Array, labels: Array, psi: ArrayLike = 1.0
   ) -> Array:
     """Images in [-1, 1], NHWC; labels int32 [b] or weights over classes [b, n].
 

@@ -15,6 +15,11 @@ Init = Callable[..., Array]
 Tree = Mapping[str, Any]
 
 
+def widened(dtype: Any) -> Any:
+  """The type for sums and statistics: float32, or float64 where that is computed in."""
+  return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
 # Resampling.
 
 
@@ -292,7 +297,7 @@ class BatchNorm(nn.Module):
     shape = (1, 1, 1, x.shape[-1])
     mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     var = self.variable('batch_stats', 'var', jnp.ones, shape)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = widened(x.dtype)
     if train and not self.is_initializing():
       wide = x.astype(dtype)
       axis, devices = (0, 1, 2), lax.axis_size(AXIS)
@@ -301,9 +306,7 @@ class BatchNorm(nn.Module):
       )
       groups = None
       if self.group and self.group < devices:
-        groups = [
-          list(range(i, i + self.group)) for i in range(0, devices, self.group)
-        ]
+        groups = [list(range(i, i + self.group)) for i in range(0, devices, self.group)]
         devices = self.group
       m, square = lax.pmean(moments, AXIS, axis_index_groups=groups)
       v = square - jnp.square(m)
@@ -353,14 +356,10 @@ class Attention(nn.Module):
       return self.conv(features, size=1, bias=False, name=name)(x)
 
     query = project(c // 8, 'theta').reshape(b, h * w, -1)
-    key = nn.max_pool(project(c // 8, 'phi'), (2, 2), (2, 2)).reshape(
-      b, h * w // 4, -1
-    )
-    value = nn.max_pool(project(c // 2, 'g'), (2, 2), (2, 2)).reshape(
-      b, h * w // 4, -1
-    )
+    key = nn.max_pool(project(c // 8, 'phi'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
+    value = nn.max_pool(project(c // 2, 'g'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
     scores = jnp.einsum('bqc,bkc->bqk', query, key)
-    wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    wide = scores.astype(widened(scores.dtype))
     weights = jax.nn.softmax(wide).astype(scores.dtype)
     out = jnp.einsum('bqk,bkc->bqc', weights, value).reshape(b, h, w, c // 2)
     out = self.conv(c, size=1, bias=False, name='o')(out)

@@ -29,7 +29,14 @@ def parse(argv: list[str]) -> list[str]:
   """absl's parser, whose errors become one sentence."""
   try:
     rest = flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OSError,
+  ) as error:
     raise SystemExit(f'error: {" ".join(str(error).split())}') from None
   if _CONFIG.value is None or not _WORKDIR.value:
     raise SystemExit(
@@ -50,7 +57,7 @@ def main(_: list[str]) -> None:
       address, count, number = _DISTRIBUTED.value.split(',')
       jax.distributed.initialize(address, int(count), int(number))
     config = _CONFIG.value.to_dict()
-    train.train(recipe.read(config), config, _WORKDIR.value, _CHANGE.value)
+    train.train(recipe.read(config), config, str(_WORKDIR.value), _CHANGE.value)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     _leave(2)

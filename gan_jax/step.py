@@ -1,4 +1,4 @@
-"""One training iteration: several D steps, a G step and the moving average, compiled."""
+"""One training iteration: D steps, a G step and the moving average, compiled."""
 
 from collections.abc import Callable
 from functools import partial
@@ -101,7 +101,9 @@ def train_step(
   def updated(tx, opt, params, grads, lr):
     grads = lax.pmean(grads, AXIS)
     direction, opt = tx.update(grads, opt, params)
-    moved = jax.tree.map(lambda p, u: p - lr.astype(p.dtype) * u, params, direction)
+    moved = jax.tree.map(
+      lambda p, u: p - jnp.asarray(lr, p.dtype) * u, params, direction
+    )
     return moved, opt
 
   def d_grad(step_key, g, d, params, x):
@@ -141,7 +143,7 @@ def train_step(
   g = {**g, **stats}
 
   def average(e, x):
-    decay = phase.ema.astype(e.dtype)
+    decay = jnp.asarray(phase.ema, e.dtype)
     return decay * e + (1 - decay) * x
 
   state = TrainState(
@@ -184,7 +186,7 @@ def make_train_step(
   per_device = partial(train_step, gan, g_tx, d_tx, d_steps, g_batch)
 
   if mapped == 'pmap':
-    step = jax.pmap(
+    mapped_step = jax.pmap(
       per_device,
       AXIS,
       in_axes=(None, 0, None, None),
@@ -194,9 +196,9 @@ def make_train_step(
       donate_argnums=0,
     )
     if jax.process_count() == 1:
-      return step
+      return mapped_step
     # With several processes pmap hands back host-local arrays; the state stays global.
-    return lambda *args: replicate(step(*args), mesh)
+    return lambda *args: replicate(mapped_step(*args), mesh)
 
   def block(state, batch, key, phase):
     return per_device(state, jax.tree.map(lambda x: x[0], batch), key, phase)
@@ -218,7 +220,9 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
   def place(x):
     if not isinstance(x, jax.Array) or len(x.devices()) != len(mine):
-      return jax.make_array_from_callback(np.shape(x), sharding, lambda _: np.asarray(x))
+      return jax.make_array_from_callback(
+        np.shape(x), sharding, lambda _: np.asarray(x)
+      )
     shards = {s.device: s.data for s in x.addressable_shards}
     return jax.make_array_from_single_device_arrays(
       x.shape, sharding, [shards[d] for d in mine]

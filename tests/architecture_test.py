@@ -13,6 +13,7 @@ ORDER = (
   {'gan'},
   {'progan', 'stylegan', 'biggan'},
   {'optim', 'schedule'},
+  {'recipe'},
   {'step'},
   {'importers', 'sample'},
   {'metrics'},
@@ -27,7 +28,10 @@ LEAVES_FROM = 'sample'
 # Commands beside the order, which no module imports, with all that each may see.
 COMMANDS = {
   'prepare': {'data'},
-  'plan': {'gan', 'progan', 'stylegan', 'biggan', 'schedule', 'optim', 'step'},
+  'plan': {
+    *('gan', 'progan', 'stylegan', 'biggan'),
+    *('schedule', 'optim', 'recipe', 'step'),
+  },
 }
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}
 OUTSIDE = {'experiments', 'configs', 'tests'}
