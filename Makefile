@@ -29,7 +29,7 @@ digits: $(VENV)/digits.stamp
 test: $(VENV)/test.stamp
 	@echo 'test: running the tests on the CPU; compiled programs are kept in $(JAX_COMPILATION_CACHE_DIR)'
 	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
-	  $(PY) -m pytest -q
+	  $(PY) -m pytest -q -n 2 --dist=worksteal
 
 lint: $(VENV)/test.stamp
 	@echo 'lint: ruff, then mypy'

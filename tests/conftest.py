@@ -59,20 +59,22 @@ def strict_dtypes():
     yield
 
 
-_PARITY = pytest.StashKey[list[str]]()
-
-
 @pytest.fixture
-def record_parity(request):
+def record_parity(record_property):
   """Takes the one line that the session's summary shows for a fixture."""
-  return request.config.stash.setdefault(_PARITY, []).append
+  return lambda line: record_property('parity', line)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-  lines = config.stash.get(_PARITY, [])
+def pytest_terminal_summary(terminalreporter):
+  reports = [
+    r for kind in ('passed', 'failed') for r in terminalreporter.getreports(kind)
+  ]
+  lines = [
+    line for r in reports for name, line in r.user_properties if name == 'parity'
+  ]
   if lines:
     terminalreporter.section('parity with the original implementations')
-    for line in lines:
+    for line in sorted(set(lines)):
       terminalreporter.write_line(line)
 
 

@@ -237,7 +237,7 @@ class Replay:
 
 
 class Recorded:
-  """A recorded training run: its start, and our step fed with its noise and pictures."""
+  """A recorded training run: its start, and our step on its noise and pictures."""
 
   def __init__(self, z, meta, bits):
     c, self.z, self.meta, self.bits = meta['config'], z, meta, bits

@@ -136,7 +136,10 @@ def test_sigterm_saves_and_leaves_with_zero(tmp_path):
   [
     ((), '--config and --workdir are needed'),
     (('--config=configs/biggan_digits.py',), '--config and --workdir are needed'),
-    (('--config=configs/biggan_digit.py', '--workdir=x'), 'configs/biggan_digit.py'),
+    (
+      ('--config=configs/biggan_digit.py', '--workdir=x'),
+      'did you mean configs/biggan_digits.py?',
+    ),
     (('--config=configs/biggan_digits.py:tini', '--workdir=x'), "no variant 'tini'"),
     (
       ('--config=configs/biggan_digits.py', '--workdir=x', '--config.train.batches=3'),
