@@ -5,6 +5,7 @@ import glob
 import os
 import sys
 import traceback
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -40,7 +41,8 @@ def parse(argv: list[str]) -> list[str]:
       raise ValueError(f'{rest[1]!r} is no flag.')
     _CONFIG.value.to_dict()
   except OSError:
-    path = flags.FLAGS['config'].config_filename.partition(':')[0]
+    flag: Any = flags.FLAGS['config']
+    path = flag.config_filename.partition(':')[0]
     near = difflib.get_close_matches(path, glob.glob('configs/*.py'), 1)
     hint = f'; did you mean {near[0]}?' if near else '.'
     raise SystemExit(f'error: --config={path}: there is no such file{hint}') from None
