@@ -12,7 +12,7 @@ def get_config(variant: str = '') -> ConfigDict:
   if variant not in ('', 'tiny'):
     raise ValueError(f'biggan_cifar10 has no variant {variant!r}: tiny, or none')
   tiny = variant == 'tiny'
-  batch, d_steps = (4, 4) if tiny else (50, 4)
+  batch, d_steps = (8, 4) if tiny else (50, 4)
   per_step = batch * d_steps
   return ConfigDict(
     dict(
