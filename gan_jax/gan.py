@@ -1,6 +1,6 @@
 """What a family of GANs must say to the training step, the sampler and the planner."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Draws(NamedTuple):
-  """All that is random in one forward pass, example by example."""
+  """All that is random in one forward pass, example by example; BigGAN's."""
 
   z: Array  # [b, dim_z], N(0, 1)
   labels: Array  # of the fakes, int32 [b]
@@ -54,16 +54,16 @@ class GAN(Protocol):
 
   def init(self, key: Array) -> tuple[Variables, Variables]: ...
 
-  def draw(self, key: Array, index: Array, phase: Phase) -> Draws:
+  def draw(self, key: Array, index: Array, phase: Phase) -> Any:
     """Noise and labels for the examples `index` [b] of a global batch."""
     ...
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, draws: Draws, phase: Phase
+    self, g: Variables, d: Variables, batch: Batch, draws: Any, phase: Phase
   ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
 
   def g_loss(
-    self, g: Variables, d: Variables, draws: Draws, phase: Phase
+    self, g: Variables, d: Variables, draws: Any, phase: Phase
   ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
 
   def generate(

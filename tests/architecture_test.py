@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / 'gan_jax'
 ORDER = (
   {'layers', 'losses'},
   {'gan'},
+  {'growing'},
   {'progan', 'stylegan', 'biggan'},
   {'optim', 'schedule'},
   {'step'},
@@ -27,7 +28,7 @@ LEAVES_FROM = 'sample'
 # Commands beside the order, which no module imports, with all that each may see.
 COMMANDS = {
   'prepare': {'data'},
-  'plan': {'gan', 'progan', 'stylegan', 'biggan', 'schedule', 'optim', 'step'},
+  'plan': {'gan', 'growing', 'progan', 'stylegan', 'biggan', 'schedule', 'optim', 'step'},
 }
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}
 OUTSIDE = {'experiments', 'configs', 'tests'}
