@@ -412,7 +412,7 @@ class Recorded:
 
   def draw(self, key, index, phase):
     keys, draws = self.recorded[phase.res]
-    same = (keys == jax.random.key_data(key)).all(-1)
+    same = (keys == jax.random.key_data(key)[None]).all(-1)
     row = jnp.argmax(same)
     return jax.tree.map(lambda x: jnp.asarray(x)[row], draws)
 
@@ -482,8 +482,8 @@ def training(net, check):
     check.trees(f'{name} trained', ours, want, TRAINED)
   for side, opt in (('G', state.g_opt), ('D', state.d_opt)):
     for name, power in under(z, f'final_{side}opt/').items():
-      if name.endswith('beta2_power'):
-        check('steps since reset', 0.99 ** int(opt.count), power, 1e-6)
+      if name.endswith('beta2_power'):  # TensorFlow's is one power ahead
+        check('steps since reset', 0.99 ** (int(opt.count) + 1), power, 1e-6)
 
 
 def networks(folder, name, check):

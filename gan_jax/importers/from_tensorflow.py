@@ -6,6 +6,7 @@ meets a feature map (theirs are CHW) and in the fused up-convolution, a transpos
 which is ours with the kernel rotated by 180 degrees.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -153,8 +154,8 @@ def from_growing(
     if place is None:
       unused.append(name)
     else:
-      size = _size_of(name) if '/Conv0' in name and side == 'G' else 0
-      if size and place.endswith('kernel') and _is_fused(fused, size):
+      up = re.fullmatch(r'params/(?:synthesis/)?conv(\d+)_up/kernel', place)
+      if up and _is_fused(fused, int(up[1])):
         value = value[::-1, ::-1]
         if isinstance(gan, ProGAN):
           value = value.swapaxes(2, 3)
@@ -164,10 +165,6 @@ def from_growing(
 
 def _is_fused(fused: bool | str, size: int) -> bool:
   return size >= 128 if fused == 'auto' else bool(fused)
-
-
-def _size_of(name: str) -> int:
-  return int(next(part for part in name.split('/') if 'x' in part).partition('x')[0])
 
 
 def _sizes(res: int) -> list[tuple[int, int]]:
