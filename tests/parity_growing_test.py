@@ -78,12 +78,13 @@ class Checks:
   def __init__(self):
     self.worst = {}
 
-  def __call__(self, kind, ours, theirs, tolerance, floor=0.0):
-    """Largest error over the largest reference value; `floor` forgives an absolute."""
+  def __call__(self, kind, ours, theirs, tolerance, floor=0.0, scale=None):
+    """Largest error over `scale`, which is the largest reference value unless given;
+    an absolute error up to `floor` is none."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, f'{kind}: {ours.shape} for {theirs.shape}'
     error = np.max(np.abs(ours - theirs), initial=0)
-    scale = np.max(np.abs(theirs), initial=0)
+    scale = np.max(np.abs(theirs), initial=0) if scale is None else scale
     if not np.isfinite(error):
       error = np.inf
     elif error <= floor:
@@ -318,9 +319,10 @@ def loss_function(gan, gradients):
       return gan.r1_gamma / 2 * losses.r1(critic, real, copies)
 
     for name, fn, p in (('D', d_loss, d), ('G', g_loss, g), ('penalty', penalty, d)):
-      out[name] = fn(p['params'])
       if gradients:
-        out[f'{name}_grad'] = jax.grad(fn)(p['params'])
+        out[name], out[f'{name}_grad'] = jax.value_and_grad(fn)(p['params'])
+      else:
+        out[name] = fn(p['params'])
     return out
 
   return on_one_device(f)
@@ -370,12 +372,15 @@ def losses_and_gradients(net, check):
         check.trees(kind, mine, net.params(arrays, side), GRADIENT, floors)
 
 
-def compare_losses(net, check, here, ours, loss):
-  """Each recorded loss and part of one; D's are [n, n], G's [n, 1]: their mean counts."""
-  def mean(kind, value, theirs):
-    scale = np.max(np.abs(theirs))
-    check(kind, value / scale, theirs.mean(dtype=np.float64) / scale, LOSS)
+def check_mean(check, kind, ours, theirs, tolerance):
+  """A loss against the official tensor, [n, 1] or broadcast to [n, n], that has
+  parts which cancel: the error is relative to the largest."""
+  mean = theirs.mean(dtype=np.float64)
+  check(kind, ours, mean, tolerance, scale=np.max(np.abs(theirs)))
 
+
+def compare_losses(net, check, here, ours, loss):
+  """Each recorded loss and part of one."""
   root = np.sqrt(np.asarray(ours['squares']))
   parts = {
     'scores_real': ours['scores_real'],
@@ -394,9 +399,9 @@ def compare_losses(net, check, here, ours, loss):
   for key, theirs in here.items():
     if key in LOSSES:
       if LOSSES[key][1] == loss:
-        mean(f'{key[0]} loss {loss}', ours[key[0]], theirs)
+        check_mean(check, f'{key[0]} loss {loss}', ours[key[0]], theirs, LOSS)
     elif key in ('G_loss', 'D_loss'):
-      mean(f'{key[0]} loss', ours[key[0]], theirs)
+      check_mean(check, f'{key[0]} loss', ours[key[0]], theirs, LOSS)
     elif key == 'dlatent_avg_after':
       check('w_avg', ours['w_avg']['w_avg'][0], theirs, net.forward)
     elif not key.startswith(known):
@@ -469,8 +474,8 @@ def training(net, check):
     state, metrics = run(state, jax.tree.map(lambda x: x[None], batch), key, phase)
     for side in 'DG':
       theirs = s[f'{side}_loss']
-      value, scale = metrics[f'{side.lower()}_loss'], np.max(np.abs(theirs))
-      check(f'{side} loss in training', value / scale, theirs.mean() / scale, TRAINED)
+      ours = metrics[f'{side.lower()}_loss']
+      check_mean(check, f'{side} loss in training', ours, theirs, TRAINED)
     if 'dlatent_avg_after_step' in s:
       ours = state.g['moving']['w_avg'][0]
       check('w_avg in training', ours, s['dlatent_avg_after_step'], TRAINED)
