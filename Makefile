@@ -12,7 +12,7 @@ JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
 help:
 	@echo 'make demo    train BigGAN on emoji into runs/emoji'
-	@echo 'make digits  train on 8 x 8 digits into runs/digits'
+	@echo 'make digits  train BigGAN on 16 x 16 digits into runs/digits'
 	@echo 'make test    run the tests on the CPU'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make setup   install the library and the test tools into .venv'
@@ -23,17 +23,18 @@ demo: $(VENV)/base.stamp
 	@$(PY) -m gan_jax.main --config=configs/biggan_emoji.py --workdir=runs/emoji
 
 digits: $(VENV)/digits.stamp
-	@echo 'digits: training on 8 x 8 digits, into runs/digits'
-	@$(PY) -m gan_jax.main --config=configs/progan_digits.py --workdir=runs/digits
+	@echo 'digits: training BigGAN on digits, into runs/digits'
+	@$(PY) -m gan_jax.main --config=configs/biggan_digits.py --workdir=runs/digits
 
 test: $(VENV)/test.stamp
 	@echo 'test: running the tests on the CPU; compiled programs are kept in $(JAX_COMPILATION_CACHE_DIR)'
 	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
-	  $(PY) -m pytest -q
+	  $(PY) -m pytest -q -n 2 --dist=worksteal
 
 lint: $(VENV)/test.stamp
 	@echo 'lint: ruff, then mypy'
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy gan_jax
 
 setup: $(VENV)/test.stamp

@@ -8,13 +8,36 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from gan_jax import UserError, losses
-from gan_jax.gan import Batch, Draws, Metrics, Phase, Variables, run, to_float
-from gan_jax.gan import example_keys
-from gan_jax.layers import Attention, BatchNorm, Conv, Dense, Embed, ModuleDef, Norm
-from gan_jax.layers import conv, down_conv, downsample, init_spectral
-from gan_jax.layers import orthogonal_rows, up_conv, upsample
+from gan_jax.gan import (
+  Batch,
+  Draws,
+  Metrics,
+  Phase,
+  Variables,
+  example_keys,
+  run,
+  to_float,
+)
+from gan_jax.layers import (
+  Attention,
+  BatchNorm,
+  Conv,
+  Dense,
+  Embed,
+  ModuleDef,
+  Norm,
+  conv,
+  down_conv,
+  downsample,
+  init_spectral,
+  orthogonal_rows,
+  up_conv,
+  upsample,
+  widened,
+)
 
 # Published widths in units of ch: G's from the 4x4 map on, D's one a block. For
 # BigGAN-deep D's first entry is the stem and the others are its stages.
@@ -141,7 +164,7 @@ class Generator(nn.Module):
         x = Attention(conv_, name=f'attention{i}')(x)
     x = nn.relu(Norm(self.rgb_stats, name='norm')(x, None, train))
     x = jnp.tanh(conv_(self.channels, name='rgb')(x))
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(widened(x.dtype))
 
 
 def _join(condition: Array, z: Array) -> Array:
@@ -234,7 +257,7 @@ class Discriminator(nn.Module):
         x = block(x)
       if i in self.attention:
         x = Attention(conv_, name=f'attention{i}')(x)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = widened(x.dtype)
     h = nn.relu(x).astype(wide).sum((1, 2))
     score = Dense(1, init_kernel=init, dtype=wide, name='linear')(h)
     if self.n_classes:
@@ -335,9 +358,7 @@ class BigGAN:
       for before, after in zip(widths, widths[1:], strict=False):
         deep += ((False, before),) * (self.depth - 1) + ((True, after),)
       attention = tuple(self.depth * (i + 1) - 1 for i in attention)
-    statistics = dict(
-      momentum=self.bn_momentum, ddof=self.bn_ddof, group=self.bn_group
-    )
+    statistics = dict(momentum=self.bn_momentum, ddof=self.bn_ddof, group=self.bn_group)
     return Generator(
       widths=widths,
       deep=deep,
@@ -380,9 +401,7 @@ class BigGAN:
     images = jnp.zeros((1, self.res, self.res, self.channels))
     g = self.generator.init(keys[0], z, labels, train=False)
     d = self.discriminator.init(keys[1], images, labels, train=False)
-    g['spectral'] = init_spectral(
-      keys[2], g['params'], ('kernel',), self.g_sn_vectors
-    )
+    g['spectral'] = init_spectral(keys[2], g['params'], ('kernel',), self.g_sn_vectors)
     d['spectral'] = init_spectral(
       keys[3], d['params'], ('kernel', 'embedding'), self.d_sn_vectors
     )
@@ -435,7 +454,7 @@ class BigGAN:
     return loss, (g, d, {'g_loss': loss})
 
   def generate(
-    self, g: Variables, z: Array, labels: Array, psi: Array | float = 1.0
+    self, g: Variables, z: Array, labels: Array, psi: ArrayLike = 1.0
   ) -> Array:
     """Images in [-1, 1], NHWC, from the stored statistics and psi * z."""
     return self._run_g(g, z * psi, labels, train=False)[0]
@@ -449,7 +468,8 @@ class BigGAN:
     fresh = dataclasses.replace(self, bn_momentum=1.0)  # stored == the batch's own
 
     def one(g, batch):
-      _, g = fresh._run_g(g, *batch, train=True)
+      z, labels = batch
+      _, g = fresh._run_g(g, z, labels, train=True)
       return g, g['batch_stats']
 
     g, stats = jax.lax.scan(one, g, (z, labels))

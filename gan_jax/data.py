@@ -9,7 +9,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import grain
@@ -26,7 +26,7 @@ class Dataset:
   """`examples[i]` is (image uint8 [res, res, channels], label in 0..n_classes-1)."""
 
   name: str
-  examples: Sequence[tuple[np.ndarray, int]]
+  examples: Any
   class_names: tuple[str, ...] = ()  # empty: unlabeled, and every label is 0
 
   @property
@@ -69,7 +69,9 @@ def load(
     return Dataset(name, _Synthetic(res, channels), tuple(map(str, range(10))))
   if name == 'digits':
     digits = _import('sklearn.datasets', 'scikit-learn', name).load_digits()
-    images = [Image.fromarray(x) for x in np.uint8(np.round(digits.images * 255 / 16))]
+    images = [
+      Image.fromarray(x) for x in np.round(digits.images * 255 / 16).astype(np.uint8)
+    ]
     labels, classes = digits.target, map(str, range(10))
   else:
     folder = importlib.resources.files('gan_jax') / 'embedded'
@@ -197,7 +199,8 @@ class _Synthetic:
     line = np.linspace(-3, 3, res + self.span - 1)
     blob = np.exp(-(line**2) - line[:, None] ** 2)[..., None]
     hues = 2 * np.pi * (np.arange(10)[:, None] / 10 + np.arange(channels) / 3)
-    self.pictures = np.uint8(255 * blob * (0.5 + 0.5 * np.cos(hues))[:, None, None, :])
+    shades = 255 * blob * (0.5 + 0.5 * np.cos(hues))[:, None, None, :]
+    self.pictures = shades.astype(np.uint8)
 
   def __len__(self):
     return 10_000
@@ -306,7 +309,8 @@ def _load_tfds(name, split, data_dir, res, channels):
       f'{", ".join(builder.info.splits)}, or parts such as train[:90%].'
     ) from error
   examples = _Tfds(name, source, res, channels, labeled)
-  return Dataset(name, examples, tuple(label.names) if labeled else ())
+  names = tuple(getattr(label, 'names', ())) if labeled else ()
+  return Dataset(name, examples, names)
 
 
 def _import(module, package, dataset):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.typing import ArrayLike
 
 from gan_jax.layers import spectral_normalize
 
@@ -18,10 +19,10 @@ Metrics = dict[str, Array]
 class Phase:
   """What moves with the images seen: one compile per `res`, the rest is traced."""
 
-  alpha: Array  # how far the highest resolution has faded in, 0..1
-  g_lr: Array
-  d_lr: Array
-  ema: Array  # decay per step of the generator's moving average
+  alpha: ArrayLike  # how far the highest resolution has faded in, 0..1
+  g_lr: ArrayLike
+  d_lr: ArrayLike
+  ema: ArrayLike  # decay per step of the generator's moving average
   res: int = struct.field(pytree_node=False, default=0)
 
 
@@ -44,8 +45,13 @@ class GAN(Protocol):
 
   `d_loss` and `g_loss` are differentiated by the step with respect to the `params`
   of d and of g. Both return the loss and, beside it, both networks' variables with
-  their non-parameter collections moved on, and scalar metrics.
+  their non-parameter collections moved on, and scalar metrics. Their `draws` are
+  whatever the family's `draw` returns.
   """
+
+  # The average follows the weights that G had before this iteration's own step, and
+  # copies all that is not a parameter; otherwise it is one of everything after it.
+  ema_lags: ClassVar[bool]
 
   res: int
   channels: int
@@ -67,7 +73,7 @@ class GAN(Protocol):
   ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
 
   def generate(
-    self, g: Variables, z: Array, labels: Array, psi: Array | float = 1.0
+    self, g: Variables, z: Array, labels: Array, psi: ArrayLike = 1.0
   ) -> Array:
     """Images in [-1, 1], NHWC; labels int32 [b] or weights over classes [b, n].
 

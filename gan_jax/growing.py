@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from gan_jax import UserError
 from gan_jax.gan import Batch, Phase, to_float
@@ -59,12 +60,12 @@ def copies(res: int, phase: Phase) -> int:
   return (res // phase.res) ** 2
 
 
-def lerp(a: Array, b: Array, t: Array | float) -> Array:
+def lerp(a: Array, b: Array, t: ArrayLike) -> Array:
   """From a (t = 0, exactly) to b."""
   return a + (b - a) * jnp.asarray(t, a.dtype)
 
 
-def fade(images: Array, alpha: Array) -> Array:
+def fade(images: Array, alpha: ArrayLike) -> Array:
   """Real pictures [b, h, w, c] with as little detail as the networks see or draw."""
   if images.shape[1] == 4:  # nothing below to fade from
     return images
@@ -116,7 +117,7 @@ class Discriminator(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, x: Array, res: int, alpha: Array) -> Array:
+  def __call__(self, x: Array, res: int, alpha: ArrayLike) -> Array:
     weights = dict(equalized=self.equalized, dtype=self.dtype)
     conv_, dense = partial(EqualizedConv, **weights), partial(EqualizedDense, **weights)
     act = nn.relu if self.relu else leaky_relu

@@ -18,6 +18,11 @@ Init = Callable[..., Array]
 Tree = Mapping[str, Any]
 
 
+def widened(dtype: Any) -> Any:
+  """The type for sums and statistics: float32, or float64 where that is computed in."""
+  return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
 # Resampling.
 
 
@@ -295,7 +300,7 @@ class BatchNorm(nn.Module):
     shape = (1, 1, 1, x.shape[-1])
     mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     var = self.variable('batch_stats', 'var', jnp.ones, shape)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = widened(x.dtype)
     if train and not self.is_initializing():
       wide = x.astype(dtype)
       axis, devices = (0, 1, 2), lax.axis_size(AXIS)
@@ -304,9 +309,7 @@ class BatchNorm(nn.Module):
       )
       groups = None
       if self.group and self.group < devices:
-        groups = [
-          list(range(i, i + self.group)) for i in range(0, devices, self.group)
-        ]
+        groups = [list(range(i, i + self.group)) for i in range(0, devices, self.group)]
         devices = self.group
       m, square = lax.pmean(moments, AXIS, axis_index_groups=groups)
       v = square - jnp.square(m)
@@ -356,14 +359,10 @@ class Attention(nn.Module):
       return self.conv(features, size=1, bias=False, name=name)(x)
 
     query = project(c // 8, 'theta').reshape(b, h * w, -1)
-    key = nn.max_pool(project(c // 8, 'phi'), (2, 2), (2, 2)).reshape(
-      b, h * w // 4, -1
-    )
-    value = nn.max_pool(project(c // 2, 'g'), (2, 2), (2, 2)).reshape(
-      b, h * w // 4, -1
-    )
+    key = nn.max_pool(project(c // 8, 'phi'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
+    value = nn.max_pool(project(c // 2, 'g'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
     scores = jnp.einsum('bqc,bkc->bqk', query, key)
-    wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    wide = scores.astype(widened(scores.dtype))
     weights = jax.nn.softmax(wide).astype(scores.dtype)
     out = jnp.einsum('bqk,bkc->bqc', weights, value).reshape(b, h, w, c // 2)
     out = self.conv(c, size=1, bias=False, name='o')(out)
@@ -431,8 +430,8 @@ class EqualizedDense(nn.Module):
     x = x.astype(self.dtype) @ kernel.astype(self.dtype)
     x = x.reshape(-1, *self.features)
     if self.bias:
-      shape = (1,) * len(self.features) + self.features[-1:]
-      bias = self.param('bias', nn.initializers.zeros, shape) * self.lrmul
+      one = (1,) * len(self.features) + self.features[-1:]
+      bias = self.param('bias', nn.initializers.zeros, one) * self.lrmul
       x += bias.astype(self.dtype)
     return x
 
@@ -462,8 +461,7 @@ def blur(x: Array, taps: tuple[int, ...] = (1, 2, 1)) -> Array:
   """
   n, total = len(taps), sum(taps)
   for axis in (1, 2):
-    pads = [(0, 0)] * 4
-    pads[axis] = ((n - 1) // 2, n // 2)
+    pads = [((n - 1) // 2, n // 2) if a == axis else (0, 0) for a in range(4)]
     padded, size = jnp.pad(x, pads), x.shape[axis]
     shifted = [
       lax.slice_in_dim(padded, i, i + size, axis=axis) * (tap / total)

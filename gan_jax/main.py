@@ -1,5 +1,7 @@
 """Trains: python -m gan_jax.main --config=configs/biggan_emoji.py --workdir=DIR."""
 
+import difflib
+import glob
 import os
 import sys
 import traceback
@@ -29,16 +31,31 @@ def parse(argv: list[str]) -> list[str]:
   """absl's parser, whose errors become one sentence."""
   try:
     rest = flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    raise SystemExit(f'error: {" ".join(str(error).split())}') from None
-  if _CONFIG.value is None or not _WORKDIR.value:
-    raise SystemExit(
-      'error: --config and --workdir are needed; try: python -m gan_jax.main '
-      '--config=configs/biggan_emoji.py --workdir=runs/emoji'
-    )
-  if len(rest) > 1:
-    raise SystemExit(f'error: {rest[1]!r} is no flag.')
+    if _CONFIG.value is None or not _WORKDIR.value:
+      raise ValueError(
+        '--config and --workdir are needed; try: python -m gan_jax.main '
+        '--config=configs/biggan_emoji.py --workdir=runs/emoji'
+      )
+    if len(rest) > 1:
+      raise ValueError(f'{rest[1]!r} is no flag.')
+    _CONFIG.value.to_dict()
+  except OSError:
+    path = flags.FLAGS['config'].config_filename.partition(':')[0]
+    near = difflib.get_close_matches(path, glob.glob('configs/*.py'), 1)
+    hint = f'; did you mean {near[0]}?' if near else '.'
+    raise SystemExit(f'error: --config={path}: there is no such file{hint}') from None
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    raise SystemExit(f'error: {_sentence(error)}') from None
   return rest
+
+
+def _sentence(error: Exception) -> str:
+  """What an error says, on one line; of a quoted traceback only what it ends in."""
+  lines = str(error.args[0] if error.args else error).strip().splitlines()
+  if any('Traceback' in line for line in lines):
+    return lines[-1].partition(': ')[2]
+  text = ' '.join(lines).replace('\\n', ' ').replace("\\'", '')
+  return ' '.join(text.strip('\'"').split())
 
 
 def main(_: list[str]) -> None:
@@ -50,7 +67,7 @@ def main(_: list[str]) -> None:
       address, count, number = _DISTRIBUTED.value.split(',')
       jax.distributed.initialize(address, int(count), int(number))
     config = _CONFIG.value.to_dict()
-    train.train(recipe.read(config), config, _WORKDIR.value, _CHANGE.value)
+    train.train(recipe.read(config), config, str(_WORKDIR.value), _CHANGE.value)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     _leave(2)

@@ -39,7 +39,7 @@ class Adam:
 
 
 class TfAdamState(NamedTuple):
-  count: Array  # int32
+  t: Array  # int32
   mu: Any  # None where beta1 is 0: the first moment is the gradient itself
   nu: Any
 
@@ -58,7 +58,7 @@ def tf_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformat
 
   def update(grads, state, params=None):
     del params
-    count = optax.safe_increment(state.count)
+    steps = optax.safe_increment(state.t)
     mu, used = None, grads
     if beta1:
       mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, grads)
@@ -66,13 +66,13 @@ def tf_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformat
     nu = jax.tree.map(
       lambda v, g: beta2 * v + (1 - beta2) * jnp.square(g), state.nu, grads
     )
-    t = count.astype(jnp.float32)
+    t = steps.astype(jnp.float32)
     scale = jnp.sqrt(1 - beta2**t) / (1 - beta1**t)
 
     def direction(m, v):
       return scale.astype(m.dtype) * m / (jnp.sqrt(v) + eps)
 
-    return jax.tree.map(direction, used, nu), TfAdamState(count, mu, nu)
+    return jax.tree.map(direction, used, nu), TfAdamState(steps, mu, nu)
 
   return optax.GradientTransformation(init, update)
 

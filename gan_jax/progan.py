@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from gan_jax import growing, losses
 from gan_jax.gan import Batch, Metrics, Phase, Variables, example_keys
@@ -39,7 +40,7 @@ class Generator(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, z: Array, weights: Array, res: int, alpha: Array) -> Array:
+  def __call__(self, z: Array, weights: Array, res: int, alpha: ArrayLike) -> Array:
     layer = dict(equalized=self.equalized, dtype=self.dtype)
     conv_ = partial(EqualizedConv, **layer)
     act = nn.relu if self.relu else leaky_relu
@@ -200,10 +201,10 @@ class ProGAN:
     g: Variables,
     z: Array,
     labels: Array,
-    psi: Array | float = 1.0,
+    psi: ArrayLike = 1.0,
     *,
     res: int = 0,
-    alpha: Array | float = 1.0,
+    alpha: ArrayLike = 1.0,
   ) -> Array:
     """Images about [-1, 1] (not clipped), NHWC, from psi * z.
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 from PIL import Image
 from tqdm import tqdm
 
@@ -22,10 +23,10 @@ from gan_jax.gan import GAN, Variables
 from gan_jax.layers import AXIS
 from gan_jax.step import make_mesh
 
-Sampler = Callable[[Variables, Array, Array, float], Array]
+Sampler = Callable[[Variables, ArrayLike, ArrayLike, ArrayLike], Array]
 
 
-def latents(seeds: Array, dim_z: int, truncation: Array | float = np.inf) -> Array:
+def latents(seeds: ArrayLike, dim_z: int, truncation: ArrayLike = np.inf) -> Array:
   """z [n, dim_z] of each seed; entries beyond +-truncation are drawn again.
 
   That is a normal cut at the threshold, drawn directly. `inf` does not truncate.
@@ -37,17 +38,17 @@ def latents(seeds: Array, dim_z: int, truncation: Array | float = np.inf) -> Arr
     cut = jax.random.truncated_normal(key, -t, t, (dim_z,))
     return jnp.where(jnp.isinf(truncation), jax.random.normal(key, (dim_z,)), cut)
 
-  return jax.vmap(one)(seeds)
+  return jax.vmap(one)(jnp.asarray(seeds))
 
 
-def class_of_seed(seeds: Array, n_classes: int) -> Array:
+def class_of_seed(seeds: ArrayLike, n_classes: int) -> Array:
   """The class a seed shows unless one is asked for, int32 [n], uniform."""
 
   def one(seed):
     key = jax.random.fold_in(jax.random.key(seed), 1)
     return jax.random.randint(key, (), 0, max(n_classes, 1))
 
-  return jax.vmap(one)(seeds)
+  return jax.vmap(one)(jnp.asarray(seeds))
 
 
 def make_sampler(gan: GAN, mesh: Mesh) -> Sampler:
@@ -116,10 +117,9 @@ def generate_all(
 ) -> Iterator[np.ndarray]:
   """Batches of pictures, the last one shorter; every call has one and the same size."""
   for start in range(0, len(z), batch):
-    parts = [x[start : start + batch] for x in (z, classes)]
-    n = len(parts[0])
-    padded = [np.concatenate([p, np.repeat(p[-1:], batch - n, 0)]) for p in parts]
-    yield np.asarray(sampler(g, *padded, psi))[:n]
+    n = len(z[start : start + batch])
+    rows = np.minimum(np.arange(start, start + batch), start + n - 1)
+    yield np.asarray(sampler(g, z[rows], classes[rows], psi))[:n]
 
 
 def parse_numbers(text: str, what: str) -> list[int]:
@@ -157,7 +157,11 @@ def plan_pictures(args: argparse.Namespace, gan: GAN) -> tuple[Any, Any, Any, in
   if args.grid:
     rows = asked or list(range(gan.n_classes))
     labels = np.repeat(rows, len(seeds))
-    z, drawn, columns = np.tile(z, (len(rows), 1)), np.tile(drawn, len(rows)), len(seeds)
+    z, drawn, columns = (
+      np.tile(z, (len(rows), 1)),
+      np.tile(drawn, len(rows)),
+      len(seeds),
+    )
     classes = one_hot[labels]
   elif asked:
     classes = one_hot[np.resize(asked, len(seeds))]

@@ -1,4 +1,4 @@
-"""One training iteration: several D steps, a G step and the moving average, compiled."""
+"""One training iteration: D steps, a G step and the moving average, compiled."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +12,7 @@ from flax import struct
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 from gan_jax.gan import GAN, Batch, Metrics, Phase, Variables
 from gan_jax.layers import AXIS
@@ -101,7 +102,9 @@ def train_step(
   def updated(tx, opt, params, grads, lr):
     grads = lax.pmean(grads, AXIS)
     direction, opt = tx.update(grads, opt, params)
-    moved = jax.tree.map(lambda p, u: p - lr.astype(p.dtype) * u, params, direction)
+    moved = jax.tree.map(
+      lambda p, u: p - jnp.asarray(lr, p.dtype) * u, params, direction
+    )
     return moved, opt
 
   def d_grad(step_key, g, d, params, x):
@@ -137,12 +140,11 @@ def train_step(
   g = {**g, 'params': params}
 
   # Statistics of groups of devices, and metrics, become the mesh's in one all-reduce.
-  moved = {k: v for k, v in g.items() if k in ('batch_stats', 'moving')}
-  lagging = {k: before[k] for k in moved} if gan.ema_lags else {}
-  moved, lagging, metrics = lax.pmean(
-    (moved, lagging, {**d_metrics, **g_metrics}), AXIS
-  )
-  g = {**g, **moved}
+  stats = {k: v for k, v in g.items() if k in ('batch_stats', 'moving')}
+  lagging = {k: before[k] for k in stats} if gan.ema_lags else {}
+  metrics = {**d_metrics, **g_metrics}
+  stats, lagging, metrics = lax.pmean((stats, lagging, metrics), AXIS)
+  g = {**g, **stats}
 
   if gan.ema_lags:  # and what is not a parameter is copied
     params = averaged(state.ema['params'], before['params'], phase.ema)
@@ -162,11 +164,11 @@ def train_step(
   return state, metrics
 
 
-def averaged(ema: Variables, x: Variables, decay: Array) -> Variables:
+def averaged(ema: Variables, x: Variables, decay: ArrayLike) -> Variables:
   """One step of an exponential moving average."""
 
   def leaf(e, x):
-    d = decay.astype(e.dtype)
+    d = jnp.asarray(decay, e.dtype)
     return d * e + (1 - d) * x
 
   return jax.tree.map(leaf, ema, x)
@@ -216,7 +218,7 @@ def make_train_step(
   per_device = partial(train_step, gan, g_tx, d_tx, d_steps, g_batch)
 
   if mapped == 'pmap':
-    step = jax.pmap(
+    mapped_step = jax.pmap(
       per_device,
       AXIS,
       in_axes=(None, 0, None, None),
@@ -226,9 +228,9 @@ def make_train_step(
       donate_argnums=0,
     )
     if jax.process_count() == 1:
-      return step
+      return mapped_step
     # With several processes pmap hands back host-local arrays; the state stays global.
-    return lambda *args: replicate(step(*args), mesh)
+    return lambda *args: replicate(mapped_step(*args), mesh)
 
   def block(state, batch, key, phase):
     return per_device(state, jax.tree.map(lambda x: x[0], batch), key, phase)
@@ -250,7 +252,9 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
   def place(x):
     if not isinstance(x, jax.Array) or len(x.devices()) != len(mine):
-      return jax.make_array_from_callback(np.shape(x), sharding, lambda _: np.asarray(x))
+      return jax.make_array_from_callback(
+        np.shape(x), sharding, lambda _: np.asarray(x)
+      )
     shards = {s.device: s.data for s in x.addressable_shards}
     return jax.make_array_from_single_device_arrays(
       x.shape, sharding, [shards[d] for d in mine]

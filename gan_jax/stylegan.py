@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from gan_jax import UserError, growing, losses
 from gan_jax.gan import Batch, Metrics, Phase, Variables, example_keys
@@ -108,7 +109,7 @@ class Synthesis(nn.Module):
 
   @nn.compact
   def __call__(
-    self, w: Array, noise: tuple[Array, ...], res: int, alpha: Array
+    self, w: Array, noise: tuple[Array, ...], res: int, alpha: ArrayLike
   ) -> Array:
     weights = dict(equalized=self.equalized, dtype=self.dtype)
     conv_ = partial(EqualizedConv, **weights)
@@ -361,7 +362,7 @@ class StyleGAN:
     params = {'params': g['params']['mapping']}
     return self.mapping.apply(params, z, one_hot(labels, self.n_classes))
 
-  def truncate(self, g: Variables, w: Array, psi: Array | float, res: int = 0) -> Array:
+  def truncate(self, g: Variables, w: Array, psi: ArrayLike, res: int = 0) -> Array:
     """w [b, dim_w] -> [b, layers, dim_w], drawn towards the average by psi.
 
     Only in the first `truncated_layers`; psi = 1 changes nothing.
@@ -370,7 +371,7 @@ class StyleGAN:
     psi = jnp.where(jnp.arange(n) < self.truncated_layers, psi, 1.0)[None, :, None]
     return lerp(w[:, None], g['moving']['w_avg'][:, None], 1 - psi)
 
-  def mix(self, w: Array, w2: Array, cutoff: Array | int, res: int = 0) -> Array:
+  def mix(self, w: Array, w2: Array, cutoff: ArrayLike, res: int = 0) -> Array:
     """[b, layers, dim_w]: w in the layers below the cutoff, w2 from there on."""
     layer = jnp.arange(self.layers(res or self.res))[None, :, None]
     return jnp.where(layer < cutoff, w[:, None], w2[:, None])
@@ -382,7 +383,7 @@ class StyleGAN:
     noise: tuple[Array, ...] | None = None,
     *,
     res: int = 0,
-    alpha: Array | float = 1.0,
+    alpha: ArrayLike = 1.0,
   ) -> Array:
     """Images about [-1, 1] (not clipped), NHWC, from ws [b, layers, dim_w].
 
@@ -399,11 +400,11 @@ class StyleGAN:
     g: Variables,
     z: Array,
     labels: Array,
-    psi: Array | float = 1.0,
+    psi: ArrayLike = 1.0,
     *,
     key: Array | None = None,
     res: int = 0,
-    alpha: Array | float = 1.0,
+    alpha: ArrayLike = 1.0,
   ) -> Array:
     """Images about [-1, 1] (not clipped), NHWC; psi truncates w.
 

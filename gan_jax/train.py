@@ -23,8 +23,14 @@ import gan_jax
 from gan_jax import UserError, data, sample
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.recipe import Recipe
-from gan_jax.step import TrainState, init_state, make_mesh, make_train_step
-from gan_jax.step import replicate, shard_batch
+from gan_jax.step import (
+  TrainState,
+  init_state,
+  make_mesh,
+  make_train_step,
+  replicate,
+  shard_batch,
+)
 
 # A resumed run may differ in these without being another run.
 FREE = ('train.images', 'log.', 'data.threads', 'data.data_dir', 'train.mapped')
@@ -67,9 +73,7 @@ def train(
     gan, g_tx, d_tx, mesh, d_steps=train_.d_steps, g_batch=g_batch, mapped=train_.mapped
   )
   mine = tuple(
-    i
-    for i, d in enumerate(mesh.devices.flat)
-    if d.process_index == jax.process_index()
+    i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()
   )
   batches = data.batches(
     dataset,
@@ -179,7 +183,9 @@ def prepare_workdir(
     write_json(path, config)
     write_json(workdir / 'run.json', surroundings(mesh))
   except OSError as error:
-    raise UserError(f'--workdir={workdir} cannot be written: {error.strerror}.') from error
+    raise UserError(
+      f'--workdir={workdir} cannot be written: {error.strerror}.'
+    ) from error
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -14,6 +14,7 @@ ORDER = (
   {'growing'},
   {'progan', 'stylegan', 'biggan'},
   {'optim', 'schedule'},
+  {'recipe'},
   {'step'},
   {'importers', 'sample'},
   {'metrics'},
@@ -28,7 +29,10 @@ LEAVES_FROM = 'sample'
 # Commands beside the order, which no module imports, with all that each may see.
 COMMANDS = {
   'prepare': {'data'},
-  'plan': {'gan', 'growing', 'progan', 'stylegan', 'biggan', 'schedule', 'optim', 'step'},
+  'plan': {
+    *('gan', 'growing', 'progan', 'stylegan', 'biggan'),
+    *('schedule', 'optim', 'recipe', 'step'),
+  },
 }
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}
 OUTSIDE = {'experiments', 'configs', 'tests'}

@@ -13,9 +13,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 _flags = os.environ.get('XLA_FLAGS', '')
 if 'xla_force_host_platform_device_count' not in _flags:
-  os.environ['XLA_FLAGS'] = (
-    f'{_flags} --xla_force_host_platform_device_count=8'.strip()
-  )
+  os.environ['XLA_FLAGS'] = f'{_flags} --xla_force_host_platform_device_count=8'.strip()
 
 # gan_jax adds its own XLA flags, so it comes before jax.
 import gan_jax  # noqa: E402, F401, I001
@@ -61,20 +59,22 @@ def strict_dtypes():
     yield
 
 
-_PARITY = pytest.StashKey[list[str]]()
-
-
 @pytest.fixture
-def record_parity(request):
+def record_parity(record_property):
   """Takes the one line that the session's summary shows for a fixture."""
-  return request.config.stash.setdefault(_PARITY, []).append
+  return lambda line: record_property('parity', line)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-  lines = config.stash.get(_PARITY, [])
+def pytest_terminal_summary(terminalreporter):
+  reports = [
+    r for kind in ('passed', 'failed') for r in terminalreporter.getreports(kind)
+  ]
+  lines = [
+    line for r in reports for name, line in r.user_properties if name == 'parity'
+  ]
   if lines:
     terminalreporter.section('parity with the original implementations')
-    for line in lines:
+    for line in sorted(set(lines)):
       terminalreporter.write_line(line)
 
 

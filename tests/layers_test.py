@@ -1,4 +1,4 @@
-"""Folded resampling, spectral normalisation and batch statistics against plain forms."""
+"""Folded resampling, spectral norm and batch statistics against their plain forms."""
 
 import jax
 import jax.numpy as jnp

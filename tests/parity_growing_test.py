@@ -138,7 +138,6 @@ class Networks:
   def restored(self, x):
     return np.asarray(x)[np.argsort(self.order(len(x)))]
 
-  @cache
   def judge(self):
     """(d, images, class weights, phase) -> scores [b, 1], logits [b, n]."""
     gan = self.gan
@@ -157,6 +156,8 @@ def forward(net, check):
   images = nhwc(z.pop('D_images'))
   d_labels = z.pop('D_labels', np.zeros((len(images), gan.n_classes), np.float32))
   z.pop('lods', None)
+
+  judge = net.judge()
 
   @cache
   def generator(gan, res):
@@ -181,7 +182,7 @@ def forward(net, check):
     elif found := re.fullmatch(r'D_scores(?:_N(\d+))?|D_label_logits', kind):
       n = int(found[1] or len(images)) if kind != 'D_label_logits' else len(images)
       seen = shrunk(net.ordered(images[:n]), phase.res)
-      out = net.judge()(net.d, seen, net.ordered(d_labels[:n]), phase)
+      out = judge(net.d, seen, net.ordered(d_labels[:n]), phase)
       check('D', net.restored(out[kind == 'D_label_logits']), z[key], tol)
     elif kind == 'mapping_w':
       check('w', jax.jit(gan.w)(net.g, latents, labels), z[key], tol)
@@ -334,9 +335,9 @@ def gradients_of(net):
     kind, _, lod = path.stem[len(net.path('grads_').stem) :].rpartition('lod')
     z = load(path)
     if net.style:
-      side, loss = LOSSES[kind.rstrip('_')]
+      which = LOSSES[kind.rstrip('_')]
       whole = {k: v for k, v in z.items() if not k.startswith('penalty_only/')}
-      parts = [(side, loss, False, whole), (side, loss, True, under(z, 'penalty_only/'))]
+      parts = [(*which, False, whole), (*which, True, under(z, 'penalty_only/'))]
     else:
       known = {'G_grad': ('G', False), 'D_grad': ('D', False)}
       known['D_grad_penalty_only'] = ('D', True)
@@ -430,7 +431,7 @@ def recorded(gan, recorded):
 def training(net, check):
   z = load(net.path('train'))
   gan = net.gan
-  names = net.meta['notes'].get('train_losses')
+  names = net.meta.get('notes', {}).get('train_losses')
   if names:
     (loss,) = {LOSSES[name][1] for name in names}
     gan = dataclasses.replace(gan, loss=loss)
@@ -488,7 +489,7 @@ def training(net, check):
   for side, opt in (('G', state.g_opt), ('D', state.d_opt)):
     for name, power in under(z, f'final_{side}opt/').items():
       if name.endswith('beta2_power'):  # TensorFlow's is one power ahead
-        check('steps since reset', 0.99 ** (int(opt.count) + 1), power, 1e-6)
+        check('steps since reset', 0.99 ** (int(opt.t) + 1), power, 1e-6)
 
 
 def networks(folder, name, check):
@@ -552,13 +553,15 @@ def ema_adam_trace(path, check):
 
 def fixtures(root):
   """Yields (name, what to call with a Checks, or a reason for nothing to call)."""
-  for path in sorted(p for p in root.rglob('*') if p.suffix in ('.json', '.npz', '.pkl')):
+  for path in sorted(root.rglob('*')):
     folder, name = path.parent, str(path.relative_to(root).with_suffix(''))
-    owners = [p.stem for p in folder.glob('*_vars.npz')]
-    owned = any(path.stem.startswith(o.removesuffix('vars')) for o in owners)
-    if path.suffix == '.pkl' or (folder / f'{path.stem.split("_expected")[0]}.pkl').exists():
-      if path.suffix == '.pkl':
-        yield name, 'not yet: checkpoint files'
+    owners = [p.stem.removesuffix('vars') for p in folder.glob('*_vars.npz')]
+    owned = any(path.stem.startswith(owner) for owner in owners)
+    pickled = folder / f'{path.stem.removesuffix("_expected")}.pkl'
+    if path == pickled:
+      yield name, 'not yet: checkpoint files'
+    elif pickled.exists() or path.suffix not in ('.json', '.npz'):
+      continue
     elif path.suffix == '.json':
       if (folder / f'{path.stem}_vars.npz').exists():
         yield name, partial(networks, folder, path.stem)
@@ -587,7 +590,7 @@ def test_fixture(fixture, request, record_parity):
   check = Checks()
   fixture(check)
   assert check.worst, f'{name}: nothing was checked'
-  share = lambda c: c[1][0] / c[1][1] if c[1][1] else np.inf * c[1][0] if c[1][0] else 0
+  share = lambda c: c[1][0] / max(c[1][1], 1e-300)
   kind, (worst, tolerance) = max(check.worst.items(), key=share)
   record_parity(
     f'{name}: worst {worst:.1e} of {tolerance:.1e} ({kind}; {len(check.worst)} checks)'

@@ -25,18 +25,34 @@ Kwargs = Mapping[str, Any]
 
 # Arguments that say how the official graph is built or run, not which function it is.
 _BUILD = ('structure', 'is_template_graph', 'force_clean_graph', 'dtype')
-_RUN = ('randomize_noise', 'dlatent_broadcast', 'truncation_psi')
-_RUN += ('truncation_psi_val', 'truncation_cutoff_val', 'is_training', 'is_validation')
+_RUN = (
+  *('randomize_noise', 'dlatent_broadcast', 'is_training', 'is_validation'),
+  *('truncation_psi', 'truncation_psi_val', 'truncation_cutoff_val'),
+)
 _WIDTHS = ('fmap_base', 'fmap_decay', 'fmap_max')
 _SHARED = ('num_channels', 'resolution', 'label_size', 'use_wscale')
+_PROGAN_G = (
+  *('latent_size', 'normalize_latents', 'use_pixelnorm', 'pixelnorm_epsilon'),
+  *('use_leakyrelu', 'fused_scale'),
+)
+_PROGAN_D = ('mbstd_group_size', 'fused_scale')
+_STYLEGAN_G = (
+  *('latent_size', 'dlatent_size', 'mapping_layers', 'mapping_fmaps'),
+  *('mapping_lrmul', 'mapping_nonlinearity', 'normalize_latents', 'use_styles'),
+  *('const_input_layer', 'use_noise', 'nonlinearity', 'use_pixel_norm'),
+  *('use_instance_norm', 'fused_scale', 'blur_filter', 'dlatent_avg_beta'),
+  *('style_mixing_prob', 'truncation_cutoff'),
+)
+_STYLEGAN_D = (
+  *('mbstd_group_size', 'mbstd_num_features', 'fused_scale', 'blur_filter'),
+  'nonlinearity',
+)
 
 
 def progan(g: Kwargs, d: Kwargs) -> ProGAN:
   """The ProGAN of G_paper's and D_paper's keyword arguments."""
-  g_only = ('latent_size', 'normalize_latents', 'use_pixelnorm', 'use_leakyrelu')
-  g_only += ('pixelnorm_epsilon', 'fused_scale')
-  _known(g, *_SHARED, *_WIDTHS, *_BUILD, *g_only)
-  _known(d, *_SHARED, *_WIDTHS, *_BUILD, 'mbstd_group_size', 'fused_scale')
+  _known(g, *_SHARED, *_WIDTHS, *_BUILD, *_PROGAN_G)
+  _known(d, *_SHARED, *_WIDTHS, *_BUILD, *_PROGAN_D)
   if g.get('pixelnorm_epsilon', 1e-8) != 1e-8:
     raise UserError('pixelnorm_epsilon is fixed at 1e-8.')
   shared = _shared(g, d, num_channels=1, resolution=32)
@@ -56,14 +72,8 @@ def progan(g: Kwargs, d: Kwargs) -> ProGAN:
 
 def stylegan(g: Kwargs, d: Kwargs) -> StyleGAN:
   """The StyleGAN of G_style's and D_basic's keyword arguments."""
-  names = ('latent_size', 'dlatent_size', 'mapping_layers', 'mapping_fmaps')
-  names += ('mapping_lrmul', 'mapping_nonlinearity', 'normalize_latents', 'use_styles')
-  names += ('const_input_layer', 'use_noise', 'nonlinearity', 'use_pixel_norm')
-  names += ('use_instance_norm', 'fused_scale', 'blur_filter', 'dlatent_avg_beta')
-  names += ('style_mixing_prob', 'truncation_cutoff')
-  _known(g, *_SHARED, *_WIDTHS, *_BUILD, *_RUN, *names)
-  names = ('mbstd_group_size', 'mbstd_num_features', 'fused_scale', 'blur_filter')
-  _known(d, *_SHARED, *_WIDTHS, *_BUILD, *names, 'nonlinearity')
+  _known(g, *_SHARED, *_WIDTHS, *_BUILD, *_RUN, *_STYLEGAN_G)
+  _known(d, *_SHARED, *_WIDTHS, *_BUILD, *_STYLEGAN_D)
   shared = _shared(g, d, num_channels=3, resolution=1024)
   return StyleGAN(
     **shared,
@@ -264,18 +274,20 @@ def growing_schedule(kwargs: Kwargs, devices: int = 1, **fixed: Any) -> Growing:
     batch = _at(kwargs.get('minibatch_dict', {}), size, base)
     batch -= batch % devices
     batches.append(min(batch, _at(cap, size, batch) * devices))
-  rates = {}
-  for side in 'GD':
+
+  def rates(side: str) -> tuple[float, ...]:
     rate = kwargs.get(f'{side}_lrate_base', 1e-3)
     table = kwargs.get(f'{side}_lrate_dict', {})
-    rates[f'{side.lower()}_lr'] = tuple(_at(table, 4 << i, rate) for i in range(9))
+    return tuple(_at(table, 4 << i, rate) for i in range(9))
+
   return Growing(
     start_res=kwargs.get('lod_initial_resolution', 4),
     stabilise=int(kwargs.get('lod_training_kimg', 600) * 1000),
     fade=int(kwargs.get('lod_transition_kimg', 600) * 1000),
     warmup=int(kwargs.get('lrate_rampup_kimg', 0) * 1000),
     batch=tuple(batches),
-    **rates,
+    g_lr=rates('G'),
+    d_lr=rates('D'),
     **fixed,
   )
 

@@ -1,0 +1,87 @@
+"""How long is one training iteration? See README.md beside this file."""
+
+import argparse
+import csv
+import importlib.util
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gan_jax import recipe, step
+
+
+def load_config(text: str) -> dict:
+  path, _, variant = text.partition(':')
+  spec = importlib.util.spec_from_file_location('config', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant).to_dict()
+
+
+def measure(config: dict, repeats: int) -> dict:
+  """Compiles the config's step on all devices and times it, input in memory."""
+  r, mesh = recipe.read(config), step.make_mesh()
+  gan, t = r.gan, r.train
+  k, b, g_batch = r.shape(mesh.size)
+  txs = r.g_adam.transform(), r.d_adam.transform()
+  key = jax.random.key(0)
+  state = step.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
+  rng = np.random.default_rng(0)
+  local = mesh.size // jax.process_count()
+  shape = (local, k, b, gan.res, gan.res, gan.channels)
+  batch = step.shard_batch(
+    {
+      'images': rng.integers(0, 256, shape, np.uint8),
+      'labels': np.zeros((local, k, b), np.int32),
+    },
+    mesh,
+  )
+  phase = r.schedule.phase_at(0, gan.res)
+  run = step.make_train_step(
+    gan, *txs, mesh, d_steps=t.d_steps, g_batch=g_batch, mapped='jit'
+  )
+  start = time.perf_counter()
+  compiled = run.lower(state, batch, key, phase).compile()
+  compile_s = time.perf_counter() - start
+  times = []
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    state, metrics = compiled(state, batch, key, phase)
+    jax.block_until_ready((state, metrics))
+    times.append(time.perf_counter() - start)
+  median = statistics.median(times[1:])
+  flops = compiled.cost_analysis()['flops']
+  return {
+    'devices': mesh.size,
+    'kind': mesh.devices.flat[0].device_kind,
+    'batch': t.batch,
+    'compile_s': round(compile_s, 1),
+    'step_ms': round(1e3 * median, 1),
+    'fastest_ms': round(1e3 * min(times[1:]), 1),
+    'images_per_s': round(r.images_per_step / median, 1),
+    'gflop_per_device': round(flops / 1e9, 2),
+    'gflop_per_s_per_device': round(flops / 1e9 / median, 1),
+  }
+
+
+def main() -> None:
+  p = argparse.ArgumentParser(description=__doc__)
+  p.add_argument('--config', action='append', required=True, help='may be repeated')
+  p.add_argument('--repeats', type=int, default=10)
+  p.add_argument('--out', default='', help='a .csv file')
+  args = p.parse_args()
+  rows = [{'config': c, **measure(load_config(c), args.repeats)} for c in args.config]
+  for row in rows:
+    print('  '.join(f'{k}={v}' for k, v in row.items()))
+  if args.out:
+    with Path(args.out).open('w', newline='') as f:
+      writer = csv.DictWriter(f, rows[0].keys())
+      writer.writeheader()
+      writer.writerows(rows)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,160 @@
+"""The loop: what a run leaves behind, resuming, stopping, and foreign workdirs."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import UserError, recipe, sample, train
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny(**changes):
+  config = importlib.import_module('configs.biggan_digits').get_config('tiny').to_dict()
+  for name, value in changes.items():
+    section, key = name.split('__')
+    config[section][key] = value
+  return config
+
+
+def run(config, workdir, **kw):
+  return train.train(recipe.read(config), config, workdir, **kw)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run of four steps without a stop: its folder and last state."""
+  folder = tmp_path_factory.mktemp('whole')
+  return folder, run(tiny(train__images=4 * 8), folder)
+
+
+def test_four_steps_equal_two_and_two(whole, tmp_path):
+  run(tiny(train__images=2 * 8), tmp_path)
+  resumed = run(tiny(train__images=4 * 8), tmp_path)
+  for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole[1]), strict=True):
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+  last = sorted((tmp_path / 'sheets').iterdir())[-1]
+  assert last.read_bytes() == (whole[0] / 'sheets' / last.name).read_bytes()
+
+
+def test_what_a_run_leaves_behind(whole):
+  folder, state = whole
+  lines = [json.loads(x) for x in (folder / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['images'] for line in lines] == [8, 16, 24, 32]
+  assert all(np.isfinite(list(line.values())).all() for line in lines)
+  assert json.loads((folder / 'config.json').read_text())['train']['images'] == 32
+  surroundings = json.loads((folder / 'run.json').read_text())
+  assert surroundings['devices'] == 8 and surroundings['versions']['jax']
+  assert int(state.images) == 32
+  assert list((folder / 'tensorboard').iterdir())
+
+
+def test_a_finished_run_stays_as_it_is(whole):
+  before = sorted(p.name for p in (whole[0] / 'checkpoints').iterdir())
+  state = run(tiny(train__images=4 * 8), whole[0])
+  assert int(state.step) == 4
+  assert sorted(p.name for p in (whole[0] / 'checkpoints').iterdir()) == before
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    (dict(model__g_ch=8), 'another model .*model.g_ch: 4 -> 8'),
+    (dict(schedule__g_lr=1.0), 'schedule.g_lr: 0.0004 -> 1.0'),
+  ],
+)
+def test_another_config_is_refused(whole, changes, words):
+  with pytest.raises(UserError, match=words):
+    run(tiny(train__images=32, **changes), whole[0])
+
+
+def test_a_changed_config_can_be_accepted(tmp_path, capsys):
+  run(tiny(), tmp_path)
+  changed = tiny(schedule__g_lr=1e-5, train__images=24)
+  state = run(changed, tmp_path, allow_config_change=True)
+  assert int(state.step) == 3
+  assert 'schedule.g_lr: 0.0004 -> 1e-05' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    (dict(data__name='digit'), 'digits'),
+    (dict(model__n_classes=9), 'n_classes=9.*10'),
+    (dict(train__batch=9), 'train.batch=9 .*multiple of 8'),
+  ],
+)
+def test_mistakes_end_before_anything_is_written(tmp_path, changes, words):
+  with pytest.raises(UserError, match=words):
+    run(tiny(**changes), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def command(*flags):
+  env = {**os.environ, 'XLA_FLAGS': ''}
+  return subprocess.Popen(
+    [sys.executable, '-m', 'gan_jax.main', *flags],
+    cwd=ROOT,
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def test_sigterm_saves_and_leaves_with_zero(tmp_path):
+  process = command(
+    '--config=configs/biggan_digits.py:tiny',
+    f'--workdir={tmp_path}',
+    '--config.train.images=100000000',
+  )
+  lines = tmp_path / 'metrics.jsonl'
+  while not lines.exists() or len(lines.read_text().splitlines()) < 3:
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.1)
+  process.send_signal(signal.SIGTERM)
+  out, err = process.communicate(timeout=120)
+  assert process.returncode == 0, err
+  assert 'stopped' in out
+  assert sample.read_gan(tmp_path).res == 16
+  saved = max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir())
+  seen = json.loads(lines.read_text().splitlines()[-1])['images']
+  assert saved * 8 == seen
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    ((), '--config and --workdir are needed'),
+    (('--config=configs/biggan_digits.py',), '--config and --workdir are needed'),
+    (
+      ('--config=configs/biggan_digit.py', '--workdir=x'),
+      'did you mean configs/biggan_digits.py?',
+    ),
+    (('--config=configs/biggan_digits.py:tini', '--workdir=x'), "no variant 'tini'"),
+    (
+      ('--config=configs/biggan_digits.py', '--workdir=x', '--config.train.batches=3'),
+      'batch',
+    ),
+    (('--config=configs/biggan_digits.py', '--workdir=x', '--wrkdir=y'), 'workdir'),
+    (
+      ('--config=configs/biggan_digits.py', '--workdir=x', '--config.model.res=48'),
+      'model.res is 48',
+    ),
+  ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(flags, words):
+  process = command(*flags)
+  out, err = process.communicate(timeout=60)
+  assert process.returncode not in (0, None)
+  assert words in err and 'Traceback' not in err, err
+  assert len(err.strip().splitlines()) == 1, err
