@@ -97,10 +97,15 @@ def stylegan(g: Kwargs, d: Kwargs) -> StyleGAN:
     d_relu=_relu(d.get('nonlinearity', 'lrelu')),
     mbstd_group=d.get('mbstd_group_size', 4),
     mbstd_features=d.get('mbstd_num_features', 1),
-    mixing=g.get('style_mixing_prob', 0.9) or 0.0,
-    w_avg_beta=g.get('dlatent_avg_beta', 0.995),
-    truncated_layers=max(g.get('truncation_cutoff', 8) or 0, 0),
+    mixing=_or(g.get('style_mixing_prob', 0.9), 0.0),
+    w_avg_beta=_or(g.get('dlatent_avg_beta', 0.995), 1.0),
+    truncated_layers=max(_or(g.get('truncation_cutoff', 8), 0), 0),
   )
+
+
+def _or(value: Any, instead: Any) -> Any:
+  """The official code says None where a feature is off."""
+  return instead if value is None else value
 
 
 def _known(kwargs: Kwargs, *names: str) -> None:
