@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -277,6 +277,8 @@ class BigGAN:
   Raises:
     UserError: a size or combination that has no network, in one sentence.
   """
+
+  ema_lags: ClassVar[bool] = False
 
   res: int
   n_classes: int = 0

@@ -1,6 +1,6 @@
 """What a family of GANs must say to the training step, the sampler and the planner."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class Draws(NamedTuple):
-  """All that is random in one forward pass, example by example."""
+  """All that is random in one forward pass, example by example; BigGAN's."""
 
   z: Array  # [b, dim_z], N(0, 1)
   labels: Array  # of the fakes, int32 [b]
@@ -45,8 +45,13 @@ class GAN(Protocol):
 
   `d_loss` and `g_loss` are differentiated by the step with respect to the `params`
   of d and of g. Both return the loss and, beside it, both networks' variables with
-  their non-parameter collections moved on, and scalar metrics.
+  their non-parameter collections moved on, and scalar metrics. Their `draws` are
+  whatever the family's `draw` returns.
   """
+
+  # The average follows the weights that G had before this iteration's own step, and
+  # copies all that is not a parameter; otherwise it is one of everything after it.
+  ema_lags: ClassVar[bool]
 
   res: int
   channels: int
@@ -55,16 +60,16 @@ class GAN(Protocol):
 
   def init(self, key: Array) -> tuple[Variables, Variables]: ...
 
-  def draw(self, key: Array, index: Array, phase: Phase) -> Draws:
+  def draw(self, key: Array, index: Array, phase: Phase) -> Any:
     """Noise and labels for the examples `index` [b] of a global batch."""
     ...
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, draws: Draws, phase: Phase
+    self, g: Variables, d: Variables, batch: Batch, draws: Any, phase: Phase
   ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
 
   def g_loss(
-    self, g: Variables, d: Variables, draws: Draws, phase: Phase
+    self, g: Variables, d: Variables, draws: Any, phase: Phase
   ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
 
   def generate(

@@ -1,5 +1,6 @@
 """Layers of the three families. Images are NHWC, kernels HWIO, embeddings [n, dim]."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from gan_jax import UserError
 
 AXIS = 'data'  # the mesh axis that carries the batch
 
@@ -365,3 +368,133 @@ class Attention(nn.Module):
     out = self.conv(c, size=1, bias=False, name='o')(out)
     gamma = self.param('gamma', nn.initializers.zeros, ())
     return x + gamma.astype(x.dtype) * out
+
+
+# The growing GANs: learning rates equalized at run time, and their normalisations.
+
+
+def leaky_relu(x: Array) -> Array:
+  return jnp.where(x >= 0, x, 0.2 * x)
+
+
+def _equalized(
+  module: nn.Module, shape: tuple[int, ...], gain: float, lrmul: float, equalized: bool
+) -> Array:
+  """A kernel of standard deviation gain / sqrt(fan in): by a factor at run time, or,
+  without `equalized`, from the start. Stored values are 1 / lrmul times as large."""
+  he = gain * math.prod(shape[:-1]) ** -0.5
+  start, factor = (1 / lrmul, he * lrmul) if equalized else (he / lrmul, lrmul)
+  return module.param('kernel', nn.initializers.normal(start), shape) * factor
+
+
+class EqualizedConv(nn.Module):
+  """Convolution with equalized learning rate (ProGAN, section 4.1); bias from 0."""
+
+  features: int
+  size: int = 3
+  gain: float = 2**0.5
+  bias: bool = True
+  apply_kernel: Callable[[Array, Array], Array] = conv
+  equalized: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    kernel = _equalized(self, shape, self.gain, 1.0, self.equalized)
+    x = self.apply_kernel(x.astype(self.dtype), kernel.astype(self.dtype))
+    if self.bias:
+      bias = self.param('bias', nn.initializers.zeros, (1, 1, 1, self.features))
+      x += bias.astype(self.dtype)
+    return x
+
+
+class EqualizedDense(nn.Module):
+  """Dense layer with equalized learning rate, [b, in] -> [b, *features].
+
+  Several features are a feature map, whose bias is one a channel. `lrmul` makes
+  kernel and bias learn that much slower than the optimizer's rate.
+  """
+
+  features: tuple[int, ...]
+  gain: float = 2**0.5
+  lrmul: float = 1.0
+  bias: bool = True
+  equalized: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (x.shape[-1], math.prod(self.features))
+    kernel = _equalized(self, shape, self.gain, self.lrmul, self.equalized)
+    x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+    x = x.reshape(-1, *self.features)
+    if self.bias:
+      one = (1,) * len(self.features) + self.features[-1:]
+      bias = self.param('bias', nn.initializers.zeros, one) * self.lrmul
+      x += bias.astype(self.dtype)
+    return x
+
+
+def _root_mean_square(x: Array, axis: Any, eps: float = 1e-8) -> Array:
+  """1 / sqrt(mean of squares + eps), at least in float32, as x's type."""
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  square = jnp.square(wide).mean(axis, keepdims=True)
+  return lax.rsqrt(square + eps).astype(x.dtype)
+
+
+def pixel_norm(x: Array) -> Array:
+  """Channels to a root mean square of 1, at each pixel (ProGAN, section 4.2)."""
+  return x * _root_mean_square(x, -1)
+
+
+def instance_norm(x: Array) -> Array:
+  """Each channel of each image to mean 0 and variance 1, [b, h, w, c]."""
+  x = x - x.mean((1, 2), keepdims=True)
+  return x * _root_mean_square(x, (1, 2))
+
+
+def blur(x: Array, taps: tuple[int, ...] = (1, 2, 1)) -> Array:
+  """A separable low-pass filter with zero padding to the same size, [b, h, w, c].
+
+  By shifts and additions: XLA's depthwise convolutions are slow on CPU.
+  """
+  n, total = len(taps), sum(taps)
+  for axis in (1, 2):
+    pads = [((n - 1) // 2, n // 2) if a == axis else (0, 0) for a in range(4)]
+    padded, size = jnp.pad(x, pads), x.shape[axis]
+    shifted = [
+      lax.slice_in_dim(padded, i, i + size, axis=axis) * (tap / total)
+      for i, tap in enumerate(taps)
+    ]
+    x = sum(shifted[1:], shifted[0])
+  return x
+
+
+def minibatch_stddev(x: Array, group: int = 4, features: int = 1) -> Array:
+  """Appends the mean standard deviation over groups of the batch as last channels.
+
+  A group is `group` consecutive examples of the *global* batch, so that the number
+  of devices changes nothing; a group that spans devices is gathered over the mesh
+  axis. The original's groups are strided: the same function of a permuted batch.
+  Each of `features` channels averages over its part of the channels and all pixels.
+  """
+  b, h, w, c = x.shape
+  devices = lax.axis_size(AXIS)
+  group = min(group, b * devices)
+  if b * devices % group:
+    raise UserError(
+      f'a batch of {b * devices} does not divide into groups of {group} for the '
+      'minibatch standard deviation (model.mbstd_group).'
+    )
+  spans = b % group != 0
+  y = lax.all_gather(x, AXIS, tiled=True) if spans else x
+  wide = y.astype(jnp.promote_types(x.dtype, jnp.float32))
+  wide = wide.reshape(-1, group, h, w, features, c // features)
+  variance = jnp.square(wide - wide.mean(1, keepdims=True)).mean(1)
+  stddev = jnp.sqrt(variance + 1e-8).mean((1, 2, 4)).astype(x.dtype)
+  stddev = jnp.repeat(stddev, group, axis=0)
+  if spans:
+    stddev = lax.dynamic_slice_in_dim(stddev, lax.axis_index(AXIS) * b, b)
+  tiled = jnp.broadcast_to(stddev[:, None, None], (b, h, w, features))
+  return jnp.concatenate([x, tiled], -1)

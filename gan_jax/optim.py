@@ -1,11 +1,12 @@
 """Optimizers as optax chains; the learning rate is the training step's (it moves)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,17 +14,20 @@ class Adam:
   """Adam's direction after orthogonal regularisation; a section of a config.
 
   `ortho` is the strength of the orthogonal term (0: none), `eps` stands outside the
-  root, after the bias correction.
+  root, after the bias correction; with `tf_eps` before it, as in TensorFlow.
   """
 
   beta1: float = 0.0
   beta2: float = 0.999
   eps: float = 1e-8
+  tf_eps: bool = False
   ortho: float = 0.0
 
   def transform(self) -> optax.GradientTransformation:
     """Gradients -> the direction that is multiplied by the learning rate."""
-    if self.beta1:
+    if self.tf_eps:
+      adam = tf_adam(self.beta1, self.beta2, self.eps)
+    elif self.beta1:
       adam = optax.scale_by_adam(self.beta1, self.beta2, self.eps)
     else:  # the first moment is the gradient itself: not kept
       adam = optax.scale_by_rms(
@@ -32,6 +36,45 @@ class Adam:
     if not self.ortho:
       return adam
     return optax.chain(orthogonal(self.ortho), adam)
+
+
+class TfAdamState(NamedTuple):
+  t: Array  # int32
+  mu: Any  # None where beta1 is 0: the first moment is the gradient itself
+  nu: Any
+
+
+def tf_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
+  """Adam as TensorFlow has it: eps is added to the uncorrected root.
+
+  sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps), so that early in training
+  eps counts 1 / sqrt(1 - beta2^t) times as much as in the paper's main form.
+  """
+
+  def init(params):
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    mu = jax.tree.map(jnp.zeros_like, params) if beta1 else None
+    return TfAdamState(jnp.zeros((), jnp.int32), mu, zeros)
+
+  def update(grads, state, params=None):
+    del params
+    steps = optax.safe_increment(state.t)
+    mu, used = None, grads
+    if beta1:
+      mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, grads)
+      used = mu
+    nu = jax.tree.map(
+      lambda v, g: beta2 * v + (1 - beta2) * jnp.square(g), state.nu, grads
+    )
+    t = steps.astype(jnp.float32)
+    scale = jnp.sqrt(1 - beta2**t) / (1 - beta1**t)
+
+    def direction(m, v):
+      return scale.astype(m.dtype) * m / (jnp.sqrt(v) + eps)
+
+    return jax.tree.map(direction, used, nu), TfAdamState(steps, mu, nu)
+
+  return optax.GradientTransformation(init, update)
 
 
 def orthogonal(

@@ -12,6 +12,7 @@ from flax import struct
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 from gan_jax.gan import GAN, Batch, Metrics, Phase, Variables
 from gan_jax.layers import AXIS
@@ -132,6 +133,7 @@ def train_step(
     params, d_opt = updated(d_tx, d_opt, d['params'], grads, phase.d_lr)
     d = {**d, 'params': params}
 
+  before = g  # what an average that lags follows: the weights the D step has seen
   fn = partial(g_grad, jax.random.fold_in(key, d_steps))
   g, d, grads, g_metrics = accumulated(fn, g, d, g['params'], rounds)
   params, g_opt = updated(g_tx, g_opt, g['params'], grads, phase.g_lr)
@@ -139,12 +141,16 @@ def train_step(
 
   # Statistics of groups of devices, and metrics, become the mesh's in one all-reduce.
   stats = {k: v for k, v in g.items() if k in ('batch_stats', 'moving')}
-  stats, metrics = lax.pmean((stats, {**d_metrics, **g_metrics}), AXIS)
+  lagging = {k: before[k] for k in stats} if gan.ema_lags else {}
+  metrics = {**d_metrics, **g_metrics}
+  stats, lagging, metrics = lax.pmean((stats, lagging, metrics), AXIS)
   g = {**g, **stats}
 
-  def average(e, x):
-    decay = jnp.asarray(phase.ema, e.dtype)
-    return decay * e + (1 - decay) * x
+  if gan.ema_lags:  # and what is not a parameter is copied
+    params = averaged(state.ema['params'], before['params'], phase.ema)
+    ema = {**before, **lagging, 'params': params}
+  else:
+    ema = averaged(state.ema, g, phase.ema)
 
   state = TrainState(
     step=state.step + 1,
@@ -153,9 +159,35 @@ def train_step(
     d=d,
     g_opt=g_opt,
     d_opt=d_opt,
-    ema=jax.tree.map(average, state.ema, g),
+    ema=ema,
   )
   return state, metrics
+
+
+def averaged(ema: Variables, x: Variables, decay: ArrayLike) -> Variables:
+  """One step of an exponential moving average."""
+
+  def leaf(e, x):
+    d = jnp.asarray(decay, e.dtype)
+    return d * e + (1 - d) * x
+
+  return jax.tree.map(leaf, ema, x)
+
+
+def make_reset(
+  g_tx: optax.GradientTransformation, d_tx: optax.GradientTransformation, mesh: Mesh
+) -> Callable[[TrainState], TrainState]:
+  """Compiles state (donated) -> the state with optimizers as at their start.
+
+  A growing GAN needs it where a fade begins and ends (`schedule.resets_between`).
+  """
+
+  def reset(state):
+    return state.replace(
+      g_opt=g_tx.init(state.g['params']), d_opt=d_tx.init(state.d['params'])
+    )
+
+  return jax.jit(reset, donate_argnums=0, out_shardings=NamedSharding(mesh, P()))
 
 
 def make_mesh(devices: Any = None) -> Mesh:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / 'gan_jax'
 ORDER = (
   {'layers', 'losses'},
   {'gan'},
+  {'growing'},
   {'progan', 'stylegan', 'biggan'},
   {'optim', 'schedule'},
   {'recipe'},
@@ -29,7 +30,7 @@ LEAVES_FROM = 'sample'
 COMMANDS = {
   'prepare': {'data'},
   'plan': {
-    *('gan', 'progan', 'stylegan', 'biggan'),
+    *('gan', 'growing', 'progan', 'stylegan', 'biggan'),
     *('schedule', 'optim', 'recipe', 'step'),
   },
 }

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -147,6 +148,7 @@ class Linear:
   channels: int = 1
   n_classes: int = 0
   dim_z: int = 3
+  ema_lags: ClassVar[bool] = False
 
   def init(self, key):
     g = {'params': {'w': jax.random.normal(key, (3, 16))}}

@@ -1,4 +1,4 @@
-"""Published names -> our variables, as tables that are total both ways."""
+"""BigGAN-PyTorch and pytorch-pretrained-BigGAN -> our variables."""
 
 import math
 import re
@@ -12,9 +12,8 @@ import numpy as np
 from gan_jax import UserError
 from gan_jax.biggan import D_WIDTHS, FINAL_MAP, BigGAN, Generator
 from gan_jax.gan import Variables
+from gan_jax.importers.tables import Table, filled, path_of, translate
 from gan_jax.layers import BatchNorm
-
-Table = tuple[tuple[str, str], ...]
 
 # BigGAN-PyTorch: the module part of a state_dict name -> the path of our layer.
 BIGGAN_G: Table = (
@@ -115,13 +114,13 @@ def from_biggan(
   Raises:
     UserError: a name without a place, a place without a name, or a shape.
   """
-  shapes = {_join(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
+  shapes = {path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
   found: dict[str, np.ndarray] = {}
   rows: dict[str, dict[int, np.ndarray]] = {}
   unused = []
   for name, value in state.items():
     module, _, leaf = name.rpartition('.')
-    path = _translate(module, table)
+    path = translate(module, table)
     if leaf == 'accumulation_counter':
       continue  # of standing statistics, which are ours to take anew
     vector = re.fullmatch(r'(u|sv)(\d+)', leaf)
@@ -144,7 +143,7 @@ def from_biggan(
   for place, parts in rows.items():
     stacked = np.stack([parts[i] for i in range(len(parts))])
     found[place] = stacked if place.endswith('/u') else stacked.reshape(-1)
-  return _filled(found, unused, like, shapes)
+  return filled(found, unused, like, shapes)
 
 
 def from_hugging_face(
@@ -177,7 +176,7 @@ def from_hugging_face(
       jax.random.key(0), np.zeros((1, dim)), np.zeros(1, np.int32), train=False
     )
   )
-  shapes = {_join(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
+  shapes = {path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
   table: Table = (
     (r'generator\.gen_z', 'linear'),
     (r'generator\.bn', 'norm'),
@@ -192,7 +191,7 @@ def from_hugging_face(
   )
 
   def ours(module: str) -> str | None:
-    path = _translate(module, table)
+    path = translate(module, table)
     if path is None:
       return None
     if path.startswith('attention'):
@@ -231,7 +230,7 @@ def from_hugging_face(
       found[f'params/{path}/{leaf}'] = value[:3] if path == 'rgb' else value
     else:
       unused.append(name)
-  return generator, _filled(found, unused, like, shapes)
+  return generator, filled(found, unused, like, shapes)
 
 
 def statistics_row(truncation: float, rows: int) -> tuple[int, float]:
@@ -253,14 +252,6 @@ def _mixed(table: np.ndarray, row: tuple[int, float]) -> np.ndarray:
   return table[index] * part + table[index + 1] * (1 - part)
 
 
-def _translate(module: str, table: Table) -> str | None:
-  for pattern, template in table:
-    match = re.fullmatch(pattern, module)
-    if match:
-      return match.expand(template)
-  return None
-
-
 def _layout(place: str, value: np.ndarray) -> np.ndarray:
   """PyTorch's [out, in, h, w] and [out, in] -> HWIO and [in, out]."""
   if not place.endswith('kernel'):
@@ -272,30 +263,3 @@ def _spatial_last(value: np.ndarray) -> np.ndarray:
   """Rows of G's first layer from (c, 4, 4) order to (4, 4, c)."""
   shape = value.shape[1:]
   return value.reshape(-1, 16, *shape).swapaxes(0, 1).reshape(-1, *shape)
-
-
-def _join(path: Any) -> str:
-  return '/'.join(str(entry.key) for entry in path)
-
-
-def _filled(
-  found: Mapping[str, np.ndarray], unused: list[str], like: Any, shapes: Mapping
-) -> Variables:
-  unused += [place for place in found if place not in shapes]
-  missing = [place for place in shapes if place not in found]
-  if unused or missing:
-    raise UserError(
-      f'the weights do not fit: {len(unused)} without a place '
-      f'({", ".join(unused[:3])}), {len(missing)} places without a weight '
-      f'({", ".join(missing[:3])}).'
-    )
-
-  def leaf(path, x):
-    value = found[_join(path)]
-    if value.size != np.prod(x.shape):
-      raise UserError(
-        f'{_join(path)} has shape {value.shape}; the network needs {x.shape}.'
-      )
-    return value.reshape(x.shape)
-
-  return jax.tree_util.tree_map_with_path(leaf, like)
