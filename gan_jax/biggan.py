@@ -393,6 +393,11 @@ class BigGAN:
       dtype=self.dtype,
     )
 
+  @property
+  def group(self) -> int:
+    """D sees each example for itself."""
+    return 1
+
   def init(self, key: Array) -> tuple[Variables, Variables]:
     """Variables of G and D, before any training."""
     keys = jax.random.split(key, 4)
@@ -454,9 +459,21 @@ class BigGAN:
     return loss, (g, d, {'g_loss': loss})
 
   def generate(
-    self, g: Variables, z: Array, labels: Array, psi: ArrayLike = 1.0
+    self,
+    g: Variables,
+    z: Array,
+    labels: Array,
+    psi: ArrayLike = 1.0,
+    *,
+    keys: Array | None = None,
+    res: int = 0,
+    alpha: ArrayLike = 1.0,
   ) -> Array:
-    """Images in [-1, 1], NHWC, from the stored statistics and psi * z."""
+    """Images in [-1, 1], NHWC, from the stored statistics and psi * z.
+
+    There is one resolution and no other noise: `keys`, `res`, `alpha` are not used.
+    """
+    del keys, res, alpha
     return self._run_g(g, z * psi, labels, train=False)[0]
 
   def standing(self, g: Variables, z: Array, labels: Array) -> Variables:

@@ -16,7 +16,7 @@ ORDER = (
   {'optim', 'schedule'},
   {'recipe'},
   {'step'},
-  {'importers', 'sample'},
+  {'importers', 'sample', 'stages'},
   {'metrics'},
   {'evaluate'},
   {'watch'},
