@@ -29,7 +29,7 @@ def get_config(variant: str = '') -> ConfigDict:
       ),
       schedule=dict(
         resolutions=(4, 8) if tiny else (8, 16, 32),
-        batch=(8,) if tiny else (32, 16, 16),
+        batch=(8,) if tiny else (16, 16, 8),
         stabilise=4 if tiny else 5_000,
         fade=8 if tiny else 4_000,
         g_lr=(3e-3,),

@@ -329,7 +329,7 @@ def animate(out: Path, images: np.ndarray, fps: int) -> None:
     try:
       import imageio.v3 as iio
 
-      iio.imwrite(out, frames[..., :3], fps=fps, codec='libx264', macro_block_size=2)
+      iio.imwrite(out, frames[..., :3], plugin='pyav', fps=fps, codec='libx264')
     except ImportError as error:
       raise UserError(
         ".mp4 needs a package: pip install 'gan_jax[video]'; .webp and .gif do not."
