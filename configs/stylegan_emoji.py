@@ -39,7 +39,7 @@ def get_config(variant: str = '') -> ConfigDict:
       g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
       d_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
       data=dict(name='emoji', flip=True),
-      train=dict(images=16 if tiny else 48_000),
+      train=dict(images=16 if tiny else 45_000),
       log=dict(
         metrics_every=8 if tiny else 1_000,
         sheet_every=16 if tiny else 4_000,
