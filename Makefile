@@ -8,10 +8,11 @@ SOURCES := setup.cfg pyproject.toml requirements.txt
 JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo digits test lint setup clean
+.PHONY: help demo demo-progan demo-stylegan digits test lint setup clean
 
 help:
 	@echo 'make demo    train BigGAN on emoji into runs/emoji'
+	@echo 'make demo-progan, make demo-stylegan    the same with a growing GAN'
 	@echo 'make digits  train BigGAN on 16 x 16 digits into runs/digits'
 	@echo 'make test    run the tests on the CPU'
 	@echo 'make lint    ruff and mypy'
@@ -21,6 +22,11 @@ help:
 demo: $(VENV)/base.stamp
 	@echo 'demo: training BigGAN on emoji, into runs/emoji'
 	@$(PY) -m gan_jax.main --config=configs/biggan_emoji.py --workdir=runs/emoji
+
+demo-progan demo-stylegan: demo-%: $(VENV)/plots.stamp
+	@echo 'demo: training a growing GAN on emoji, into runs/$*'
+	@$(PY) -m gan_jax.main --config=configs/$*_emoji.py --workdir=runs/$*
+	@$(PY) experiments/growing_demos/run.py --workdir=runs/$*
 
 digits: $(VENV)/digits.stamp
 	@echo 'digits: training BigGAN on digits, into runs/digits'
@@ -59,11 +65,17 @@ $(VENV)/digits.stamp: $(SOURCES)
 	@$(call install,.[digits])
 	@touch $(VENV)/base.stamp $@
 
+$(VENV)/plots.stamp: $(SOURCES)
+	@$(call venv)
+	@echo 'setup: installing gan_jax and matplotlib into $(VENV) (1 to 5 minutes)'
+	@$(call install,.[plots])
+	@touch $(VENV)/base.stamp $@
+
 $(VENV)/test.stamp: $(SOURCES)
 	@$(call venv)
 	@echo 'setup: installing gan_jax and the test tools into $(VENV) (1 to 5 minutes)'
 	@$(call install,.[test])
-	@touch $(VENV)/base.stamp $(VENV)/digits.stamp $@
+	@touch $(VENV)/base.stamp $(VENV)/digits.stamp $(VENV)/plots.stamp $@
 
 define venv
 if ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -29,13 +29,13 @@ def get_config(variant: str = '') -> ConfigDict:
         g_init='N02',
         d_init='N02',
       ),
-      schedule=dict(g_lr=2e-4, d_lr=2e-4, ema=0.9999, ema_start=1_000 * per_step),
+      schedule=dict(
+        batch=batch, g_lr=2e-4, d_lr=2e-4, ema=0.9999, ema_start=1_000 * per_step
+      ),
       g_adam=dict(beta1=0.0, beta2=0.999),
       d_adam=dict(beta1=0.0, beta2=0.999),
       data=dict(name='synthetic' if tiny else 'cifar10', flip=True),
-      train=dict(
-        images=2 * per_step if tiny else 500 * 50_000, batch=batch, d_steps=d_steps
-      ),
+      train=dict(images=2 * per_step if tiny else 500 * 50_000, d_steps=d_steps),
       log=dict(
         metrics_every=(1 if tiny else 100) * per_step,
         sheet_every=(2 if tiny else 1_000) * per_step,

@@ -27,11 +27,11 @@ def get_config(variant: str = '') -> ConfigDict:
         g_widths=(4, 2, 1),
         d_widths=(1, 2, 4),
       ),
-      schedule=dict(g_lr=4e-4, d_lr=6e-4, ema=0.995),
+      schedule=dict(batch=batch, g_lr=4e-4, d_lr=6e-4, ema=0.995),
       g_adam=dict(beta1=0.0, beta2=0.99, ortho=1e-4),
       d_adam=dict(beta1=0.0, beta2=0.99),
       data=dict(name='digits'),
-      train=dict(images=2 * batch if tiny else 110_000, batch=batch),
+      train=dict(images=2 * batch if tiny else 110_000),
       log=dict(
         metrics_every=batch if tiny else 2_000,
         sheet_every=2 * batch if tiny else 10_000,

@@ -52,6 +52,7 @@ def get_config(variant: str = '') -> ConfigDict:
         dtype='bfloat16',
       ),
       schedule=dict(
+        batch=batch,  # paper
         g_lr=5e-5,  # paper
         d_lr=2e-4,  # paper
         ema=0.9999,  # paper
@@ -62,7 +63,6 @@ def get_config(variant: str = '') -> ConfigDict:
       data=dict(name='synthetic' if tiny else 'imagenet2012', flip=True, threads=64),
       train=dict(
         images=(2 if tiny else 150_000) * per_step,
-        batch=batch,
         d_steps=d_steps,  # paper
       ),
       log=dict(

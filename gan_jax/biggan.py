@@ -416,6 +416,11 @@ class BigGAN:
       dtype=self.dtype,
     )
 
+  @property
+  def group(self) -> int:
+    """D sees each example for itself."""
+    return 1
+
   def _deep_blocks(self) -> list[dict[str, str]]:
     """`g_blocks` taken apart.
 
@@ -500,9 +505,21 @@ class BigGAN:
     return loss, (g, d, {'g_loss': loss})
 
   def generate(
-    self, g: Variables, z: Array, labels: Array, psi: ArrayLike = 1.0
+    self,
+    g: Variables,
+    z: Array,
+    labels: Array,
+    psi: ArrayLike = 1.0,
+    *,
+    keys: Array | None = None,
+    res: int = 0,
+    alpha: ArrayLike = 1.0,
   ) -> Array:
-    """Images in [-1, 1], NHWC, from the stored statistics and psi * z."""
+    """Images in [-1, 1], NHWC, from the stored statistics and psi * z.
+
+    There is one resolution and no other noise: `keys`, `res`, `alpha` are not used.
+    """
+    del keys, res, alpha
     return self._run_g(self.at_truncation(g, psi), z * psi, labels, train=False)[0]
 
   def at_truncation(self, g: Variables, psi: ArrayLike) -> Variables:

@@ -66,12 +66,17 @@ class Checkpoints:
     self._manager.close()
 
 
-def restore_ema(workdir: Path | str, like: Any, step: int | None = None) -> Any:
+def restore_ema(
+  workdir: Path | str, like: Any, step: int | None = None
+) -> tuple[Any, int]:
   """The averaged generator of a workdir; D and the optimizers are not read.
 
   Args:
     like: its variables, shapes suffice.
     step: which checkpoint; None is the newest.
+
+  Returns:
+    The variables, and the images that D had seen.
 
   Raises:
     UserError: there is no checkpoint, or not that one.
@@ -90,6 +95,8 @@ def restore_ema(workdir: Path | str, like: Any, step: int | None = None) -> Any:
         f'{workdir} has no checkpoint {step}: there are {", ".join(map(str, steps))}.'
       )
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return checkpoints.restore_part(step, {'ema': shapes})['ema']
+    images = jax.ShapeDtypeStruct((), 'uint32')
+    part = checkpoints.restore_part(step, {'ema': shapes, 'images': images})
+    return part['ema'], int(part['images'])
   finally:
     checkpoints.close()

@@ -19,6 +19,7 @@ from PIL import Image
 from gan_jax import UserError
 
 BUILT_IN = ('emoji', 'digits', 'synthetic')
+_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # PIL's, by number of channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,17 @@ class Dataset:
   @property
   def n_classes(self) -> int:
     return len(self.class_names)
+
+  def shrunk(self, factor: int) -> 'Dataset':
+    """The same examples, each pixel the mean of factor x factor, rounded once."""
+    if factor == 1:
+      return self
+    if isinstance(self.examples, _InMemory):
+      images = _means(self.examples.images, factor)
+      examples: Any = _InMemory(images, self.examples.labels)
+    else:
+      examples = _Shrunk(self.examples, factor)
+    return dataclasses.replace(self, examples=examples)
 
 
 def load(
@@ -51,14 +63,16 @@ def load(
     data_dir: where tensorflow-datasets are prepared; default $TFDS_DATA_DIR, else
       ~/tensorflow_datasets.
     res: side of the square images, in pixels.
-    channels: 1 (grey) or 3 (RGB).
+    channels: 1 (grey), 3 (RGB) or 4 (RGBA); no more than the data has.
 
   Raises:
-    UserError: the dataset is unknown, unprepared, empty or has no usable images, a
-      package is missing, or an argument is out of range.
+    UserError: the dataset is unknown, unprepared, empty or has no usable images or
+      too few channels, a package is missing, or an argument is out of range.
   """
-  if channels not in (1, 3):
-    raise UserError(f'channels must be 1 (grey) or 3 (RGB), not {channels!r}.')
+  if channels not in _MODES:
+    raise UserError(
+      f'model.channels is {channels}: 1 (grey), 3 (RGB) and 4 (RGBA) are allowed.'
+    )
   if not isinstance(res, int) or res < 1:
     raise UserError(f'res must be a positive number of pixels, not {res!r}.')
   if name not in BUILT_IN:
@@ -67,6 +81,7 @@ def load(
     raise UserError(f"Dataset '{name}' has only the split 'train', not '{split}'.")
   if name == 'synthetic':
     return Dataset(name, _Synthetic(res, channels), tuple(map(str, range(10))))
+  _check_channels(name, 1 if name == 'digits' else 3, channels)
   if name == 'digits':
     digits = _import('sklearn.datasets', 'scikit-learn', name).load_digits()
     images = [
@@ -87,6 +102,15 @@ def load(
   # Small enough to keep: fitted once here, so that reading is an array lookup.
   fitted = np.stack([_fit(image, res, channels) for image in images])
   return Dataset(name, _InMemory(fitted, np.asarray(labels)), tuple(classes))
+
+
+def _check_channels(name, there, asked):
+  """Refuses a model with more channels than the data has."""
+  if asked > there:
+    raise UserError(
+      f"model.channels is {asked}, but dataset '{name}' has {there}: set "
+      f'model.channels={there} or less.'
+    )
 
 
 def check_labels(dataset: Dataset, n_classes: int) -> None:
@@ -190,6 +214,28 @@ class _InMemory:
     return self.images[i], int(self.labels[i])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Shrunk:
+  """Other examples at a lower resolution."""
+
+  examples: Any
+  factor: int
+
+  def __len__(self):
+    return len(self.examples)
+
+  def __getitem__(self, i):
+    image, label = self.examples[i]
+    return _means(image[None], self.factor)[0], label
+
+
+def _means(images, factor):
+  """uint8 [n, h, w, c] -> uint8 [n, h / factor, w / factor, c]."""
+  n, h, w, c = images.shape
+  boxes = images.reshape(n, h // factor, factor, w // factor, factor, c)
+  return np.rint(boxes.mean((2, 4), dtype=np.float64)).astype(np.uint8)
+
+
 class _Synthetic:
   """10,000 blobs, coloured by class and placed by index, that cost nothing to read."""
 
@@ -229,7 +275,7 @@ class _Tfds:
     try:
       image = Image.open(io.BytesIO(example['image']))
       # Lets the JPEG decoder skip detail beyond twice the size that is wanted.
-      image.draft('L' if self.channels == 1 else 'RGB', (2 * self.res, 2 * self.res))
+      image.draft(_MODES[self.channels], (2 * self.res, 2 * self.res))
       image = _fit(image, self.res, self.channels)
     except (OSError, Image.DecompressionBombError) as error:
       raise UserError(
@@ -240,7 +286,7 @@ class _Tfds:
 
 def _fit(image, res, channels):
   """Centre square of a PIL image as uint8 [res, res, channels]."""
-  image = image.convert('L' if channels == 1 else 'RGB')
+  image = image.convert(_MODES[channels])
   side = min(image.size)
   left, top = (image.width - side) // 2, (image.height - side) // 2
   # A whole factor averages whole pixels, exactly and without ringing; any other factor
@@ -288,6 +334,7 @@ def _load_tfds(name, split, data_dir, res, channels):
       f"Dataset '{name}' has the features {', '.join(sorted(features))}, but a uint8 "
       "image feature called 'image' is needed."
     )
+  _check_channels(name, image.shape[-1] or 3, channels)
   label = features.get('label')
   labeled = isinstance(label, tfds.features.ClassLabel)
   skip = {

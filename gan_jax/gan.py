@@ -53,10 +53,22 @@ class GAN(Protocol):
   # copies all that is not a parameter; otherwise it is one of everything after it.
   ema_lags: ClassVar[bool]
 
-  res: int
-  channels: int
-  n_classes: int
-  dim_z: int
+  @property
+  def res(self) -> int: ...  # final
+
+  @property
+  def channels(self) -> int: ...
+
+  @property
+  def n_classes(self) -> int: ...  # 0: not conditional
+
+  @property
+  def dim_z(self) -> int: ...
+
+  @property
+  def group(self) -> int:
+    """How many examples D compares: a micro-batch of all devices has whole groups."""
+    ...
 
   def init(self, key: Array) -> tuple[Variables, Variables]: ...
 
@@ -73,11 +85,23 @@ class GAN(Protocol):
   ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
 
   def generate(
-    self, g: Variables, z: Array, labels: Array, psi: ArrayLike = 1.0
+    self,
+    g: Variables,
+    z: Array,
+    labels: Array,
+    psi: ArrayLike = 1.0,
+    *,
+    keys: Array | None = None,
+    res: int = 0,
+    alpha: ArrayLike = 1.0,
   ) -> Array:
-    """Images in [-1, 1], NHWC; labels int32 [b] or weights over classes [b, n].
+    """Images about [-1, 1], NHWC; labels int32 [b] or weights over classes [b, n].
 
-    psi shrinks the latents towards their mean: z in BigGAN, w in StyleGAN.
+    Args:
+      psi: shrinks the latents towards their mean: z in BigGAN, w in StyleGAN.
+      keys: one [b] for each image's noise beside z; None: noise that never changes.
+      res: the resolution a growing run has come to; 0: the final one.
+      alpha: how far that has faded in.
     """
     ...
 

@@ -112,6 +112,11 @@ class ProGAN:
     growing.check(self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths})
 
   @property
+  def group(self) -> int:
+    """Examples that minibatch standard deviation puts together."""
+    return max(self.mbstd_group, 1)
+
+  @property
   def generator(self) -> Generator:
     return Generator(
       res=self.res,
@@ -203,18 +208,16 @@ class ProGAN:
     labels: Array,
     psi: ArrayLike = 1.0,
     *,
+    keys: Array | None = None,
     res: int = 0,
     alpha: ArrayLike = 1.0,
   ) -> Array:
     """Images about [-1, 1] (not clipped), NHWC, from psi * z.
 
     With `normalize_z` the length of z does not count: psi matters only to models
-    that have labels or do without.
-
-    Args:
-      res: the resolution a growing run has come to; 0: the final one.
-      alpha: how far that has faded in.
+    that have labels or do without. Nothing is random here: `keys` are not used.
     """
+    del keys
     weights = self._weights(labels)
     return self.generator.apply(g, psi * z, weights, res or self.res, alpha)
 

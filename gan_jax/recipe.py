@@ -10,9 +10,12 @@ from gan_jax import UserError
 from gan_jax.biggan import BigGAN
 from gan_jax.gan import GAN
 from gan_jax.optim import Adam
-from gan_jax.schedule import Constant
+from gan_jax.progan import ProGAN
+from gan_jax.schedule import Constant, Growing, Stage
+from gan_jax.stylegan import StyleGAN
 
-FAMILIES = {'biggan': BigGAN}
+FAMILIES = {'biggan': BigGAN, 'progan': ProGAN, 'stylegan': StyleGAN}
+SCHEDULES = {'biggan': Constant, 'progan': Growing, 'stylegan': Growing}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +31,12 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  """How long, how large and on what mapping. A batch is global: of all devices."""
+  """How long, in what portions and on what mapping."""
 
   images: int  # reals shown to D until the end
-  batch: int  # reals (and fakes) per D step
   d_steps: int = 1
   accum: int = 1  # micro-batches per batch; batch statistics are a micro-batch's
-  g_batch: int = 0  # fakes per G step; 0: as many as `batch`
+  g_batch: int = 0  # fakes per G step, of all devices; 0: as many as the D step's reals
   mapped: str = 'pmap'  # or 'jit'
   seed: int = 0
 
@@ -56,14 +58,19 @@ class Recipe:
   """All of a run."""
 
   gan: GAN
-  schedule: Constant
+  schedule: Constant | Growing
   g_adam: Adam
   d_adam: Adam
   data: Data
   train: Train
   log: Log
 
-  def shape(self, n_devices: int) -> tuple[int, int, int]:
+  @property
+  def stages(self) -> tuple[Stage, ...]:
+    """What is compiled for, in the order of training."""
+    return self.schedule.stages(self.gan.res)
+
+  def shape(self, stage: Stage, n_devices: int) -> tuple[int, int, int]:
     """(micro-batches per iteration, images, G-step fakes) per device.
 
     Raises:
@@ -71,22 +78,26 @@ class Recipe:
     """
     t = self.train
     parts = n_devices * t.accum
-    for key in ('batch', 'g_batch'):
-      value = getattr(t, key)
+    group = self.gan.group
+    sizes = {'schedule.batch': stage.batch, 'train.g_batch': t.g_batch or stage.batch}
+    for key, value in sizes.items():
       if value % parts:
         raise UserError(
-          f'train.{key}={value} does not divide by {n_devices} devices x '
+          f'{key}={value} does not divide by {n_devices} devices x '
           f'train.accum={t.accum}: take a multiple of {parts}.'
         )
-    return t.d_steps * t.accum, t.batch // parts, (t.g_batch or t.batch) // parts
+      if value // t.accum % min(group, value // t.accum):
+        raise UserError(
+          f'{key}={value} with train.accum={t.accum} does not divide into groups of '
+          f'model.mbstd_group={group}: take a multiple of {group * t.accum}.'
+        )
+    return t.d_steps * t.accum, stage.batch // parts, sizes['train.g_batch'] // parts
 
-  @property
-  def images_per_step(self) -> int:
-    return self.train.batch * self.train.d_steps
+  def images_per_step(self, stage: Stage) -> int:
+    return stage.batch * self.train.d_steps
 
 
-SECTIONS = {
-  'schedule': Constant,
+SECTIONS = {  # besides model and schedule, whose classes the family decides
   'g_adam': Adam,
   'd_adam': Adam,
   'data': Data,
@@ -102,21 +113,24 @@ def read(config: Mapping[str, Any]) -> Recipe:
     UserError: an unknown or missing key, a wrong type or an impossible value; one
       sentence that names the key and what is allowed.
   """
-  unknown = [key for key in config if key not in SECTIONS and key != 'model']
-  if unknown:
-    raise UserError(
-      f'the config has no section {unknown[0]!r}{_nearest(unknown[0], SECTIONS)}: '
-      f'sections are model, {", ".join(SECTIONS)}.'
-    )
+  names = ('model', 'schedule', *SECTIONS)
+  for key in config:
+    if key not in names:
+      raise UserError(
+        f'the config has no section {key!r}{_nearest(key, names)}: sections are '
+        f'{", ".join(names)}.'
+      )
+  gan = build_gan(config.get('model', {}))
+  sections = SECTIONS | {'schedule': SCHEDULES[config['model']['family']]}
   parts = {
-    name: _section(cls, name, config.get(name, {})) for name, cls in SECTIONS.items()
+    name: _section(cls, name, config.get(name, {})) for name, cls in sections.items()
   }
-  recipe = Recipe(gan=build_gan(config.get('model', {})), **parts)
+  recipe = Recipe(gan=gan, **parts)
   train, log = recipe.train, recipe.log
   if train.mapped not in ('pmap', 'jit'):
     raise UserError(f'train.mapped is {train.mapped!r}: allowed are pmap and jit.')
   for section, keys in (
-    (train, ('images', 'batch', 'd_steps', 'accum')),
+    (train, ('images', 'd_steps', 'accum')),
     (log, ('metrics_every', 'sheet_every', 'checkpoint_every', 'keep')),
   ):
     for key in keys:
@@ -125,6 +139,8 @@ def read(config: Mapping[str, Any]) -> Recipe:
         raise UserError(
           f'{name}.{key} is {getattr(section, key)}: it must be at least 1.'
         )
+  for stage in recipe.stages:
+    recipe.shape(stage, n_devices=1)
   return recipe
 
 
@@ -162,9 +178,10 @@ def _section(cls: type, name: str, values: Mapping[str, Any]) -> Any:
 def _typed(key: str, value: Any, hint: Any) -> Any:
   """The value as the field's type; ints pass for floats, lists for tuples."""
   if typing.get_origin(hint) is tuple:
-    if isinstance(value, list | tuple) and all(type(v) is int for v in value):
-      return tuple(value)
-    raise UserError(f'{key} is {value!r}: a tuple of integers is needed.')
+    one = typing.get_args(hint)[0]
+    if isinstance(value, list | tuple):
+      return tuple(_typed(f'{key}[{i}]', v, one) for i, v in enumerate(value))
+    raise UserError(f'{key} is {value!r}: a tuple of {one.__name__}s is needed.')
   if hint is float and type(value) is int:
     return float(value)
   if type(value) is not hint:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,15 @@ from jax.typing import ArrayLike
 from gan_jax.gan import GAN, Batch, Metrics, Phase, Variables
 from gan_jax.layers import AXIS
 
-Step = Callable[['TrainState', Batch, Array, Phase], tuple['TrainState', Metrics]]
+
+class Step(Protocol):
+  """What `make_train_step` returns: to be called, or lowered from shapes first."""
+
+  def __call__(
+    self, state: 'TrainState', batch: Batch, key: Array, phase: Phase
+  ) -> tuple['TrainState', Metrics]: ...
+
+  def lower(self, *args: Any) -> Any: ...
 
 
 @struct.dataclass
@@ -230,7 +238,9 @@ def make_train_step(
     if jax.process_count() == 1:
       return mapped_step
     # With several processes pmap hands back host-local arrays; the state stays global.
-    return lambda *args: replicate(mapped_step(*args), mesh)
+    relay: Any = lambda *args: replicate(mapped_step(*args), mesh)
+    relay.lower = mapped_step.lower
+    return relay
 
   def block(state, batch, key, phase):
     return per_device(state, jax.tree.map(lambda x: x[0], batch), key, phase)

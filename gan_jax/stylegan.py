@@ -130,7 +130,7 @@ class Synthesis(nn.Module):
     shape = (4, 4, self.widths[0])
     if self.const:
       start = self.param('const', nn.initializers.ones, (1, *shape))
-      x = jnp.broadcast_to(start.astype(self.dtype), (len(w), *shape))
+      x = jnp.broadcast_to(start.astype(self.dtype), (w.shape[0], *shape))
     else:
       dense = partial(EqualizedDense, gain=2**0.5 / 4, bias=False, **weights)
       x = dense(shape, name='dense')(w[:, 0])
@@ -220,6 +220,11 @@ class StyleGAN:
     growing.check(self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths})
     if self.loss not in ('logistic', 'wgan'):
       raise UserError(f'model.loss is {self.loss!r}: allowed are logistic and wgan.')
+
+  @property
+  def group(self) -> int:
+    """Examples that minibatch standard deviation puts together."""
+    return max(self.mbstd_group, 1)
 
   @property
   def mapping(self) -> Mapping:
@@ -313,7 +318,7 @@ class StyleGAN:
       z=latents(keys[0]),
       z2=latents(keys[1]),
       labels=growing.draw_labels(example_keys(keys[2], index), self.n_classes),
-      noise=self._fresh_noise(example_keys(keys[5], index), phase.res),
+      noise=self.fresh_noise(example_keys(keys[5], index), phase.res),
       cutoff=jnp.where(mixes, swapped, n),
       mix=jax.vmap(jax.random.uniform)(example_keys(keys[6], index)),
     )
@@ -402,22 +407,16 @@ class StyleGAN:
     labels: Array,
     psi: ArrayLike = 1.0,
     *,
-    key: Array | None = None,
+    keys: Array | None = None,
     res: int = 0,
     alpha: ArrayLike = 1.0,
   ) -> Array:
     """Images about [-1, 1] (not clipped), NHWC; psi truncates w.
 
-    Args:
-      key: of fresh noise; None: the noise stored with the weights, for pictures that
-        can be drawn again.
-      res: the resolution a growing run has come to; 0: the final one.
-      alpha: how far that has faded in.
+    keys: of each image's noise; None: the noise stored with the weights.
     """
     ws = self.truncate(g, self.w(g, z, labels), psi, res)
-    noise = None
-    if key is not None:
-      noise = self._fresh_noise(example_keys(key, jnp.arange(len(z))), res or self.res)
+    noise = None if keys is None else self.fresh_noise(keys, res or self.res)
     return self.synthesize(g, ws, noise, res=res, alpha=alpha)
 
   def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
@@ -425,7 +424,18 @@ class StyleGAN:
     del z, labels
     return g
 
-  def _fresh_noise(self, keys: Array, res: int) -> tuple[Array, ...]:
+  def without_noise(self, g: Variables) -> Variables:
+    """g with the strengths of all noise at zero."""
+    params = dict(g['params'])
+    params['synthesis'] = {
+      name: layer | {'strength': jnp.zeros_like(layer['strength'])}
+      if isinstance(layer, dict) and 'strength' in layer
+      else layer
+      for name, layer in params['synthesis'].items()
+    }
+    return {**g, 'params': params}
+
+  def fresh_noise(self, keys: Array, res: int) -> tuple[Array, ...]:
     """Noise of every layer for each example's key [b]."""
 
     def layer(i: int, size: int) -> Array:

@@ -1,5 +1,6 @@
 """The training loop, the only one."""
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -22,15 +23,10 @@ from tqdm import tqdm
 import gan_jax
 from gan_jax import UserError, data, sample
 from gan_jax.checkpoint import Checkpoints
+from gan_jax.gan import Phase
 from gan_jax.recipe import Recipe
-from gan_jax.step import (
-  TrainState,
-  init_state,
-  make_mesh,
-  make_train_step,
-  replicate,
-  shard_batch,
-)
+from gan_jax.stages import Stages
+from gan_jax.step import TrainState, init_state, make_mesh, make_reset, replicate
 
 # A resumed run may differ in these without being another run.
 FREE = ('train.images', 'log.', 'data.threads', 'data.data_dir', 'train.mapped')
@@ -52,7 +48,8 @@ def train(
   """
   workdir, mesh = Path(workdir), make_mesh()
   gan, train_, log = recipe.gan, recipe.train, recipe.log
-  k, b, g_batch = recipe.shape(mesh.size)
+  for stage in recipe.stages:
+    recipe.shape(stage, mesh.size)
   dataset = data.load(
     recipe.data.name,
     split=recipe.data.split,
@@ -69,50 +66,53 @@ def train(
   checkpoints = Checkpoints(workdir, log.keep)
   state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
   images = int(state.images)
-  step = make_train_step(
-    gan, g_tx, d_tx, mesh, d_steps=train_.d_steps, g_batch=g_batch, mapped=train_.mapped
-  )
-  mine = tuple(
-    i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()
-  )
-  batches = data.batches(
-    dataset,
-    shape=(k, b),
-    devices=mine,
-    n_devices=mesh.size,
-    seed=train_.seed,
-    start=images,
-    flip=recipe.data.flip,
-    threads=recipe.data.threads,
-  )
-  say = print if first else lambda *_: None
+  reset = make_reset(g_tx, d_tx, mesh)
+  say = tqdm.write if first else lambda *_: None
   say(
     f'{recipe.data.name}: {len(dataset.examples)} images, {dataset.n_classes} classes; '
     f'{mesh.size} {jax.devices()[0].platform} device(s); '
     + (f'resuming at image {images}' if images else 'starting')
     + '; the first step compiles and may take a minute or more'
   )
-  with Journal(workdir, train_.images, images, first) as journal:
-    sheets = Sheets(recipe, workdir, first)
+  sheets = Sheets(recipe, workdir, first)
+  stages = Stages(recipe, dataset, mesh, state, key, also=sheets.prepare)
+  with Journal(workdir, train_.images, images, first) as journal, stages:
     stop = Stop()
     pending: tuple[int, Any] | None = None
+    now = stages.enter(images)
     while images < train_.images and not stop.asked(images):
       phase = recipe.schedule.phase_at(images, gan.res)
-      batch = shard_batch(next(batches), mesh)
-      state, metrics = step(state, batch, key, phase)
+      since = time.perf_counter()
+      changed = phase.res != now.res
+      if changed:
+        now = stages.enter(images)
+      state, metrics = now.step(state, next(now.batches), key, phase)
+      if changed:
+        took = time.perf_counter() - since
+        journal.note(images, {'res': now.res, 'change_s': took, **now.opening})
+        say(
+          f'image {images}: {now.res} x {now.res} from here on; the change took '
+          f'{took:.2f} s, its compile beforehand {now.opening["compile_s"]:.1f} s'
+        )
       if pending:  # of the step before: the devices never wait for the host
         journal.add(*pending, log.metrics_every)
-      before, images = images, images + recipe.images_per_step
-      pending = images, metrics
-      if crossed(before, images, log.sheet_every):
-        sheets.write(state.ema, images)
-      if crossed(before, images, log.checkpoint_every):
+      before, images = images, images + now.images_per_step
+      pending = images, metrics | {'res': phase.res, 'alpha': phase.alpha}
+      if recipe.schedule.resets_between(before, images):
+        state = reset(state)
+      grows = recipe.schedule.phase_at(images, gan.res).res != phase.res
+      if grows:  # the end of a stage: everything of it is written
+        journal.add(*pending, 1)
+        pending = None
+      if grows or crossed(before, images, log.sheet_every):
+        sheets.write(state.ema, images, phase)
+      if grows or crossed(before, images, log.checkpoint_every):
         checkpoints.save(int(state.step), state)
     if pending:
       journal.add(*pending, 1)
   if images and checkpoints.latest() != int(state.step):
     checkpoints.save(int(state.step), state)
-    sheets.write(state.ema, images)
+    sheets.write(state.ema, images, phase)
   checkpoints.wait()
   checkpoints.close()
   verdict = 'finished' if images >= train_.images else 'stopped; resume with the same'
@@ -270,6 +270,11 @@ class Journal:
       self._lines.close()
       self._board.close()
 
+  def note(self, images: int, event: dict[str, Any]) -> None:
+    """Writes a line that is not of a step."""
+    if self._active:
+      self._lines.write(json.dumps({'images': images, **event}) + '\n')
+
   def add(self, images: int, metrics: Any, every: int) -> None:
     """Waits for a step's metrics; writes them where a multiple of `every` is passed."""
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
@@ -304,16 +309,25 @@ class Sheets:
     self._folder, self._active = workdir / 'sheets', active
     # Every process draws for itself on its own first device: no collectives here.
     mesh = make_mesh(jax.local_devices()[:1])
-    self._sampler = sample.make_sampler(gan, mesh)
-    self._z = sample.latents(np.arange(n, dtype=np.uint32), gan.dim_z)
-    classes = np.arange(n) // self._columns % max(gan.n_classes, 1)
-    self._classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)[classes]
+    self._sampler = functools.cache(functools.partial(sample.make_sampler, gan, mesh))
+    seeds = np.arange(n, dtype=np.uint32)
+    z = sample.latents(seeds, gan.dim_z)
+    labels = np.arange(n) // self._columns % max(gan.n_classes, 1)
+    classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)[labels]
+    self._inputs = z, classes, np.float32(1), seeds
 
-  def write(self, ema: Any, images: int) -> None:
+  def prepare(self, state: Any, res: int) -> None:
+    """Compiles the sampler of a resolution, from the shapes of a state."""
+    if self._active:
+      mine = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.ema)
+      self._sampler(res).lower(mine, *self._inputs, np.float32(1)).compile()
+
+  def write(self, ema: Any, images: int, phase: Phase) -> None:
+    """The sheet of the phase that has just trained."""
     if not self._active:
       return
     mine = jax.tree.map(lambda x: x.addressable_data(0), ema)
-    drawn = np.asarray(self._sampler(mine, self._z, self._classes, 1.0))
+    drawn = np.asarray(self._sampler(phase.res)(mine, *self._inputs, phase.alpha))
     self._folder.mkdir(exist_ok=True)
     page = sample.sheet(drawn, self._columns)
     page.save(self._folder / f'{images:010d}.png')

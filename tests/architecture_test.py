@@ -17,7 +17,7 @@ ORDER = (
   {'recipe'},
   {'step'},
   {'export'},
-  {'importers', 'sample'},
+  {'importers', 'sample', 'stages'},
   {'metrics'},
   {'evaluate'},
   {'watch'},

@@ -150,8 +150,8 @@ def test_digits():
   assert (images.min(), images.max()) == (0, 255)
   assert images[0, 0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
   assert [digits.examples[i][1] for i in range(5)] == [0, 1, 2, 3, 4]
-  large, _ = data.load('digits', res=16, channels=3).examples[0]
-  assert large.shape == (16, 16, 3) and (large[..., :1] == large).all()
+  large, _ = data.load('digits', res=16, channels=1).examples[0]
+  assert large.shape == (16, 16, 1)
   back = large[..., 0].reshape(8, 2, 8, 2).mean(axis=(1, 3))
   assert np.abs(back - images[0, ..., 0]).mean() < 15, 'enlarged, not moved'
   assert len(np.unique(large)) > 40, 'enlarged smoothly, not by repeating pixels'
@@ -304,9 +304,7 @@ def test_photos_are_cropped_and_shrunk():
 
 
 def test_refusals(monkeypatch):
-  with pytest.raises(
-    UserError, match=r'channels must be 1 \(grey\) or 3 \(RGB\), not 4'
-  ):
+  with pytest.raises(UserError, match='channels is 4, but dataset .emoji. has 3'):
     data.load('emoji', res=32, channels=4)
   with pytest.raises(UserError, match='res must be a positive number of pixels, not 0'):
     data.load('emoji', res=0, channels=3)
@@ -328,3 +326,16 @@ def test_refusals(monkeypatch):
     UserError, match="n_classes=10, but dataset 'faces' has no labels"
   ):
     data.check_labels(data.Dataset('faces', Numbered(2)), 10)
+
+
+@pytest.mark.parametrize('name', ['digits', 'synthetic'])
+def test_shrunk_pixels_are_means_rounded_once(name):
+  whole = data.load(name, res=16, channels=1)
+  quarter = whole.shrunk(4)
+  assert (quarter.name, quarter.n_classes) == (name, 10)
+  for i in (0, 7):
+    image, label = quarter.examples[i]
+    want = whole.examples[i][0].astype(float).reshape(4, 4, 4, 4).mean((1, 3))
+    np.testing.assert_array_equal(image[..., 0], np.rint(want))
+    assert label == whole.examples[i][1]
+  assert len(quarter.examples) == len(whole.examples)

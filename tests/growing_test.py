@@ -185,22 +185,37 @@ def test_reals_fade_and_must_fit():
 
 def test_schedule_turns_where_it_says():
   grow = Growing(
-    start_res=8, stabilise=100, fade=50, batch=(64, 32, 16), g_lr=(1e-3, 2e-3)
+    resolutions=(8, 16, 32),
+    stabilise=100,
+    fade=50,
+    batch=(32, 16, 8),
+    g_lr=(1e-3, 2e-3, 3e-3),
   )
   seen = {i: grow.phase_at(i, 32) for i in (0, 100, 101, 125, 150, 251, 300, 10**6)}
   assert [p.res for p in seen.values()] == [8, 8, 16, 16, 16, 32, 32, 32]
   alphas = [float(p.alpha) for p in seen.values()]
   np.testing.assert_allclose(alphas, [1, 1, 0.02, 0.5, 1, 0.02, 1, 1], atol=1e-6)
-  assert [grow.batch_at(i, 32) for i in (0, 100, 101, 251)] == [32, 32, 16, 16]
-  assert float(seen[0].g_lr) == float(seen[300].g_lr) == np.float32(2e-3)
-  resets = [i for i in range(400) if grow.resets_between(i, i + 1, 32)]
+  assert grow.stages(32) == ((-1, 8, 32), (100, 16, 16), (250, 32, 8))
+  for after, res, _ in grow.stages(32)[1:]:
+    assert grow.phase_at(after, 32).res == res // 2
+    assert grow.phase_at(after + 1, 32).res == res
+  rates = [float(seen[i].g_lr) for i in (100, 101, 300)]
+  np.testing.assert_allclose(rates, [1e-3, 2e-3, 3e-3], rtol=1e-6)
+  resets = [i for i in range(400) if grow.resets_between(i, i + 1)]
   assert resets == [100, 149, 250, 299]  # a fade begins, ends, begins, ends
-  assert not grow.resets_between(10**5, 10**6, 32)
-  assert not Constant().resets_between(0, 10**6, 32)
+  assert not grow.resets_between(10**5, 10**6)
+  assert not Constant(batch=1).resets_between(0, 10**6)
   half = dataclasses.replace(grow, ema_half_life=1000)
   np.testing.assert_allclose(half.phase_at(0, 32).ema, 0.5 ** (32 / 1000), rtol=1e-6)
-  still = Growing(start_res=32, stabilise=0, fade=0).phase_at(5, 32)
+  still = Growing(resolutions=(32,), batch=(4,), stabilise=0, fade=0).phase_at(5, 32)
   assert (still.res, float(still.alpha)) == (32, 1)
+
+
+def test_a_jump_without_a_fade():
+  jump = Growing(resolutions=(4, 8), batch=(4,), stabilise=10, fade=0)
+  ((_, *_), (after, res, _)) = jump.stages(8)
+  assert [jump.phase_at(i, 8).res for i in (after, after + 1)] == [4, res]
+  assert [i for i in range(30) if jump.resets_between(i, i + 1)] == [after]
 
 
 def test_reset_returns_optimizers_to_their_start():
@@ -271,8 +286,13 @@ def test_draws_follow_the_example_not_the_device():
     (lambda: ProGAN(res=24), 'res is 24: growing takes powers of two'),
     (lambda: ProGAN(res=16, g_widths=(4, 4)), 'g_widths has 2 entries'),
     (lambda: StyleGAN(res=16, loss='hinge'), "loss is 'hinge': allowed are"),
-    (lambda: Growing(start_res=5), 'start_res is 5'),
-    (lambda: Growing(batch=()), 'schedule.batch is empty'),
+    (lambda: Growing((5,), (4,)), r'resolutions is \(5,\): it starts from a power'),
+    (lambda: Growing((), (4,)), r'resolutions is \(\)'),
+    (lambda: Growing((4, 16), (4,)), 'from 4 to 16: 8 has to come next'),
+    (lambda: Growing((4, 8), ()), 'schedule.batch has 0 entries: it needs 1 or 2'),
+    (lambda: Growing((4, 8), (4, 0)), 'schedule.batch has 0: at least 1'),
+    (lambda: Growing((4, 8), (4,)).stages(16), 'ends in 8, but model.res is 16'),
+    (lambda: Growing((4, 8), (4,), 0, 0), 'there is no time to grow'),
   ],
 )
 def test_what_has_no_network_is_refused(make, complaint):

@@ -306,7 +306,7 @@ def test_a_biggan_folder_becomes_a_run(tmp_path, capsys):
     assert_equal_trees(tree, want)
   memory = state.g_opt[-1]  # after the orthogonal term
   assert_equal_trees(memory.nu, source.g_moments.second)
-  assert int(memory.count) == 2 == int(state.d_opt.count)
+  assert int(memory.count) == 2 and int(state.d_opt.count) == 4  # 2 D steps each
   assert (run.schedule.batch, run.train.d_steps) == (4, 2)
   assert run.g_adam.ortho == 1e-4 and run.g_adam.eps == 1e-6
   assert run.gan.dim_z == 24 and run.gan.shared_dim == 8 and run.gan.sn_eps == 1e-6

@@ -249,6 +249,7 @@ class Recorded:
     g_kwargs, d_kwargs = meta['G_kwargs'], meta['D_kwargs']
     self.g_tx, self.d_tx = self.adam(g_kwargs, 'G'), self.adam(d_kwargs, 'D')
     self.schedule = Constant(
+      self.batch,
       g_kwargs.get('G_lr', 5e-5),
       d_kwargs.get('D_lr', 2e-4),
       c['ema_decay'],

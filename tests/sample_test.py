@@ -22,9 +22,9 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def loaded(workdir):
-  gan = sample.read_gan(workdir)
+  gan = sample.read_run(workdir).gan
   g, _ = jax.eval_shape(gan.init, jax.random.key(0))
-  return gan, checkpoint.restore_ema(workdir, g)
+  return gan, checkpoint.restore_ema(workdir, g)[0]
 
 
 def test_truncated_latents_are_a_cut_normal():
@@ -44,7 +44,9 @@ def test_a_truncation_sweep_compiles_once(loaded):
   seeds = np.arange(8, dtype=np.uint32)
   classes = np.eye(10, dtype=np.float32)[seeds]
   pages = [
-    np.asarray(sampler(g, sample.latents(seeds, gan.dim_z, t), classes, psi))
+    np.asarray(
+      sampler(g, sample.latents(seeds, gan.dim_z, t), classes, psi, seeds, 1.0)
+    )
     for t, psi in ((np.inf, 1.0), (1.0, 1.0), (0.5, 1.0), (2.0, 0.3))
   ]
   assert sampler._cache_size() == 1
@@ -62,7 +64,8 @@ def test_devices_and_batches_change_nothing(loaded):
   for devices, batch in ((1, 11), (4, 4)):
     g_here = jax.device_get(g)
     sampler = sample.make_sampler(gan, make_mesh(jax.devices()[:devices]))
-    parts = sample.generate_all(sampler, g_here, z, classes, 1.0, batch)
+    draw = lambda z, c, s, f=sampler, g=g_here: f(g, z, c, 1.0, s, 1.0)
+    parts = sample.in_batches(draw, (z, classes, seeds), batch)
     pages.append(np.concatenate(list(parts)).astype(int))
   assert np.abs(pages[0] - pages[1]).max() <= 1
   assert len(pages[0]) == 11

@@ -30,7 +30,7 @@ SMALL = BigGAN(
   d_widths=(1, 2, 2),
 )
 SGD = optax.identity()  # the direction is the gradient: nothing hides its size
-SCHEDULE = Constant(g_lr=0.05, d_lr=0.05, ema=0.9)
+SCHEDULE = Constant(batch=8, g_lr=0.05, d_lr=0.05, ema=0.9)
 
 
 @functools.cache
@@ -205,7 +205,7 @@ def test_one_compile_and_a_donated_state():
   }
   for i, ema in enumerate((0.9, 0.99, 0.999)):
     before = state
-    phase = Constant(ema=ema, g_lr=0.1 * i).phase_at(i, 4)
+    phase = Constant(batch=4, ema=ema, g_lr=0.1 * i).phase_at(i, 4)
     state, _ = run(state, step.shard_batch(batch, mesh), jax.random.key(0), phase)
   assert run._cache_size() == 1
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.g['params']))
@@ -213,7 +213,7 @@ def test_one_compile_and_a_donated_state():
 
 
 def test_the_average_is_a_copy_until_its_start():
-  phase = Constant(ema=0.9, ema_start=10).phase_at
+  phase = Constant(batch=4, ema=0.9, ema_start=10).phase_at
   assert [float(phase(images, 16).ema) for images in (0, 9, 10)] == [
     0,
     0,

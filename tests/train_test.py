@@ -90,7 +90,7 @@ def test_a_changed_config_can_be_accepted(tmp_path, capsys):
   [
     (dict(data__name='digit'), 'digits'),
     (dict(model__n_classes=9), 'n_classes=9.*10'),
-    (dict(train__batch=9), 'train.batch=9 .*multiple of 8'),
+    (dict(schedule__batch=9), 'schedule.batch=9 .*multiple of 8'),
   ],
 )
 def test_mistakes_end_before_anything_is_written(tmp_path, changes, words):
@@ -125,7 +125,7 @@ def test_sigterm_saves_and_leaves_with_zero(tmp_path):
   out, err = process.communicate(timeout=120)
   assert process.returncode == 0, err
   assert 'stopped' in out
-  assert sample.read_gan(tmp_path).res == 16
+  assert sample.read_run(tmp_path).gan.res == 16
   saved = max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir())
   seen = json.loads(lines.read_text().splitlines()[-1])['images']
   assert saved * 8 == seen
@@ -142,7 +142,11 @@ def test_sigterm_saves_and_leaves_with_zero(tmp_path):
     ),
     (('--config=configs/biggan_digits.py:tini', '--workdir=x'), "no variant 'tini'"),
     (
-      ('--config=configs/biggan_digits.py', '--workdir=x', '--config.train.batches=3'),
+      (
+        '--config=configs/biggan_digits.py',
+        '--workdir=x',
+        '--config.schedule.batches=3',
+      ),
       'batch',
     ),
     (('--config=configs/biggan_digits.py', '--workdir=x', '--wrkdir=y'), 'workdir'),

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gan_jax import recipe, step
+from gan_jax import recipe, schedule, step
 
 
 def load_config(text: str) -> dict:
@@ -21,17 +21,16 @@ def load_config(text: str) -> dict:
   return module.get_config(variant).to_dict()
 
 
-def measure(config: dict, repeats: int) -> dict:
-  """Compiles the config's step on all devices and times it, input in memory."""
-  r, mesh = recipe.read(config), step.make_mesh()
-  gan, t = r.gan, r.train
-  k, b, g_batch = r.shape(mesh.size)
+def measure(r: recipe.Recipe, stage: schedule.Stage, repeats: int) -> dict:
+  """Compiles one stage's step on all devices and times it, input in memory."""
+  mesh, gan, t = step.make_mesh(), r.gan, r.train
+  k, b, g_batch = r.shape(stage, mesh.size)
   txs = r.g_adam.transform(), r.d_adam.transform()
   key = jax.random.key(0)
   state = step.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
   rng = np.random.default_rng(0)
   local = mesh.size // jax.process_count()
-  shape = (local, k, b, gan.res, gan.res, gan.channels)
+  shape = (local, k, b, stage.res, stage.res, gan.channels)
   batch = step.shard_batch(
     {
       'images': rng.integers(0, 256, shape, np.uint8),
@@ -39,7 +38,7 @@ def measure(config: dict, repeats: int) -> dict:
     },
     mesh,
   )
-  phase = r.schedule.phase_at(0, gan.res)
+  phase = r.schedule.phase_at(stage.after + 1, gan.res)
   run = step.make_train_step(
     gan, *txs, mesh, d_steps=t.d_steps, g_batch=g_batch, mapped='jit'
   )
@@ -55,13 +54,14 @@ def measure(config: dict, repeats: int) -> dict:
   median = statistics.median(times[1:])
   flops = compiled.cost_analysis()['flops']
   return {
+    'res': stage.res,
     'devices': mesh.size,
     'kind': mesh.devices.flat[0].device_kind,
-    'batch': t.batch,
+    'batch': stage.batch,
     'compile_s': round(compile_s, 1),
     'step_ms': round(1e3 * median, 1),
     'fastest_ms': round(1e3 * min(times[1:]), 1),
-    'images_per_s': round(r.images_per_step / median, 1),
+    'images_per_s': round(r.images_per_step(stage) / median, 1),
     'gflop_per_device': round(flops / 1e9, 2),
     'gflop_per_s_per_device': round(flops / 1e9 / median, 1),
   }
@@ -73,9 +73,12 @@ def main() -> None:
   p.add_argument('--repeats', type=int, default=10)
   p.add_argument('--out', default='', help='a .csv file')
   args = p.parse_args()
-  rows = [{'config': c, **measure(load_config(c), args.repeats)} for c in args.config]
-  for row in rows:
-    print('  '.join(f'{k}={v}' for k, v in row.items()))
+  rows = []
+  for name in args.config:
+    r = recipe.read(load_config(name))
+    for stage in r.stages:
+      rows.append({'config': name, **measure(r, stage, args.repeats)})
+      print('  '.join(f'{k}={v}' for k, v in rows[-1].items()), flush=True)
   if args.out:
     with Path(args.out).open('w', newline='') as f:
       writer = csv.DictWriter(f, rows[0].keys())

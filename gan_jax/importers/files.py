@@ -30,6 +30,7 @@ import numpy as np
 from gan_jax import UserError
 
 STEPS = 1_000_000  # of a pickle; BigGAN-deep's optimizer takes a tenth of that
+NODES = 200_000  # of what it builds, counted as often as they are held
 DEPTH = 32  # of containers in containers
 MEMBERS = 20_000  # of a zip file
 EXPANSION = 20  # how much larger than its file (and 16 MB) all that is in it may be
@@ -671,7 +672,7 @@ def _plain(value: Any, storages: Mapping[str, Any], room: int) -> Any:
 
   Something that is held twice is there twice, within `room` bytes of arrays.
   """
-  left = STEPS
+  left = NODES
 
   def convert(value: Any, depth: int) -> Any:
     nonlocal left, room

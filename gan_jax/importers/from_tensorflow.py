@@ -273,16 +273,21 @@ def _layout(place: str, value: np.ndarray) -> np.ndarray:
   return value
 
 
-def growing_schedule(kwargs: Kwargs, devices: int = 1, **fixed: Any) -> Growing:
+def growing_schedule(
+  kwargs: Kwargs, res: int, devices: int = 1, **fixed: Any
+) -> Growing:
   """The schedule of the official training_schedule's keyword arguments.
 
   Args:
+    res: the final resolution.
     devices: how many GPUs share a batch: it divides by them and may be capped.
     fixed: further fields of `Growing`.
   """
+  first = kwargs.get('lod_initial_resolution', 4)
+  sizes = tuple(first << i for i in range((res // first).bit_length()))
   base, cap = kwargs.get('minibatch_base', 16), kwargs.get('max_minibatch_per_gpu', {})
   batches = []
-  for size in (4 << i for i in range(9)):
+  for size in sizes:
     batch = _at(kwargs.get('minibatch_dict', {}), size, base)
     batch -= batch % devices
     batches.append(min(batch, _at(cap, size, batch) * devices))
@@ -290,16 +295,16 @@ def growing_schedule(kwargs: Kwargs, devices: int = 1, **fixed: Any) -> Growing:
   def rates(side: str) -> tuple[float, ...]:
     rate = kwargs.get(f'{side}_lrate_base', 1e-3)
     table = kwargs.get(f'{side}_lrate_dict', {})
-    return tuple(_at(table, 4 << i, rate) for i in range(9))
+    return tuple(_at(table, size, rate) for size in sizes)
 
   return Growing(
-    start_res=kwargs.get('lod_initial_resolution', 4),
+    resolutions=sizes,
+    batch=tuple(batches),
     stabilise=int(kwargs.get('lod_training_kimg', 600) * 1000),
     fade=int(kwargs.get('lod_transition_kimg', 600) * 1000),
-    warmup=int(kwargs.get('lrate_rampup_kimg', 0) * 1000),
-    batch=tuple(batches),
     g_lr=rates('G'),
     d_lr=rates('D'),
+    warmup=int(kwargs.get('lrate_rampup_kimg', 0) * 1000),
     **fixed,
   )
 

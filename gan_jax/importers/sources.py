@@ -43,10 +43,12 @@ HUGGING_FACE = ('pytorch_model.bin', 'model.safetensors', 'model.npz')
 Arrays = Mapping[str, np.ndarray]
 
 
-@functools.lru_cache(maxsize=16)
-def shapes(gan: Any) -> tuple[Variables, Variables]:
+def _shapes(gan: Any) -> tuple[Variables, Variables]:
   """Variables of G and D without values."""
   return jax.eval_shape(gan.init, jax.random.key(0))
+
+
+shapes: Callable[[Any], tuple[Variables, Variables]] = functools.lru_cache(16)(_shapes)
 
 
 class Moments(NamedTuple):

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import gan_jax
 from gan_jax import UserError, recipe
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.gan import Variables
-from gan_jax.importers.sources import Moments, Source
+from gan_jax.importers.sources import Moments, Source, shapes
 from gan_jax.importers.tables import path_of
 from gan_jax.step import TrainState
 
@@ -69,8 +69,7 @@ def write(
     config, images = source.settings(gan)
   config = json.loads(json.dumps(config))
   run = recipe.read(config)
-  gan = run.gan
-  like_g, like_d = jax.eval_shape(gan.init, jax.random.key(0))
+  like_g, like_d = shapes(run.gan)
   rows = compared(source.g, like_g, 'g') + compared(source.d or {}, like_d, 'd')
   exact = source.d is not None or not source.whole
   differ = [
@@ -83,15 +82,10 @@ def write(
       f'{source.path} does not fill the model ({len(differ)} of {len(rows)} arrays '
       f'differ): --partial initialises those anew.\n{table(rows)}'
     )
-  g, ema, d = source.g, source.ema, source.d
-  anew = [row for row in rows if row.verdict == 're-initialised']
-  if anew:
-    fresh_g, fresh_d = jax.jit(gan.init)(jax.random.key(run.train.seed))
-    g, ema = merged(g, fresh_g), merged(ema, fresh_g)
-    d = merged(d or {}, fresh_d)
-  elif differ:
-    g, ema, d = merged(g, like_g), merged(ema, like_g), merged(d or {}, like_d)
-  assert d is not None
+  anew = {row.place for row in rows if row.verdict == 're-initialised'}
+  fresh = initialised(run.gan, run.train.seed, anew)
+  g, ema = (merged(tree, like_g, fresh, 'g') for tree in (source.g, source.ema))
+  d = merged(source.d or {}, like_d, fresh, 'd')
   moments = (None, None) if differ else (source.g_moments, source.d_moments)
   g, ema, d = (jax.tree.map(_float32, tree) for tree in (g, ema, d))
   state = TrainState(
@@ -132,15 +126,32 @@ def compared(source: Variables, like: Variables, prefix: str) -> list[Row]:
   return rows
 
 
-def merged(source: Variables, fresh: Variables) -> Variables:
-  """`fresh` with the source's arrays wherever places and shapes are the same."""
+def initialised(gan: Any, seed: int, places: Collection[str]) -> dict[str, jax.Array]:
+  """The arrays at these places before any training; no others are computed."""
+
+  def some(key):
+    leaves = {}
+    for side, tree in zip('gd', gan.init(key), strict=True):
+      for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if (place := f'{side}/{path_of(path)}') in places:
+          leaves[place] = x
+    return leaves
+
+  return jax.jit(some)(jax.random.key(seed)) if places else {}
+
+
+def merged(
+  source: Variables, like: Variables, fresh: Mapping[str, Any], prefix: str
+) -> Variables:
+  """The source's arrays in the structure of `like`, and new ones by path."""
   found = {path_of(p): x for p, x in jax.tree_util.tree_leaves_with_path(source)}
 
-  def leaf(path, x):
-    theirs = found.get(path_of(path))
-    return x if theirs is None or theirs.shape != x.shape else theirs
+  def leaf(path, _):
+    place = path_of(path)
+    new = fresh.get(f'{prefix}/{place}')
+    return found[place] if new is None else new
 
-  return jax.tree_util.tree_map_with_path(leaf, fresh)
+  return jax.tree_util.tree_map_with_path(leaf, like)
 
 
 def table(rows: list[Row], most: int = 60) -> str:

@@ -1,0 +1,128 @@
+"""A run's stages: while one trains, the next is compiled and its data opened."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+from jax import Array
+from jax.sharding import Mesh
+
+from gan_jax import data
+from gan_jax.gan import Batch
+from gan_jax.recipe import Recipe
+from gan_jax.step import Step, TrainState, make_train_step, shard_batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Open:
+  """A stage ready to train: its compiled step and its input."""
+
+  res: int
+  images_per_step: int
+  step: Step
+  batches: Iterator[Batch]
+  start: int  # images seen when its first batch is taken
+  opening: dict[str, float]  # what it took
+
+
+class Stages:
+  """Opens the stages of a run, each before it is needed."""
+
+  def __init__(
+    self,
+    recipe: Recipe,
+    dataset: data.Dataset,
+    mesh: Mesh,
+    state: TrainState,
+    key: Array,
+    also: Callable[[TrainState, int], None],
+  ):
+    """`state` and `key` are such as the steps will be called with.
+
+    `also` is called with the state's shapes and each resolution, in the background.
+    """
+    self._also = also
+    self._recipe, self._dataset, self._mesh, self._key = recipe, dataset, mesh, key
+    self._state = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    self._worker = ThreadPoolExecutor(1)
+    self._next: Future[Open] | None = None
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._worker.shutdown(wait=False, cancel_futures=True)
+
+  def enter(self, images: int) -> Open:
+    """The stage that trains after `images` images; the one after it is begun."""
+    stage = self._next.result() if self._next else self._open(images)
+    if stage.start != images:  # the run was not resumed where it was planned to be
+      stage = self._open(images)
+    follower = self._first_beyond(stage)
+    self._next = None
+    if follower is not None and follower < self._recipe.train.images:
+      self._next = self._worker.submit(self._open, follower)
+    return stage
+
+  def _first_beyond(self, stage: Open) -> int | None:
+    """At how many images the stage after this one begins."""
+    gan, schedule = self._recipe.gan, self._recipe.schedule
+    later = [s.after for s in self._recipe.stages if s.res > stage.res]
+    if not later:
+      return None
+    steps = max((later[0] - stage.start) // stage.images_per_step, 1)
+    images = stage.start + steps * stage.images_per_step
+    while schedule.phase_at(images, gan.res).res == stage.res:
+      images += stage.images_per_step
+    return images
+
+  def _open(self, images: int) -> Open:
+    recipe, mesh, began = self._recipe, self._mesh, time.perf_counter()
+    gan, train_ = recipe.gan, recipe.train
+    phase = recipe.schedule.phase_at(images, gan.res)
+    (stage,) = [s for s in recipe.stages if s.res == phase.res]
+    k, b, g_batch = recipe.shape(stage, mesh.size)
+    here = jax.process_index()
+    mine = [i for i, d in enumerate(mesh.devices.flat) if d.process_index == here]
+    batches = data.batches(
+      self._dataset.shrunk(gan.res // stage.res),
+      shape=(k, b),
+      devices=tuple(mine),
+      n_devices=mesh.size,
+      seed=train_.seed,
+      start=images,
+      flip=recipe.data.flip,
+      threads=recipe.data.threads,
+    )
+    step = make_train_step(
+      gan,
+      recipe.g_adam.transform(),
+      recipe.d_adam.transform(),
+      mesh,
+      d_steps=train_.d_steps,
+      g_batch=g_batch,
+      mapped=train_.mapped,
+    )
+    placed = (shard_batch(batch, mesh) for batch in batches)
+    like = next(placed)
+    opened = time.perf_counter()
+    # Later calls with such arguments find this program.
+    step.lower(self._state, like, self._key, phase).compile()
+    compiled = time.perf_counter()
+    self._also(self._state, stage.res)
+    return Open(
+      res=stage.res,
+      images_per_step=recipe.images_per_step(stage),
+      step=step,
+      batches=itertools.chain([like], placed),
+      start=images,
+      opening={
+        'open_s': opened - began,
+        'compile_s': compiled - opened,
+      },
+    )
