@@ -1,5 +1,6 @@
 """Published weights: files that lie, and what is made of those that do not."""
 
+import dataclasses
 import io
 import json
 import pickle
@@ -418,3 +419,28 @@ def test_official_names_without_code(tmp_path):
     assert got.gan == want.gan
     for side in ('g', 'd', 'ema'):
       assert_equal_trees(getattr(got, side), getattr(want, side))
+
+
+def test_the_copy_of_progan_in_the_stylegan_repository():
+  """Its up-convolutions are stored [h, w, in, out], the original's [h, w, out, in]."""
+  g, d, _ = files.read_network_pickle(PICKLES / 'progan_tiny.pkl')
+  gan = importers.progan(g.kwargs, d.kwargs)
+  like, _ = sources.shapes(gan)
+  copied = {
+    k: v.swapaxes(2, 3) if k.endswith('Conv0_up/weight') else v
+    for k, v in g.variables.items()
+  }
+  args = (gan, 'G', g.kwargs, like)
+  want = importers.from_growing(g.variables, *args)
+  assert_equal_trees(importers.from_growing(copied, *args, library='dnnlib'), want)
+
+
+def test_a_suffix_names_other_files_of_the_folder(tmp_path):
+  for name in ('G', 'D', 'G_ema'):
+    path = CHECKPOINTS / 'exp_zip' / f'{name}.pth'
+    shutil.copy(path, tmp_path / f'{name}_best0.pth')
+  with pytest.raises(UserError, match='no G.pth'):
+    sources.read(tmp_path)
+  got, want = sources.read(tmp_path, 'best0'), sources.read(CHECKPOINTS / 'exp_zip')
+  assert got.gan == dataclasses.replace(want.gan, d_init=got.gan.d_init)
+  assert_equal_trees(got.ema, want.ema)

@@ -160,7 +160,11 @@ def table(rows: list[Row], most: int = 60) -> str:
   kinds = ('matched', 'skipped', 're-initialised')
   lines = [', '.join(f'{count(kind)} {kind}' for kind in kinds)]
   shape = lambda s: 'x'.join(map(str, s)) or 'scalar' if s is not None else '-'
-  differ = [row for row in rows if row.verdict != 'matched']
+  absent = [side for side in 'gd' if not _of_source(rows, side)]
+  lines += [
+    f'  re-initialised {side}: all, the source has none of it' for side in absent
+  ]
+  differ = [r for r in rows if r.verdict != 'matched' and r.place[0] not in absent]
   lines += [
     f'  {r.verdict:14} {r.place:48} {shape(r.source):>16} -> {shape(r.model)}'
     for r in differ[:most]
@@ -168,6 +172,11 @@ def table(rows: list[Row], most: int = 60) -> str:
   if len(differ) > most:
     lines.append(f'  and {len(differ) - most} more')
   return '\n'.join(lines)
+
+
+def _of_source(rows: list[Row], side: str) -> bool:
+  """Whether the source has anything of this network."""
+  return any(r.source is not None for r in rows if r.place.startswith(f'{side}/'))
 
 
 def remembered(fresh: Any, moments: Moments | None) -> Any:
