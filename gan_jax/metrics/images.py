@@ -142,7 +142,7 @@ class Patches:
     self.n += other.n
 
   def descriptors(self) -> list[np.ndarray]:
-    """Per level [n * per_image, c * side * side], each channel to mean 0, variance 1."""
+    """Per level [n * per_image, c * side * side], channels to mean 0, variance 1."""
     out = []
     for held in self._levels:
       level = np.concatenate(held)
