@@ -485,17 +485,17 @@ def kind_of(path):
     return training
   if any(n.startswith('loss0/') for n in names):
     return losses_and_ortho
-  if any(n.startswith(('swd/', 'feat/', 'img/')) for n in names):
-    return 'not yet: metrics'
   return None
 
 
 def is_ours(path):
-  """Files without metadata of their own are parity_growing_test.py's."""
+  """Files without metadata of their own are parity_growing_test.py's, and those of
+  the metrics parity_metrics_test.py's."""
   if 'checkpoints' in path.parts:
     return True
   with np.load(path) as z:
-    return 'meta_json' in z.files
+    metrics = any(n.startswith(('swd/', 'feat/', 'img/')) for n in z.files)
+    return 'meta_json' in z.files and not metrics
 
 
 def pytest_generate_tests(metafunc):

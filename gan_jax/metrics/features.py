@@ -5,7 +5,7 @@ what is computed of them is float64, or float32 with the doubtful cases done aga
 float64, so that a score does not depend on batches, devices or blocks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -254,14 +254,18 @@ def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   return (gram / x.shape[1] + 1) ** 3
 
 
-def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
+def squared_mmd(
+  x: np.ndarray,
+  y: np.ndarray,
+  kernel: Callable[[np.ndarray, np.ndarray], np.ndarray] = polynomial_kernel,
+) -> float:
   """The unbiased estimate between features [n, d] and [m, d]; may be below zero."""
 
   def within(x):
-    k = polynomial_kernel(x, x)
+    k = kernel(x, x)
     return (k.sum() - np.trace(k)) / (len(x) * (len(x) - 1))
 
-  return float(within(x) + within(y) - 2 * polynomial_kernel(x, y).mean())
+  return float(within(x) + within(y) - 2 * kernel(x, y).mean())
 
 
 def kid_subsets(

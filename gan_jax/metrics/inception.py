@@ -135,8 +135,8 @@ class Resizing(NamedTuple):
   scale: Any = 127.5
 
 
-_IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406], np.float32)
-_IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225], np.float32)
+_IMAGENET_MEAN = 255 * np.array([[[[0.485, 0.456, 0.406]]]], np.float32)
+_IMAGENET_STD = 255 * np.array([[[[0.229, 0.224, 0.225]]]], np.float32)
 
 RESIZINGS = {
   # pytorch-fid and StudioGAN's `legacy`: torch's bilinear, without antialiasing
@@ -165,6 +165,11 @@ def resized(images: Array, how: Resizing, side: int = SIDE) -> Array:
       x = jnp.tensordot(x, matrix, ((axis,), (1,)), precision=lax.Precision.HIGHEST)
       x = jnp.moveaxis(x, -1, axis)
   return x
+
+
+def prepared(images: Array, how: Resizing) -> Array:
+  """uint8 [n, h, w, c] -> what a network takes, [n, 299, 299, 3]."""
+  return (resized(images, how) - how.shift) / how.scale
 
 
 # The network.
@@ -461,9 +466,9 @@ def load(
   path = path or os.environ.get(ENVIRONMENT)
   if not path:
     raise UserError(
-      'fid, is and kid need the weights of Inception-v3, which are not part of gan_jax: '
-      'name your file (pt_inception-2015-12-05-6726825d.pth) with --inception=FILE or '
-      f'${ENVIRONMENT}, or use the scores that end in _small.'
+      'fid, is and kid need the weights of Inception-v3, which do not come with '
+      'gan_jax: name your file (pt_inception-2015-12-05-6726825d.pth) with '
+      f'--inception=FILE or ${ENVIRONMENT}, or use the scores that end in _small.'
     )
   weights, network = read_weights(path), fid_network()
   variables = parameters(network, weights, str(path))
@@ -471,7 +476,7 @@ def load(
   how = RESIZINGS[resizing]
 
   def apply(variables, images):
-    out = network.apply(variables, (resized(images, how) - how.shift) / how.scale)
+    out = network.apply(variables, prepared(images, how))
     return out['2048'], out['logits_unbiased']
 
   stamp = {
