@@ -210,10 +210,14 @@ class InceptionScore:
   Holds sums only: its size is splits x classes.
   """
 
-  def __init__(self, borders: Sequence[int], classes: int):
-    """`borders`: split i is images borders[i] to borders[i + 1] of the stream."""
+  def __init__(self, borders: Sequence[int], classes: int, first: int = 0):
+    """
+    Args:
+      borders: split i is images borders[i] to borders[i + 1] of the stream.
+      first: the number in the stream of the first image that this one sees.
+    """
     self.borders = np.asarray(borders)
-    self.seen = 0
+    self.seen = first
     self._entropy = np.zeros(len(borders) - 1)  # sums of p log p
     self._p = np.zeros((len(borders) - 1, classes))
 
@@ -228,6 +232,27 @@ class InceptionScore:
     np.add.at(self._entropy, place[inside], (p * log_p).sum(1)[inside])
     np.add.at(self._p, place[inside], p[inside])
     self.seen += len(x)
+
+  def merge(self, other: 'InceptionScore') -> None:
+    """Takes in what another saw of the same images, which follow this one's."""
+    self.seen = other.seen
+    self._entropy += other._entropy
+    self._p += other._p
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """All of it, to be saved; `restore` reads it back."""
+    return {
+      'borders': self.borders,
+      'seen': np.array(self.seen),
+      'entropy': self._entropy,
+      'p': self._p,
+    }
+
+  @classmethod
+  def restore(cls, arrays: dict[str, np.ndarray]) -> 'InceptionScore':
+    score = cls(arrays['borders'], arrays['p'].shape[1], int(arrays['seen']))
+    score._entropy, score._p = arrays['entropy'], arrays['p']
+    return score
 
   def result(self, ddof: int = 0) -> tuple[float, float]:
     """Mean and standard deviation (divided by splits - ddof) over the splits."""

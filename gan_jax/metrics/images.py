@@ -102,19 +102,22 @@ def sliced_distance(a: np.ndarray, b: np.ndarray, directions: np.ndarray) -> flo
 class Patches:
   """Patches of every pyramid level of the first `keep` images of a stream."""
 
-  def __init__(self, keep: int, seed: int = 0):
+  def __init__(self, keep: int, first: int = 0):
+    """`first`: the number in the stream of the first image that this one sees."""
     self.keep, self.n = keep, 0
-    self._seed = seed
+    self._first = first
     self._levels: list[list[np.ndarray]] = []
 
   def update(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
     """Takes in images uint8 [n, res, res, c]; the place of a patch is its image's."""
     del labels
-    images = images[: max(self.keep - self.n, 0)]
+    images = images[: max(self.keep - self._first - self.n, 0)]
     if not len(images):
       return
     sizes = level_sizes(images.shape[1])
-    offsets = [self._centres(self.n + i, sizes) for i in range(len(images))]
+    offsets = [
+      self._centres(self._first + self.n + i, sizes) for i in range(len(images))
+    ]
     found = []
     for i, level in enumerate(laplacian_pyramid(images, len(sizes))):
       x, y = (np.concatenate([o[i, axis] for o in offsets]) for axis in (0, 1))
@@ -130,7 +133,7 @@ class Patches:
 
   def _centres(self, number: int, sizes: Sequence[int]) -> np.ndarray:
     """[levels, 2, per_image] of one image: x and y."""
-    rng = np.random.Generator(np.random.Philox(key=[self._seed, number]))
+    rng = np.random.Generator(np.random.Philox(number))
     reach = SIDE // 2
     return np.stack(
       [rng.integers(reach, size - reach, (2, PER_IMAGE)) for size in sizes]
@@ -138,8 +141,9 @@ class Patches:
 
   def merge(self, other: 'Patches') -> None:
     """Takes in the patches of a stream that follows this one."""
-    self.add([np.concatenate(level) for level in other._levels])
-    self.n += other.n
+    if other.n:
+      self.add([np.concatenate(level) for level in other._levels])
+      self.n += other.n
 
   def descriptors(self) -> list[np.ndarray]:
     """Per level [n * per_image, c * side * side], channels to mean 0, variance 1."""
