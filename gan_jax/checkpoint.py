@@ -76,6 +76,22 @@ def restore_ema(workdir: Path | str, like: Any, step: int | None = None) -> Any:
   Raises:
     UserError: there is no checkpoint, or not that one.
   """
+  parts, _ = restore_parts(workdir, {'ema': like}, step)
+  return parts['ema']
+
+
+def restore_parts(
+  workdir: Path | str, like: dict[str, Any], step: int | None = None
+) -> tuple[dict[str, Any], int]:
+  """Branches of the state, such as 'ema' and 'images', and the step they are of.
+
+  Args:
+    like: the branches, shapes suffice.
+    step: which checkpoint; None is the newest.
+
+  Raises:
+    UserError: there is no checkpoint, or not that one.
+  """
   folder = Path(workdir) / 'checkpoints'
   if not folder.is_dir():
     raise UserError(f'{workdir} has no checkpoints: train there first.')
@@ -90,6 +106,6 @@ def restore_ema(workdir: Path | str, like: Any, step: int | None = None) -> Any:
         f'{workdir} has no checkpoint {step}: there are {", ".join(map(str, steps))}.'
       )
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return checkpoints.restore_part(step, {'ema': shapes})['ema']
+    return checkpoints.restore_part(step, shapes), step
   finally:
     checkpoints.close()

@@ -15,6 +15,7 @@ NEIGHBOURS = 3
 SUBSETS, SUBSET = 100, 1000  # of KID; fewer images make smaller subsets
 SPLITS = 10
 IMAGES_OF_PATCHES = 8192
+IMAGES_OF_PAIRS = 10_000
 
 
 class Seen(Protocol):
@@ -67,8 +68,8 @@ class Metric(NamedTuple):
 
 
 def _frechet(name: str, real: Observed, fake: Observed) -> dict[str, float]:
-  features.require_full_rank(real.stats, 'real')
-  features.require_full_rank(fake.stats, 'generated')
+  features.require_full_rank(real.stats.n, real.stats.dim, 'real')
+  features.require_full_rank(fake.stats.n, fake.stats.dim, 'generated')
   return {name: features.frechet_distance(real.stats, fake.stats)}
 
 
@@ -118,6 +119,7 @@ def _of_network(source: str, suffix: str, frechet: str) -> dict[str, Metric]:
     return Metric(source, settings, best, lambda *seen: measure(name, *seen))
 
   shares = ('precision', 'recall', 'density', 'coverage')
+  intra = f'intra_{frechet}'
   return {
     frechet: metric('n - 1, float64', {frechet: 'min'}, _frechet, frechet),
     kid: metric(
@@ -132,12 +134,7 @@ def _of_network(source: str, suffix: str, frechet: str) -> dict[str, Metric]:
       _neighbours,
       suffix,
     ),
-    f'intra_{frechet}': metric(
-      'mean over classes, n - 1',
-      {f'intra_{frechet}': 'min'},
-      _intra,
-      f'intra_{frechet}',
-    ),
+    intra: metric('mean over classes, n - 1', {intra: 'min'}, _intra, intra),
     accuracy: metric(
       'linear discriminant of real features',
       {accuracy: 'max', f'{accuracy}_real': ''},
@@ -159,17 +156,21 @@ METRICS = {
   'swd': Metric(
     'patches',
     f'{images.PER_IMAGE} patches of at most {IMAGES_OF_PATCHES} images, 512 directions',
-    {'swd': 'min'},
+    dict.fromkeys(('swd', *(f'swd_{16 << i}' for i in range(7))), 'min'),
     _swd,
   ),
   'msssim': Metric(
-    'pairs', 'consecutive pairs', {'msssim': '', 'msssim_real': ''}, _similarity
+    'pairs',
+    f'consecutive pairs of at most {IMAGES_OF_PAIRS} images',
+    {'msssim': '', 'msssim_real': ''},
+    _similarity,
   ),
 }
 CONDITIONAL = ('intra_fid', 'accuracy', 'intra_fd_small', 'accuracy_small')
 
 __all__ = [
   'CONDITIONAL',
+  'IMAGES_OF_PAIRS',
   'IMAGES_OF_PATCHES',
   'METRICS',
   'PATHS',

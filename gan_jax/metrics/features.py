@@ -122,17 +122,17 @@ class FeatureStats:
     return stats
 
 
-def require_full_rank(stats: FeatureStats, which: str) -> None:
+def require_full_rank(n: int, dim: int, which: str) -> None:
   """Refuses a covariance that fewer images than dimensions have left singular.
 
   Raises:
     UserError: its Frechet distance would measure the number of images.
   """
-  if stats.n <= stats.dim:
+  if n <= dim:
     raise UserError(
-      f'{stats.n} {which} images leave the covariance of {stats.dim} features with '
-      f'rank {max(stats.n - 1, 0)} at most: a Frechet distance needs at least '
-      f'{stats.dim + 1} images; take more, or kid, which needs no covariance.'
+      f'{n} {which} images leave the covariance of {dim} features with '
+      f'rank {max(n - 1, 0)} at most: a Frechet distance needs at least '
+      f'{dim + 1} images; take more, or kid, which needs no covariance.'
     )
 
 
@@ -210,7 +210,7 @@ class InceptionScore:
   Holds sums only: its size is splits x classes.
   """
 
-  def __init__(self, borders: Sequence[int], classes: int, first: int = 0):
+  def __init__(self, borders: Sequence[int] | np.ndarray, classes: int, first: int = 0):
     """
     Args:
       borders: split i is images borders[i] to borders[i + 1] of the stream.
@@ -218,8 +218,8 @@ class InceptionScore:
     """
     self.borders = np.asarray(borders)
     self.seen = first
-    self._entropy = np.zeros(len(borders) - 1)  # sums of p log p
-    self._p = np.zeros((len(borders) - 1, classes))
+    self._entropy = np.zeros(len(self.borders) - 1)  # sums of p log p
+    self._p = np.zeros((len(self.borders) - 1, classes))
 
   def update(self, logits: np.ndarray) -> None:
     """Takes in logits [n, classes] of the next images."""

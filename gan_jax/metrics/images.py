@@ -268,13 +268,21 @@ def _halved(x: np.ndarray) -> np.ndarray:
 class Similarity:
   """Mean MS-SSIM of the pairs (0, 1), (2, 3), ... of a stream: low is varied."""
 
-  def __init__(self) -> None:
+  def __init__(self, keep: int, first: int = 0):
+    """
+    Args:
+      keep: how many images of the stream are looked at.
+      first: the number in the stream of the first image that this one sees.
+    """
+    self._left = max(keep - first, 0)
     self.pairs, self.total = 0, 0.0
     self._odd: np.ndarray | None = None  # an image that waits for the next
 
   def update(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
     """Takes in images uint8 [n, h, w, c]."""
     del labels
+    images = images[: self._left]
+    self._left -= len(images)
     if self._odd is not None:
       images = np.concatenate([self._odd, images])
     even = len(images) // 2 * 2
@@ -298,6 +306,6 @@ class Similarity:
 
   @classmethod
   def restore(cls, arrays: dict[str, np.ndarray]) -> 'Similarity':
-    held = cls()
+    held = cls(keep=0)
     held.pairs, held.total = int(arrays['pairs']), float(arrays['total'])
     return held

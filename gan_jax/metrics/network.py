@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
       )
   try:
     if path.suffix == '.npz':
-      with np.load(path, allow_pickle=False) as z:
+      with path.open('rb') as f, np.load(f, allow_pickle=False) as z:
         return {name: z[name] for name in z.files}
     return _read_elsewhere(path)
   except UserError:
@@ -104,3 +105,12 @@ def make_extractor(
     return np.concatenate(features), np.concatenate(logits)
 
   return extract
+
+
+def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+  """Whole or not at all, whoever else writes the same file."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
+  with part.open('wb') as f:
+    np.savez(f, allow_pickle=False, **arrays)
+  os.replace(part, path)

@@ -240,7 +240,7 @@ def path_length(
   if not np.isfinite(lengths).all():
     seed = seeds[np.argmin(np.isfinite(lengths))]
     raise UserError(
-      f'ppl: the path length of seed {seed} is not finite: the generator or the weights '
-      'of LPIPS hold NaN or infinity.'
+      f'ppl: the path length of seed {seed} is not finite: the generator or the '
+      'weights of LPIPS hold NaN or infinity.'
     )
   return trimmed_mean(lengths)

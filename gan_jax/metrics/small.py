@@ -7,7 +7,6 @@ suffix `_small`, and compare only runs on the same data.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from gan_jax.metrics.inception import RESIZINGS, prepared
-from gan_jax.metrics.network import Network, fingerprint, make_extractor
+from gan_jax.metrics.network import Network, fingerprint, make_extractor, save_npz
 
 SIDE = 32  # pixels of the network's input
 DIM = 96
@@ -65,8 +64,8 @@ def train(images: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, Any
   network = SmallNetwork(classes)
   device = jax.local_devices()[0]
   shrink = lambda part: np.asarray(prepared(part, RESIZINGS['friendly'], SIDE))
-  parts = [images[i : i + 512] for i in range(0, len(images), 512)]
-  seen = np.concatenate([shrink(part) for part in parts])
+  parts = range(0, len(images), 512)
+  seen = np.concatenate([shrink(images[i : i + 512]) for i in parts])
   tx = optax.adam(optax.cosine_decay_schedule(2e-3, _STEPS), b2=0.99)
 
   def loss(params, x, y, turned):
@@ -83,7 +82,8 @@ def train(images: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, Any
 
   draws = np.random.Generator(np.random.Philox(VERSION))
   with jax.default_device(device):
-    params = network.init(jax.random.key(VERSION), jnp.zeros((1, SIDE, SIDE, 3)))
+    image = jnp.zeros((1, SIDE, SIDE, 3))
+    params = jax.jit(network.init)(jax.random.key(VERSION), image)
     opt = tx.init(params)
     for _ in range(_STEPS):
       chosen = draws.integers(len(seen), size=_BATCH)
@@ -140,12 +140,3 @@ def load(
 
 def _numbered(params: Any) -> dict[str, np.ndarray]:
   return {f'{i:03d}': np.asarray(x) for i, x in enumerate(jax.tree.leaves(params))}
-
-
-def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-  """Whole or not at all, whoever else writes the same file."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
-  with part.open('wb') as f:
-    np.savez(f, allow_pickle=False, **arrays)
-  os.replace(part, path)
