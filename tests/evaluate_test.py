@@ -13,7 +13,8 @@ from PIL import Image
 from gan_jax import UserError, data, evaluate, recipe, step
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.evaluate import Evaluator, Protocol
-from gan_jax.metrics import inception, small
+from gan_jax.metrics import Observed, inception, small
+from gan_jax.metrics.features import FeatureStats, InceptionScore
 from gan_jax.step import make_mesh
 
 SHARED = Protocol(n=128, reals=256, standing=0)
@@ -152,6 +153,25 @@ def test_shares_of_processes_join_to_the_stream(evaluator, monkeypatch):
     parts.append(evaluator._share(300, 0))
   np.testing.assert_array_equal(np.concatenate(parts), seeds)
   assert all(len(part) % 2 == 0 for part in parts)
+
+
+def test_what_processes_saw_is_joined(monkeypatch):
+  rows = np.arange(40, dtype=np.float32).reshape(10, 4)
+  seen = Observed(None, FeatureStats(4, keep=12), InceptionScore([0, 20], 3))
+  seen.stats.update(rows)
+  seen.score.update(rows[:, :3])
+  # Two processes that saw the same.
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  twice = lambda x: np.stack([x, x])
+  monkeypatch.setattr(evaluate.multihost_utils, 'process_allgather', twice)
+  joined = evaluate.gathered(seen)
+  both = np.concatenate([rows, rows])
+  assert joined.stats.n == 20
+  np.testing.assert_array_equal(joined.stats.rows, both[:12])
+  np.testing.assert_allclose(joined.stats.covariance, np.cov(both, rowvar=False))
+  want = InceptionScore([0, 20], 3)
+  want.update(both[:, :3])
+  assert joined.score.result() == pytest.approx(want.result())
 
 
 def test_a_frontier_compiles_one_sampler(evaluator, model, tmp_path):

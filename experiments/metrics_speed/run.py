@@ -108,7 +108,7 @@ def main() -> None:
         done = subprocess.run(
           [python, __file__, '--one', folder, tool, score],
           check=True,
-          capture_output=True,
+          stdout=subprocess.PIPE,
           text=True,
         )
         found = json.loads(done.stdout.splitlines()[-1])

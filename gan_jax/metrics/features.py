@@ -275,8 +275,10 @@ def split_borders(n: int, splits: int) -> list[int]:
 
 def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   """(x.y / d + 1)^3, [n, d] and [m, d] -> float64 [n, m]."""
-  gram = x.astype(np.float64) @ y.astype(np.float64).T
-  return (gram / x.shape[1] + 1) ** 3
+  base = x.astype(np.float64) @ y.astype(np.float64).T
+  base /= x.shape[1]
+  base += 1
+  return base * base * base  # numpy calls pow for ** 3
 
 
 def squared_mmd(
