@@ -69,6 +69,7 @@ def test_size_does_not_grow_with_the_stream(rng_seed):
       score.update(rng.normal(size=(50, 4)))
       held.update(pictures)
       pairs.update(pictures)
+    assert held.n == 16 and pairs.pairs == 8
     return [size_of(x) for x in (stats, score, held, pairs)]
 
   assert sizes(1) == sizes(20)
@@ -121,7 +122,7 @@ def test_inception_score_by_hand():
   halves[0].update(logits[:5])
   halves[1].update(logits[5:])
   halves[0].merge(halves[1])
-  assert halves[0].result()[0] == pytest.approx(2)
+  assert halves[0].result()[0] == pytest.approx(2) and halves[0].seen == 8
   same = InceptionScore([0, 8], 3)
   same.update(logits[[0] * 8])
   assert same.result()[0] == pytest.approx(1)
