@@ -81,6 +81,23 @@ def restore_ema(
   Raises:
     UserError: there is no checkpoint, or not that one.
   """
+  branches = {'ema': like, 'images': jax.ShapeDtypeStruct((), 'uint32')}
+  parts, _ = restore_parts(workdir, branches, step)
+  return parts['ema'], int(parts['images'])
+
+
+def restore_parts(
+  workdir: Path | str, like: dict[str, Any], step: int | None = None
+) -> tuple[dict[str, Any], int]:
+  """Branches of the state, such as 'ema' and 'images', and the step they are of.
+
+  Args:
+    like: the branches, shapes suffice.
+    step: which checkpoint; None is the newest.
+
+  Raises:
+    UserError: there is no checkpoint, or not that one.
+  """
   folder = Path(workdir) / 'checkpoints'
   if not folder.is_dir():
     raise UserError(f'{workdir} has no checkpoints: train there first.')
@@ -95,8 +112,6 @@ def restore_ema(
         f'{workdir} has no checkpoint {step}: there are {", ".join(map(str, steps))}.'
       )
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    images = jax.ShapeDtypeStruct((), 'uint32')
-    part = checkpoints.restore_part(step, {'ema': shapes, 'images': images})
-    return part['ema'], int(part['images'])
+    return checkpoints.restore_part(step, shapes), step
   finally:
     checkpoints.close()

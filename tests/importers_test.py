@@ -360,7 +360,7 @@ def test_hugging_face_keeps_its_table_of_statistics(tmp_path):
   cli.main([str(CHECKPOINTS / 'hf_zip'), f'--workdir={workdir}'])
   gan = recipe.read(json.loads((workdir / 'config.json').read_text())).gan
   g, _ = jax.eval_shape(gan.init, jax.random.key(0))
-  restored = checkpoint.restore_ema(workdir, g)
+  restored, _ = checkpoint.restore_ema(workdir, g)
   g = restored[0] if isinstance(restored, tuple) else restored
   assert_equal_trees(g, sources.read(CHECKPOINTS / 'hf_zip').ema)
   state = files.read_arrays(CHECKPOINTS / 'hf_zip' / 'pytorch_model.bin')

@@ -484,17 +484,17 @@ def kind_of(path):
     return training
   if any(n.startswith('loss0/') for n in names):
     return losses_and_ortho
-  if any(n.startswith(('swd/', 'feat/', 'img/')) for n in names):
-    return 'not yet: metrics'
   return None
 
 
 def is_ours(path):
-  """Others are parity_growing_test.py's and parity_checkpoints_test.py's."""
+  """Others are those of parity_growing_test.py, parity_checkpoints_test.py and
+  parity_metrics_test.py."""
   if 'checkpoints' in path.parts:
     return False
   with np.load(path) as z:
-    return 'meta_json' in z.files
+    metrics = any(n.startswith(('swd/', 'feat/', 'img/')) for n in z.files)
+    return 'meta_json' in z.files and not metrics
 
 
 def pytest_generate_tests(metafunc):
