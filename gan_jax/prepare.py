@@ -296,6 +296,7 @@ def survey(source: Source, threads: int) -> Survey:
   bad: dict[int, str] = {}
 
   def look(part):
+    found = Counter[str]()
     for i in part:
       try:
         image = pictures.open_picture(source.read(i)[0])
@@ -303,16 +304,17 @@ def survey(source: Source, threads: int) -> Survey:
         bad[i] = str(error)
         continue
       sizes[i] = image.size  # turned or not: only the shorter and longer side matter
-      modes[image.mode] += 1
-    return len(part)
+      found[image.mode] += 1
+    return len(part), found
 
   parts = [range(i, min(i + 256, source.n)) for i in range(0, source.n, 256)]
   with (
     tqdm(total=source.n, unit='img', desc='headers', disable=None) as bar,
     ThreadPoolExecutor(threads) as pool,
   ):
-    for done in pool.map(look, parts):
+    for done, found in pool.map(look, parts):
       bar.update(done)
+      modes.update(found)
   return Survey(sizes, modes, dict(sorted(bad.items())))
 
 

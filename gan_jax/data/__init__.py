@@ -221,13 +221,14 @@ def check_hosts(hosts: Sequence[Sequence[int]]) -> None:
   Args:
     hosts: for each host its `devices` as `batches` takes them.
   """
+  readers: dict[int, int] = {}
+  for host, devices in enumerate(hosts):
+    for device in devices:
+      if (other := readers.setdefault(device, host)) != host:
+        raise UserError(
+          f'Hosts {other} and {host} read for device {device}: it has one host.'
+        )
   taken = [device for devices in hosts for device in devices]
-  for device in set(taken):
-    if taken.count(device) > 1:
-      those = [host for host, devices in enumerate(hosts) if device in devices]
-      raise UserError(
-        f'Hosts {those} all read for device {device}: each device has one host.'
-      )
   if missing := set(range(len(taken))) - set(taken):
     raise UserError(
       f'No host reads for device {min(missing)}: {len(taken)} devices are numbered '
@@ -275,7 +276,11 @@ def batches(
   """
   k, b = shape
   n_rows = len(devices) * k
-  check_hosts([devices, [d for d in range(n_devices) if d not in devices]])
+  if len(set(devices)) < len(devices) or not set(devices) <= set(range(n_devices)):
+    raise UserError(
+      f'This host would read for devices {devices}: different ones of 0 to '
+      f'{n_devices - 1} are needed.'
+    )
 
   # Grain's own shuffle and random_map took 22 us an image, all under the interpreter's
   # lock. One word per image and epoch does both: sorting by the words shuffles, their
