@@ -693,6 +693,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     data_dir=source.data_dir or None,
     res=gan.res,
     channels=gan.channels,
+    upscale=source.upscale,
+    skip_bad=source.skip_bad,
   )
   names = [name for name in args.metrics.split(',') if name]
   if thresholds and not names:

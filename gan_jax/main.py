@@ -26,6 +26,9 @@ _DISTRIBUTED = flags.DEFINE_string(
   "Join the other processes of a job: 'auto' on TPU pods, SLURM and GKE, else "
   'HOST:PORT,NUMBER_OF_PROCESSES,MY_NUMBER.',
 )
+_PEER = flags.DEFINE_integer(
+  'peer_timeout', 60, 'Seconds of silence until another process of the job is lost.'
+)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -63,27 +66,55 @@ def _sentence(error: Exception) -> str:
 def main(_: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   try:
-    if _DISTRIBUTED.value == 'auto':
-      jax.distributed.initialize()
-    elif _DISTRIBUTED.value:
-      address, count, number = _DISTRIBUTED.value.split(',')
-      jax.distributed.initialize(address, int(count), int(number))
+    if _DISTRIBUTED.value:
+      join(_DISTRIBUTED.value)
     config = _CONFIG.value.to_dict()
     train.train(recipe.read(config), config, str(_WORKDIR.value), _CHANGE.value)
+  except train.Stopped:
+    print('stopped while there was nothing to save; resume with the same')
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     _leave(2)
-  except Exception:
+  except BaseException:
     traceback.print_exc()
     _leave(1)
+  _leave(0)
+
+
+def join(job: str) -> None:
+  """Starts the connection to the other processes; one that is lost ends them all.
+
+  Raises:
+    UserError: what the flag says is none of its two forms.
+  """
+  patience: Any = dict(
+    heartbeat_timeout_seconds=_PEER.value, shutdown_timeout_seconds=_PEER.value
+  )
+  if job == 'auto':
+    jax.distributed.initialize(**patience)
+    return
+  try:
+    address, count, number = job.split(',')
+    processes, mine = int(count), int(number)
+  except ValueError:
+    raise UserError(
+      f'--distributed={job}: allowed are auto and HOST:PORT,NUMBER_OF_PROCESSES,'
+      'MY_NUMBER.'
+    ) from None
+  jax.distributed.initialize(address, processes, mine, **patience)
 
 
 def _leave(code: int) -> None:
-  """Ends this process; among several, without waiting for the others in a barrier."""
+  """Ends this process now: no thread that compiles, no other process is waited for.
+
+  After success the processes of a job leave together, or the last ones would take
+  the first for lost.
+  """
+  if code == 0 and jax.process_count() > 1:
+    jax.distributed.shutdown()
+  sys.stdout.flush()
   sys.stderr.flush()
-  if jax.process_count() > 1:
-    os._exit(code)
-  raise SystemExit(code)
+  os._exit(code)
 
 
 if __name__ == '__main__':

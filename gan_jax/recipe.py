@@ -51,8 +51,24 @@ class Log:
   sheet_every: int
   checkpoint_every: int
   keep: int = 3  # newest checkpoints
+  ring: int = 3  # older ones that stay as well, four checkpoints apart
   sheet_rows: int = 8
   sheet_columns: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+  """When a run counts as lost, and what is done then; see watch.py."""
+
+  patience: int = 20  # iterations in a row with an update that is not finite: stop
+  # Collapsed are `sheets` in a row with less than this share of the best variety, or
+  # on which D was this many times as sure as usual; 0 asks for neither.
+  diversity: float = 0.2
+  gap: float = 10.0
+  sheets: int = 2
+  response: str = 'tell'  # or 'stop', or 'rollback' to the last good checkpoint
+  lower: float = 0.5  # times the learning rates with each rollback
+  rollbacks: int = 3  # and no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +82,7 @@ class Recipe:
   data: Data
   train: Train
   log: Log
+  watch: Watch
 
   @property
   def stages(self) -> tuple[Stage, ...]:
@@ -105,6 +122,7 @@ SECTIONS = {  # besides model and schedule, whose classes the family decides
   'data': Data,
   'train': Train,
   'log': Log,
+  'watch': Watch,
 }
 
 
@@ -128,19 +146,25 @@ def read(config: Mapping[str, Any]) -> Recipe:
     name: _section(cls, name, config.get(name, {})) for name, cls in sections.items()
   }
   recipe = Recipe(gan=gan, **parts)
-  train, log = recipe.train, recipe.log
+  train = recipe.train
   if train.mapped not in ('pmap', 'jit'):
     raise UserError(f'train.mapped is {train.mapped!r}: allowed are pmap and jit.')
-  for section, keys in (
-    (train, ('images', 'd_steps', 'accum')),
-    (log, ('metrics_every', 'sheet_every', 'checkpoint_every', 'keep')),
-  ):
+  watch = recipe.watch
+  if watch.response not in ('tell', 'stop', 'rollback'):
+    raise UserError(
+      f'watch.response is {watch.response!r}: allowed are tell, stop and rollback.'
+    )
+  if not 0 < watch.lower <= 1:
+    raise UserError(f'watch.lower is {watch.lower}: it lies above 0, and is at most 1.')
+  for name, keys in {
+    'train': ('images', 'd_steps', 'accum'),
+    'log': ('metrics_every', 'sheet_every', 'checkpoint_every', 'keep'),
+    'watch': ('patience', 'sheets'),
+  }.items():
     for key in keys:
-      if getattr(section, key) < 1:
-        name = 'train' if section is train else 'log'
-        raise UserError(
-          f'{name}.{key} is {getattr(section, key)}: it must be at least 1.'
-        )
+      value = getattr(getattr(recipe, name), key)
+      if value < 1:
+        raise UserError(f'{name}.{key} is {value}: it must be at least 1.')
   for stage in recipe.stages:
     recipe.shape(stage, n_devices=1)
   return recipe

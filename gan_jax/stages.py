@@ -59,10 +59,13 @@ class Stages:
     self._worker.shutdown(wait=False, cancel_futures=True)
 
   def enter(self, images: int) -> Open:
-    """The stage that trains after `images` images; the one after it is begun."""
-    stage = self._next.result() if self._next else self._open(images)
+    """The stage that trains after `images` images; the one after it is begun.
+
+    What takes long is done by the worker, so that a signal interrupts the wait.
+    """
+    stage = (self._next or self._worker.submit(self._open, images)).result()
     if stage.start != images:  # the run was not resumed where it was planned to be
-      stage = self._open(images)
+      stage = self._worker.submit(self._open, images).result()
     follower = self._first_beyond(stage)
     self._next = None
     if follower is not None and follower < self._recipe.train.images:

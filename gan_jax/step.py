@@ -78,6 +78,9 @@ def train_step(
   devices nor of micro-batches changes what is drawn. Batch statistics are those of
   a micro-batch, though, as in BigGAN-PyTorch.
 
+  An update of which the loss or the gradient's norm is not finite is skipped whole and
+  counted in the metric `skipped`, as in the optimizer of ProGAN and StyleGAN.
+
   Args:
     batch: images [d_steps * accum, b, h, w, c] and labels [d_steps * accum, b].
     g_batch: fakes per device and micro-batch in the G step.
@@ -92,14 +95,15 @@ def train_step(
     return (a * devices + me) * size + jnp.arange(size)
 
   def accumulated(loss_and_grad, g, d, params, inputs):
-    """Mean gradient over the micro-batches, while the collections move on."""
+    """Mean loss and gradient over the micro-batches, while the collections move on."""
 
     def body(carry, x):
       g, d, total = carry
-      grads, (g, d, metrics) = loss_and_grad(g, d, params, x)
-      return (g, d, jax.tree.map(jnp.add, total, grads)), metrics
+      (loss, (g, d, metrics)), grads = loss_and_grad(g, d, params, x)
+      found = loss.astype(jnp.float32), grads
+      return (g, d, jax.tree.map(jnp.add, total, found)), metrics
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params)
     if accum == 1:  # a loop of one would hide its cost from the compiler's analysis
       (g, d, total), metrics = body((g, d, zeros), jax.tree.map(lambda x: x[0], inputs))
     else:
@@ -107,13 +111,19 @@ def train_step(
       metrics = jax.tree.map(lambda m: m.mean(0), metrics)
     return g, d, jax.tree.map(lambda t: t / accum, total), metrics
 
-  def updated(tx, opt, params, grads, lr):
-    grads = lax.pmean(grads, AXIS)
+  def updated(tx, opt, params, found, lr):
+    """Parameters and opt one update on, the gradient's norm, and if it is sound."""
+    loss, grads = lax.pmean(found, AXIS)
+    norm = optax.tree.norm(grads)
     direction, opt = tx.update(grads, opt, params)
     moved = jax.tree.map(
       lambda p, u: p - jnp.asarray(lr, p.dtype) * u, params, direction
     )
-    return moved, opt
+    return moved, opt, norm, jnp.isfinite(norm) & jnp.isfinite(loss)
+
+  def unless_broken(finite, after, before):
+    """What is not finite does not happen at all: collections stay as well."""
+    return jax.tree.map(lambda x, y: jnp.where(finite, x, y), after, before)
 
   def d_grad(step_key, g, d, params, x):
     real, a = x
@@ -122,7 +132,7 @@ def train_step(
     def loss(p):
       return gan.d_loss(g, {**d, 'params': p}, real, draws, phase)
 
-    return jax.grad(loss, has_aux=True)(params)
+    return jax.value_and_grad(loss, has_aux=True)(params)
 
   def g_grad(step_key, g, d, params, a):
     draws = gan.draw(step_key, slots(a, g_batch), phase)
@@ -130,27 +140,32 @@ def train_step(
     def loss(p):
       return gan.g_loss({**g, 'params': p}, d, draws, phase)
 
-    return jax.grad(loss, has_aux=True)(params)
+    return jax.value_and_grad(loss, has_aux=True)(params)
 
   g, d, g_opt, d_opt = state.g, state.d, state.g_opt, state.d_opt
-  rounds = jnp.arange(accum)
+  rounds, skipped = jnp.arange(accum), jnp.zeros(())
   for i in range(d_steps):  # unrolled: a loop hides work from cost analysis
     reals = jax.tree.map(lambda x, i=i: x[i], micro)
     fn = partial(d_grad, jax.random.fold_in(key, i))
-    g, d, grads, d_metrics = accumulated(fn, g, d, d['params'], (reals, rounds))
-    params, d_opt = updated(d_tx, d_opt, d['params'], grads, phase.d_lr)
-    d = {**d, 'params': params}
+    old = g, d, d_opt
+    g, d, found, d_metrics = accumulated(fn, g, d, d['params'], (reals, rounds))
+    params, d_opt, d_norm, finite = updated(d_tx, d_opt, d['params'], found, phase.d_lr)
+    g, d, d_opt = unless_broken(finite, (g, {**d, 'params': params}, d_opt), old)
+    skipped += 1 - finite
 
   before = g  # what an average that lags follows: the weights the D step has seen
   fn = partial(g_grad, jax.random.fold_in(key, d_steps))
-  g, d, grads, g_metrics = accumulated(fn, g, d, g['params'], rounds)
-  params, g_opt = updated(g_tx, g_opt, g['params'], grads, phase.g_lr)
-  g = {**g, 'params': params}
+  old = g, d, g_opt
+  g, d, found, g_metrics = accumulated(fn, g, d, g['params'], rounds)
+  params, g_opt, g_norm, finite = updated(g_tx, g_opt, g['params'], found, phase.g_lr)
+  g, d, g_opt = unless_broken(finite, ({**g, 'params': params}, d, g_opt), old)
+  skipped += 1 - finite
 
   # Statistics of groups of devices, and metrics, become the mesh's in one all-reduce.
   stats = {k: v for k, v in g.items() if k in ('batch_stats', 'moving')}
   lagging = {k: before[k] for k in stats} if gan.ema_lags else {}
   metrics = {**d_metrics, **g_metrics}
+  metrics |= {'d_grad': d_norm, 'g_grad': g_norm, 'skipped': skipped}
   stats, lagging, metrics = lax.pmean((stats, lagging, metrics), AXIS)
   g = {**g, **stats}
 

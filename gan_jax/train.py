@@ -1,14 +1,18 @@
 """The training loop, the only one."""
 
+import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +21,30 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 import gan_jax
-from gan_jax import UserError, data, sample
-from gan_jax.checkpoint import Checkpoints
+from gan_jax import UserError, data, sample, watch
+from gan_jax.checkpoint import Checkpoints, own
 from gan_jax.gan import Phase
 from gan_jax.recipe import Recipe
 from gan_jax.stages import Stages
 from gan_jax.step import TrainState, init_state, make_mesh, make_reset, replicate
 
 # A resumed run may differ in these without being another run.
-FREE = ('train.images', 'log.', 'data.threads', 'data.data_dir', 'train.mapped')
+FREE = (
+  *('train.images', 'train.mapped', 'data.threads', 'data.data_dir'),
+  *('log.', 'watch.'),
+)
+ROLLBACKS = 'rollbacks.jsonl'
+SPACING = 4  # checkpoints from one of the ring to the next
+
+
+class Stopped(KeyboardInterrupt):
+  """Asked to stop while there was nothing to save."""
 
 
 def train(
@@ -40,14 +55,15 @@ def train(
 ) -> TrainState:
   """Trains to `recipe.train.images`, from the newest checkpoint of `workdir` if any.
 
-  The workdir gets config.json, run.json, metrics.jsonl, sheets/, checkpoints/ and
-  TensorBoard's events. Ctrl-C and SIGTERM save and return.
+  The workdir gets config.json, run.json, metrics.jsonl, watch.png, sheets/,
+  checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save and return; while a
+  step is compiled, and all is saved, they raise `Stopped`.
 
   Raises:
-    UserError: before anything is compiled; one sentence.
+    UserError: before anything is compiled, or where the run cannot go on; one sentence.
   """
   workdir, mesh = Path(workdir), make_mesh()
-  gan, train_, log = recipe.gan, recipe.train, recipe.log
+  gan, log = recipe.gan, recipe.log
   for stage in recipe.stages:
     recipe.shape(stage, mesh.size)
   dataset = data.load(
@@ -56,72 +72,242 @@ def train(
     data_dir=recipe.data.data_dir or None,
     res=gan.res,
     channels=gan.channels,
+    upscale=recipe.data.upscale,
+    skip_bad=recipe.data.skip_bad,
   )
   data.check_labels(dataset, gan.n_classes)
   first = jax.process_index() == 0
-  prepare_workdir(workdir, config, mesh, allow_config_change, first)
-
-  g_tx, d_tx = recipe.g_adam.transform(), recipe.d_adam.transform()
-  key = jax.random.key(train_.seed)
-  checkpoints = Checkpoints(workdir, log.keep)
-  state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
-  images = int(state.images)
-  reset = make_reset(g_tx, d_tx, mesh)
   say = tqdm.write if first else lambda *_: None
+  with own(workdir) if first else nullcontext(), Stop() as stop:
+    prepare_workdir(workdir, config, mesh, allow_config_change, first)
+    if first:
+      say(data.doctor(dataset, workdir))
+    fewest = min(recipe.images_per_step(stage) for stage in recipe.stages)
+    checkpoints = Checkpoints(
+      workdir,
+      log.keep,
+      ring=log.ring,
+      spacing=SPACING * max(log.checkpoint_every // fewest, 1),
+      say=say,
+    )
+    while True:
+      run = Run(recipe, dataset, workdir, mesh, checkpoints, stop, say)
+      collapse = run.go()
+      if collapse is None:
+        break
+      run.roll_back(collapse)
+    if run.unsaved or not checkpoints.wait():
+      checkpoints.save(int(run.state.step), run.state)
+      run.sheets.write(run.state.ema, run.images, run.phase)
+    if not checkpoints.wait():
+      raise UserError(
+        f'the last checkpoint could not be written to {workdir}: make room there and '
+        f'start again; {", ".join(map(str, checkpoints.steps())) or "none"} are saved.'
+      )
+    checkpoints.close()
+    if first:
+      lines = read_lines(workdir / 'metrics.jsonl')
+      watch.plot(workdir / 'watch.png', lines + read_lines(workdir / ROLLBACKS))
+  finished = run.images >= recipe.train.images
   say(
-    f'{recipe.data.name}: {len(dataset.examples)} images, {dataset.n_classes} classes; '
-    f'{mesh.size} {jax.devices()[0].platform} device(s); '
-    + (f'resuming at image {images}' if images else 'starting')
-    + '; the first step compiles and may take a minute or more'
+    f'{"finished" if finished else "stopped; resume with the same"} at image '
+    f'{run.images}: pictures in {workdir}/sheets, curves in {workdir}/metrics.jsonl '
+    f'(tensorboard --logdir={workdir}); next: python -m gan_jax.sample '
+    f'--workdir={workdir} --seeds=0-63 --out=sheet.png'
   )
-  sheets = Sheets(recipe, workdir, first)
-  stages = Stages(recipe, dataset, mesh, state, key, also=sheets.prepare)
-  with Journal(workdir, train_.images, images, first) as journal, stages:
-    stop = Stop()
+  return run.state
+
+
+class Run:
+  """From a checkpoint, or a fresh state, to the end or to a collapse."""
+
+  def __init__(
+    self,
+    recipe: Recipe,
+    dataset: data.Dataset,
+    workdir: Path,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    stop: 'Stop',
+    say: Callable[[str], Any],
+  ):
+    self._recipe, self._workdir, self._say = recipe, workdir, say
+    self._checkpoints, self._stop = checkpoints, stop
+    self._first = jax.process_index() == 0
+    gan = recipe.gan
+    g_tx, d_tx = recipe.g_adam.transform(), recipe.d_adam.transform()
+    key = jax.random.key(recipe.train.seed)
+    self.state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
+    self.images = int(self.state.images)
+    self.phase = recipe.schedule.phase_at(self.images, gan.res)
+    self.unsaved = False
+    self._key = key
+    self._reset = make_reset(g_tx, d_tx, mesh)
+    self.sheets = Sheets(recipe, workdir, self._first, say)
+    self._stages = Stages(
+      recipe, dataset, mesh, self.state, key, also=self.sheets.prepare
+    )
+    self._rollbacks = read_lines(workdir / ROLLBACKS)
+    self._rate = np.float32(recipe.watch.lower ** len(self._rollbacks))
+    say(
+      f'{mesh.size} {jax.devices()[0].platform} device(s); '
+      + (f'resuming at image {self.images}' if self.images else 'starting')
+      + '; the first step compiles and may take a minute or more'
+    )
+
+  def go(self) -> str | None:
+    """Trains; why it has to be rolled back, or None.
+
+    Raises:
+      UserError: no update is finite any more, or a collapse is to stop the run.
+    """
+    total = self._recipe.train.images
+    self._watcher = watch.Watcher(self._recipe.watch)
+    journal = Journal(self._workdir, total, self.images, self._first, self._say)
+    for line in journal.lines:
+      self._watcher.see(line)
+    with journal, self._stages:
+      return self._loop(journal)
+
+  def _loop(self, journal: 'Journal') -> str | None:
+    recipe, stop, checkpoints = self._recipe, self._stop, self._checkpoints
+    gan, train_, log = recipe.gan, recipe.train, recipe.log
+    alone = jax.process_count() == 1
     pending: tuple[int, Any] | None = None
-    now = stages.enter(images)
-    while images < train_.images and not stop.asked(images):
-      phase = recipe.schedule.phase_at(images, gan.res)
+
+    def settle(every: int) -> None:  # the devices have come to the end of a step
+      nonlocal pending
+      if pending:
+        values = journal.add(*pending, every, self._watcher)
+        pending = None
+        if broken := self._watcher.note_step(values):
+          raise UserError(
+            f'stopped at image {self.images}: {broken}; checkpoints '
+            f'{", ".join(map(str, checkpoints.steps())) or "(none)"} of '
+            f'{self._workdir} are finite: lower schedule.g_lr and d_lr, or raise '
+            'watch.patience.'
+          )
+
+    if self.images >= train_.images:
+      return None
+    now = self._stages.enter(self.images)
+    stop.idle = False
+    while self.images < train_.images and not stop.asked(self.images):
+      phase = self.phase = recipe.schedule.phase_at(self.images, gan.res)
       since = time.perf_counter()
       changed = phase.res != now.res
       if changed:
-        now = stages.enter(images)
-      state, metrics = now.step(state, next(now.batches), key, phase)
+        stop.idle = checkpoints.wait()  # nothing is lost if this takes too long
+        now = self._stages.enter(self.images)
+        stop.idle = False
+      rates = dataclasses.replace(
+        phase, g_lr=phase.g_lr * self._rate, d_lr=phase.d_lr * self._rate
+      )
+      self.state, metrics = now.step(self.state, next(now.batches), self._key, rates)
+      self.unsaved = True
       if changed:
         took = time.perf_counter() - since
-        journal.note(images, {'res': now.res, 'change_s': took, **now.opening})
-        say(
-          f'image {images}: {now.res} x {now.res} from here on; the change took '
+        journal.note(
+          {'images': self.images, 'res': now.res, 'change_s': took, **now.opening}
+        )
+        self._say(
+          f'image {self.images}: {now.res} x {now.res} from here on; the change took '
           f'{took:.2f} s, its compile beforehand {now.opening["compile_s"]:.1f} s'
         )
-      if pending:  # of the step before: the devices never wait for the host
-        journal.add(*pending, log.metrics_every)
-      before, images = images, images + now.images_per_step
-      pending = images, metrics | {'res': phase.res, 'alpha': phase.alpha}
-      if recipe.schedule.resets_between(before, images):
-        state = reset(state)
-      grows = recipe.schedule.phase_at(images, gan.res).res != phase.res
-      if grows:  # the end of a stage: everything of it is written
-        journal.add(*pending, 1)
-        pending = None
-      if grows or crossed(before, images, log.sheet_every):
-        sheets.write(state.ema, images, phase)
-      if grows or crossed(before, images, log.checkpoint_every):
-        checkpoints.save(int(state.step), state)
-    if pending:
-      journal.add(*pending, 1)
-  if images and checkpoints.latest() != int(state.step):
-    checkpoints.save(int(state.step), state)
-    sheets.write(state.ema, images, phase)
-  checkpoints.wait()
-  checkpoints.close()
-  verdict = 'finished' if images >= train_.images else 'stopped; resume with the same'
-  say(
-    f'{verdict} at image {images}: pictures in {workdir}/sheets, curves in '
-    f'{workdir}/metrics.jsonl (tensorboard --logdir={workdir}); next: python -m '
-    f'gan_jax.sample --workdir={workdir} --seeds=0-63 --out=sheet.png'
-  )
-  return state
+      settle(log.metrics_every)  # of the step before: the devices need not wait
+      before, self.images = self.images, self.images + now.images_per_step
+      pending = self.images, metrics | {'res': phase.res, 'alpha': phase.alpha}
+      if recipe.schedule.resets_between(before, self.images):
+        self.state = self._reset(self.state)
+      grows = recipe.schedule.phase_at(self.images, gan.res).res != phase.res
+      shows = grows or crossed(before, self.images, log.sheet_every)
+      saves = grows or crossed(before, self.images, log.checkpoint_every)
+      if alone and crossed(before, self.images, log.metrics_every):
+        saves = saves or checkpoints.poll()  # the last one has failed: once more
+      if shows or saves:  # what the journal says goes as far as what is saved
+        settle(1 if grows or self.images >= train_.images else log.metrics_every)
+      if shows:
+        collapse = self._look(journal)
+        if collapse:
+          return collapse
+      if saves:
+        self.unsaved = not checkpoints.save(int(self.state.step), self.state)
+    settle(1)
+    return None
+
+  def _look(self, journal: 'Journal') -> str | None:
+    """Writes a sheet and what it shows; why the run has to be rolled back, or None."""
+    state, limits = self.state, self._recipe.watch
+    varied = self.sheets.write(state.ema, self.images, self.phase)
+    collapse = None
+    if self._first:
+      line: dict[str, Any] = {'images': self.images, 'step': int(state.step)}
+      for name, net in (('d', state.d), ('g', state.g)):
+        values = watch.singular_values(net.get('spectral', {}))
+        if values:
+          line[f'{name}_sigma'] = max(s[0] for s in values.values())
+        journal.draw(
+          self.images,
+          {
+            f'{name}_sigma/{layer}/{i + 1}': s
+            for layer, found in values.items()
+            for i, s in enumerate(found)
+          },
+        )
+      line['diversity'] = varied
+      self._watcher.see(line)
+      journal.note(line)
+      collapse = self._watcher.verdict()
+    good = self._watcher.good_step
+    if jax.process_count() > 1:
+      told = np.array([collapse is not None, good], np.int32)
+      bad, good = multihost_utils.broadcast_one_to_all(told).tolist()
+      collapse = collapse or 'collapsed' if bad else None
+    if collapse is None:
+      return None
+    self._watcher.good_step = good
+    journal.note({'images': self.images, 'collapsed': collapse})
+    self._say(
+      f'image {self.images}: this run seems to have collapsed: {collapse}; step {good} '
+      'was the last to look good'
+    )
+    if limits.response == 'tell':
+      return None
+    if limits.response == 'rollback' and len(self._rollbacks) < limits.rollbacks:
+      return collapse
+    raise UserError(
+      f'stopped at image {self.images} for a collapse ({collapse}): saved are '
+      f'{", ".join(map(str, self._checkpoints.steps())) or "no checkpoints"}, and step '
+      f'{good} was the last to look good; go on with watch.response=tell or rollback.'
+    )
+
+  def roll_back(self, collapse: str) -> None:
+    """Back to the newest checkpoint that was good, and slower from there.
+
+    Raises:
+      UserError: there is none.
+    """
+    checkpoints = self._checkpoints
+    checkpoints.wait()
+    back = checkpoints.newest(up_to=self._watcher.good_step)
+    if back is None:
+      raise UserError(
+        f'stopped at image {self.images} for a collapse ({collapse}): there is no '
+        'checkpoint from before it; keep more of them (log.keep, log.ring), or start '
+        'anew with lower learning rates.'
+      )
+    checkpoints.drop_after(back)
+    self._stop.idle = True
+    self._say(
+      f'rolled back to step {back}; learning rates are multiplied by '
+      f'{self._recipe.watch.lower}'
+    )
+    if self._first:
+      event = {'images': self.images, 'to_step': back, 'collapsed': collapse}
+      with (self._workdir / ROLLBACKS).open('a') as f:
+        f.write(json.dumps(event) + '\n')
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('rolled back')
 
 
 def crossed(before: int, after: int, every: int) -> bool:
@@ -137,7 +323,7 @@ def start_state(
   def fresh():
     return init_state(gan, g_tx, d_tx, jax.random.fold_in(key, 2**31 - 1))
 
-  latest = checkpoints.latest()
+  latest = checkpoints.newest()
   if latest is None:
     return replicate(jax.jit(fresh)(), mesh)
   sharding = NamedSharding(mesh, P())
@@ -199,9 +385,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_text(path: Path, text: str) -> None:
   """Atomically."""
   part = path.with_suffix('.part')
-  part.write_text(json.dumps(value, indent=2) + '\n')
+  part.write_text(text)
   os.replace(part, path)
 
 
@@ -230,12 +420,23 @@ class Stop:
   """Ctrl-C or SIGTERM on any process stops all of them at one and the same step."""
 
   def __init__(self):
+    self.idle = True  # nothing would be lost: no need to wait for a step
     self._signal = False
-    if jax.process_count() == 1:
+
+  def __enter__(self):
+    self._before = {}
+    if jax.process_count() == 1:  # else jax takes note of SIGTERM
       for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, self._note)
+        self._before[name] = signal.signal(name, self._note)
+    return self
+
+  def __exit__(self, *_):
+    for name, handler in self._before.items():
+      signal.signal(name, handler)
 
   def _note(self, *_: Any) -> None:
+    if self.idle:
+      raise Stopped
     if self._signal:
       raise KeyboardInterrupt  # asked twice: at once
     self._signal = True
@@ -247,16 +448,41 @@ class Stop:
     return self._signal
 
 
-class Journal:
-  """Progress bar, JSON lines and TensorBoard, on the first process."""
+def read_lines(path: Path) -> list[dict[str, Any]]:
+  """JSON lines up to the first that is not whole, as a kill may leave the last."""
+  lines: list[dict[str, Any]] = []
+  with contextlib.suppress(FileNotFoundError, ValueError):
+    for text in path.read_text().splitlines():
+      lines.append(json.loads(text))
+  return lines
 
-  def __init__(self, workdir: Path, total: int, images: int, active: bool):
-    self._active = active
+
+class Journal:
+  """Progress bar, JSON lines and TensorBoard, on the first process.
+
+  Lines beyond the images of a resumed run are cut: the journal is that of one run.
+  A full disk costs lines, not the run.
+  """
+
+  def __init__(
+    self,
+    workdir: Path,
+    total: int,
+    images: int,
+    active: bool,
+    say: Callable[[str], Any],
+  ):
+    self._active, self._say, self._told = active, say, False
     self._total, self._seen = total, images
     self._mark = images, time.perf_counter()
+    self._path, self._events = workdir / 'metrics.jsonl', workdir / 'tensorboard'
+    self.lines: list[dict[str, Any]] = []  # that were there, on the first process
+    self._board: EventsWriter | None = None
     if active:
-      self._lines = (workdir / 'metrics.jsonl').open('a')
-      self._board = SummaryWriter(str(workdir / 'tensorboard'))
+      self.lines = [x for x in read_lines(self._path) if x['images'] <= images]
+      text = ''.join(json.dumps(line) + '\n' for line in self.lines)
+      if self._path.is_file() and self._path.read_text() != text:
+        write_text(self._path, text)
     self._bar = tqdm(
       total=total, initial=images, unit='img', disable=not active, smoothing=0.1
     )
@@ -266,34 +492,70 @@ class Journal:
 
   def __exit__(self, *_):
     self._bar.close()
-    if self._active:
-      self._lines.close()
-      self._board.close()
+    if self._board:
+      with self._forgiving():
+        self._board.close()
 
-  def note(self, images: int, event: dict[str, Any]) -> None:
-    """Writes a line that is not of a step."""
-    if self._active:
-      self._lines.write(json.dumps({'images': images, **event}) + '\n')
+  @contextlib.contextmanager
+  def _forgiving(self):
+    try:
+      yield
+    except OSError as error:
+      if not self._told:
+        self._say(f'{self._path} could not be written ({error.strerror}): going on')
+      self._told = True
 
-  def add(self, images: int, metrics: Any, every: int) -> None:
-    """Waits for a step's metrics; writes them where a multiple of `every` is passed."""
+  def note(self, line: dict[str, Any]) -> None:
+    """Writes a line; `draw` gets its numbers."""
+    if not self._active:
+      return
+    with self._forgiving(), self._path.open('a') as f:
+      f.write(json.dumps(line) + '\n')
+    self.draw(line['images'], {n: x for n, x in line.items() if n != 'images'})
+
+  def draw(self, images: int, values: Mapping[str, Any]) -> None:
+    """Scalars for TensorBoard; what is no number is left out."""
+    numbers = {n: x for n, x in values.items() if isinstance(x, int | float)}
+    if not self._active or not numbers:
+      return
+    with self._forgiving():
+      if self._board is None:
+        self._events.mkdir(exist_ok=True)
+        name = f'.{time.time_ns()}'
+        self._board = EventsWriter(str(self._events / 'events'), name)
+        # TensorBoard forgets what an earlier process wrote beyond this.
+        start = SessionLog(status=SessionLog.START)
+        self._board.write_event(Event(step=images, session_log=start))
+      summary = Summary(
+        value=[Summary.Value(tag=n, simple_value=x) for n, x in numbers.items()]
+      )
+      event = Event(step=images, wall_time=time.time(), summary=summary)
+      self._board.write_event(event)
+      self._board.flush()
+
+  def add(
+    self, images: int, metrics: Any, every: int, watcher: watch.Watcher
+  ) -> dict[str, float]:
+    """Waits for a step's metrics; writes them where a multiple of `every` is passed.
+
+    What is not finite is left out: JSON has no word for it, and `skipped` says so.
+    """
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
     self._bar.update(images - self._seen)
     before, self._seen = self._seen, images
     if not crossed(before, images, every) or not self._active:
-      return
+      return values
     then, since = self._mark
     now = time.perf_counter()
     self._mark = images, now
-    line = {'images': images, **values, 'images_per_s': (images - then) / (now - since)}
-    self._lines.write(json.dumps(line) + '\n')
-    self._lines.flush()
-    for name, value in line.items():
-      if name != 'images':
-        self._board.add_scalar(name, value, images)
+    found = {name: x for name, x in values.items() if math.isfinite(x)}
+    line = {'images': images, **found, 'images_per_s': (images - then) / (now - since)}
+    watcher.see(line)
+    self.note(line)
     self._bar.set_postfix(
-      {n: f'{v:.2f}' for n, v in values.items() if n.startswith(('d_real', 'd_fake'))}
+      {n: f'{v:.2f}' for n, v in found.items() if n.startswith(('d_real', 'd_fake'))}
     )
+    return values
 
 
 class Sheets:
@@ -302,7 +564,10 @@ class Sheets:
   A conditional model gets a row for each of its first classes.
   """
 
-  def __init__(self, recipe: Recipe, workdir: Path, active: bool):
+  def __init__(
+    self, recipe: Recipe, workdir: Path, active: bool, say: Callable[[str], Any]
+  ):
+    self._say = say
     gan, log = recipe.gan, recipe.log
     rows, self._columns = log.sheet_rows, log.sheet_columns
     n = rows * self._columns
@@ -322,12 +587,16 @@ class Sheets:
       mine = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.ema)
       self._sampler(res).lower(mine, *self._inputs, np.float32(1)).compile()
 
-  def write(self, ema: Any, images: int, phase: Phase) -> None:
-    """The sheet of the phase that has just trained."""
+  def write(self, ema: Any, images: int, phase: Phase) -> float:
+    """The sheet of the phase that has just trained; how much its pictures vary."""
     if not self._active:
-      return
+      return 0.0
     mine = jax.tree.map(lambda x: x.addressable_data(0), ema)
     drawn = np.asarray(self._sampler(phase.res)(mine, *self._inputs, phase.alpha))
-    self._folder.mkdir(exist_ok=True)
     page = sample.sheet(drawn, self._columns)
-    page.save(self._folder / f'{images:010d}.png')
+    try:
+      self._folder.mkdir(exist_ok=True)
+      page.save(self._folder / f'{images:010d}.png')
+    except OSError as error:
+      self._say(f'{self._folder} could not be written ({error.strerror}): going on')
+    return watch.diversity(drawn, self._columns)

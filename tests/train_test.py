@@ -49,7 +49,11 @@ def test_four_steps_equal_two_and_two(whole, tmp_path):
 def test_what_a_run_leaves_behind(whole):
   folder, state = whole
   lines = [json.loads(x) for x in (folder / 'metrics.jsonl').read_text().splitlines()]
-  assert [line['images'] for line in lines] == [8, 16, 24, 32]
+  steps = [line['images'] for line in lines if 'd_real' in line]
+  assert steps == [8, 16, 24, 32]
+  sheets = [line for line in lines if 'diversity' in line]
+  assert [(line['images'], line['step']) for line in sheets] == [(16, 2), (32, 4)]
+  assert all({'d_sigma', 'g_sigma'} <= set(line) for line in sheets)
   assert all(np.isfinite(list(line.values())).all() for line in lines)
   assert json.loads((folder / 'config.json').read_text())['train']['images'] == 32
   surroundings = json.loads((folder / 'run.json').read_text())
