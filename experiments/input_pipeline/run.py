@@ -20,7 +20,7 @@ BATCH = 64
 
 
 def make_photos(folder: Path, n: int) -> None:
-  """n JPEGs of 500 x 375 in two sub-folders: crops of scikit-learn's two photographs."""
+  """n JPEGs of 500 x 375 with two labels, cut from scikit-learn's photographs."""
   from sklearn.datasets import load_sample_image
 
   rng = np.random.default_rng(0)
@@ -68,12 +68,14 @@ def torch_batches(path: Path, res: int):
   from torchvision import datasets, transforms
 
   torch.set_num_threads(1)
-  transform = transforms.Compose([
-    transforms.Resize(res),
-    transforms.CenterCrop(res),
-    transforms.RandomHorizontalFlip(),
-    transforms.PILToTensor(),
-  ])
+  transform = transforms.Compose(
+    [
+      transforms.Resize(res),
+      transforms.CenterCrop(res),
+      transforms.RandomHorizontalFlip(),
+      transforms.PILToTensor(),
+    ]
+  )
   loader = torch.utils.data.DataLoader(
     datasets.ImageFolder(path, transform),
     BATCH,
@@ -102,7 +104,9 @@ def tf_batches(path: Path, res: int):
     return tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8), example['label']
 
   # ImageFolder wants a split above the labels.
-  dataset = tfds.ImageFolder(path.parent).as_dataset(split=path.name, shuffle_files=True)
+  dataset = tfds.ImageFolder(path.parent).as_dataset(
+    split=path.name, shuffle_files=True
+  )
   dataset = dataset.repeat().shuffle(1000).map(fit, tf.data.AUTOTUNE)
   yield from dataset.batch(BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
