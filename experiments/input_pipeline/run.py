@@ -20,7 +20,7 @@ BATCH = 64
 
 
 def make_photos(folder: Path, n: int) -> None:
-  """n JPEGs of 500 x 375 in two sub-folders, cut from two photographs."""
+  """n JPEGs of 500 x 375 with two labels, cut from scikit-learn's photographs."""
   from sklearn.datasets import load_sample_image
 
   rng = np.random.default_rng(0)
