@@ -452,10 +452,10 @@ def _write_shard(
     side: array_record_module.ArrayRecordWriter(str(part), 'group_size:1,uncompressed')
     for side, part in parts.items()
   }
-  serialize = {
+  protos = {
     side: ExampleSerializer(
       _features(side, options, source.class_names).get_serialized_info()
-    ).serialize_example
+    ).get_tf_example
     for side in options.levels
   }
   refused, modes = {}, Counter[str]()
@@ -484,7 +484,9 @@ def _write_shard(
       example: dict[str, Any] = {'image': _png(level, options.png_level)}
       if n_classes:
         example['label'] = label
-      writers[side].write(serialize[side](example))
+      # Without a fixed order of the fields a rerun would have other bytes.
+      proto = protos[side](example)
+      writers[side].write(proto.SerializeToString(deterministic=True))
   files = {}
   for side, part in parts.items():
     writers[side].close()
