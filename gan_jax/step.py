@@ -113,13 +113,18 @@ def train_step(
 
   def updated(tx, opt, params, found, lr):
     """Parameters and opt one update on, the gradient's norm, and if it is sound."""
-    loss, grads = lax.pmean(found, AXIS)
+    loss, grads = found
+    # Told to the other devices with the gradients: a collective of its own could meet
+    # those of the backward pass in another order on each process, and wait for ever.
+    (one, *rest), tree = jax.tree.flatten(grads)
+    one += jnp.where(jnp.isfinite(loss), 0, jnp.nan).astype(one.dtype)
+    grads = lax.pmean(jax.tree.unflatten(tree, [one, *rest]), AXIS)
     norm = optax.tree.norm(grads)
     direction, opt = tx.update(grads, opt, params)
     moved = jax.tree.map(
       lambda p, u: p - jnp.asarray(lr, p.dtype) * u, params, direction
     )
-    return moved, opt, norm, jnp.isfinite(norm) & jnp.isfinite(loss)
+    return moved, opt, norm, jnp.isfinite(norm)
 
   def unless_broken(finite, after, before):
     """What is not finite does not happen at all: collections stay as well."""

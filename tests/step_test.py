@@ -219,3 +219,54 @@ def test_the_average_is_a_copy_until_its_start():
     0,
     pytest.approx(0.9),
   ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken(Linear):
+  """Of which one part is not a number."""
+
+  fault: str = ''
+
+  def d_loss(self, g, d, batch, draws, phase):
+    loss, (g, d, metrics) = super().d_loss(g, d, batch, draws, phase)
+    if self.fault == 'loss':
+      loss += np.nan
+    if self.fault == 'gradient':  # 0, whose derivative is 0 * inf
+      loss += jnp.sqrt(0 * d['params']['w'][0, 0])
+    if self.fault == 'overflow':
+      loss += 1e30 * d['params']['w'][0, 0]
+    return loss, (g, {**d, 'moving': jnp.float32(1)}, metrics)
+
+
+@pytest.mark.parametrize('fault', ['data', 'loss', 'gradient', 'overflow', ''])
+def test_an_update_that_is_not_finite_does_not_happen(fault):
+  gan, tx = Broken(fault=fault), optax.scale_by_adam()
+  mesh = step.make_mesh(jax.devices()[:2])
+  run = step.make_train_step(gan, tx, tx, mesh, g_batch=2, mapped='jit')
+  state = step.init_state(gan, tx, tx, jax.random.key(0))
+  state = state.replace(d={**state.d, 'moving': jnp.float32(0)})
+  before = jax.tree.map(np.asarray, state)
+  images = np.ones((2, 1, 2, 4, 4, 1), np.float32)
+  if fault == 'data':
+    images[1, 0, 1, 2, 2, 0] = np.nan  # one pixel, on one device
+  batch = {'images': images, 'labels': np.zeros((2, 1, 2), np.int32)}
+  phase = SCHEDULE.phase_at(0, 4)
+  after, metrics = run(
+    step.replicate(state, mesh), step.shard_batch(batch, mesh), jax.random.key(1), phase
+  )
+  assert float(metrics['skipped']) == (1 if fault else 0)
+  same = [
+    all(
+      np.array_equal(a, b)
+      for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    )
+    for x, y in (
+      (after.d, before.d),
+      (after.d_opt, before.d_opt),
+      (after.g, before.g),
+      (after.g_opt, before.g_opt),
+    )
+  ]
+  assert same == [bool(fault), bool(fault), False, False]
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+  assert int(after.step) == 1 and int(after.images) == 4
