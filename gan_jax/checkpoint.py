@@ -356,7 +356,8 @@ def restore_parts(
       )
     elif complaint := damage(folder / str(step)):
       raise UserError(f'checkpoint {step} of {workdir} is damaged ({complaint}).')
-    assert step is not None
+    if step is None:
+      raise UserError(f'{workdir} has no checkpoint that is whole: all are damaged.')
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     return checkpoints.restore_part(step, shapes), step
   finally:

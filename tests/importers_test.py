@@ -288,7 +288,7 @@ def state_of(workdir, source):
   txs = run.g_adam.transform(), run.d_adam.transform()
   like = jax.eval_shape(lambda: init_state(run.gan, *txs, jax.random.key(0)))
   checkpoints = Checkpoints(workdir)
-  state = checkpoints.restore(checkpoints.latest(), like)
+  state = checkpoints.restore(checkpoints.newest(), like)
   checkpoints.close()
   return run, state
 

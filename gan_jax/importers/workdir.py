@@ -101,8 +101,10 @@ def write(
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(workdir)
     checkpoints.save(source.step, state)
-    checkpoints.wait()
+    saved = checkpoints.wait()
     checkpoints.close()
+    if not saved:
+      raise UserError(f'{workdir}: the checkpoint could not be written, see above.')
     about = dict(kind=source.kind, name=source.path.name, workdir=workdir.name)
     (workdir / 'config.py').write_text(CONFIG.format(**about))
     (workdir / 'run.json').write_text(json.dumps(record(source), indent=2) + '\n')
