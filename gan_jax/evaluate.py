@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -667,6 +668,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parser().parse_args(argv)
+  logging.set_verbosity(logging.ERROR)  # orbax warns of reading what it may not write
   if args.compare:
     a, b = args.compare
     for name, x, y in compare(a, b):

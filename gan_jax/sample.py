@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -471,6 +472,7 @@ def mix_ranges(text: str, gan: StyleGAN) -> list[range]:
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parser().parse_args(argv)
+  logging.set_verbosity(logging.ERROR)  # orbax warns of reading what it may not write
   if bool(args.out) == bool(args.export):
     raise UserError('--out for pictures or --export for the generator: give one.')
   out = Path(args.out or args.export)
