@@ -72,16 +72,12 @@ def train(
     data_dir=recipe.data.data_dir or None,
     res=gan.res,
     channels=gan.channels,
-    upscale=recipe.data.upscale,
-    skip_bad=recipe.data.skip_bad,
   )
   data.check_labels(dataset, gan.n_classes)
   first = jax.process_index() == 0
   say = tqdm.write if first else lambda *_: None
   with own(workdir) if first else nullcontext(), Stop() as stop:
     prepare_workdir(workdir, config, mesh, allow_config_change, first)
-    if first:
-      say(data.doctor(dataset, workdir))
     fewest = min(recipe.images_per_step(stage) for stage in recipe.stages)
     checkpoints = Checkpoints(
       workdir,
@@ -92,10 +88,14 @@ def train(
     )
     while True:
       run = Run(recipe, dataset, workdir, mesh, checkpoints, stop, say)
-      collapse = run.go()
-      if collapse is None:
-        break
-      run.roll_back(collapse)
+      try:
+        collapse = run.go()
+        if collapse is None:
+          break
+        run.roll_back(collapse)
+      except UserError:
+        checkpoints.wait()  # what is being saved counts
+        raise
     if run.unsaved or not checkpoints.wait():
       checkpoints.save(int(run.state.step), run.state)
       run.sheets.write(run.state.ema, run.images, run.phase)
@@ -150,7 +150,8 @@ class Run:
     self._rollbacks = read_lines(workdir / ROLLBACKS)
     self._rate = np.float32(recipe.watch.lower ** len(self._rollbacks))
     say(
-      f'{mesh.size} {jax.devices()[0].platform} device(s); '
+      f'{recipe.data.name}: {len(dataset.examples)} images, {dataset.n_classes} '
+      f'classes; {mesh.size} {jax.devices()[0].platform} device(s); '
       + (f'resuming at image {self.images}' if self.images else 'starting')
       + '; the first step compiles and may take a minute or more'
     )
@@ -191,8 +192,8 @@ class Run:
     if self.images >= train_.images:
       return None
     now = self._stages.enter(self.images)
-    stop.idle = False
-    while self.images < train_.images and not stop.asked(self.images):
+    stop.idle, step = False, int(self.state.step)
+    while self.images < train_.images and not stop.asked(step):
       phase = self.phase = recipe.schedule.phase_at(self.images, gan.res)
       since = time.perf_counter()
       changed = phase.res != now.res
@@ -215,6 +216,7 @@ class Run:
           f'{took:.2f} s, its compile beforehand {now.opening["compile_s"]:.1f} s'
         )
       settle(log.metrics_every)  # of the step before: the devices need not wait
+      step += 1
       before, self.images = self.images, self.images + now.images_per_step
       pending = self.images, metrics | {'res': phase.res, 'alpha': phase.alpha}
       if recipe.schedule.resets_between(before, self.images):
@@ -231,7 +233,7 @@ class Run:
         if collapse:
           return collapse
       if saves:
-        self.unsaved = not checkpoints.save(int(self.state.step), self.state)
+        self.unsaved = not checkpoints.save(step, self.state)
     settle(1)
     return None
 
@@ -442,9 +444,10 @@ class Stop:
     self._signal = True
     tqdm.write('stopping: saving first')
 
-  def asked(self, images: int) -> bool:
+  def asked(self, step: int) -> bool:
+    """To be asked before every step; with several processes at each number of one."""
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(images)
+      return multihost_utils.reached_preemption_sync_point(step)
     return self._signal
 
 
