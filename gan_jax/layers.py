@@ -23,6 +23,19 @@ def widened(dtype: Any) -> Any:
   return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
+def platform() -> str:
+  """Of the devices of the mesh that is traced for, such as 'cpu', 'tpu' or 'gpu'.
+
+  Outside a mesh this machine's; '' under a mesh of no devices in particular, for
+  which every layer takes the form it is defined by.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return jax.default_backend()
+  device = mesh.abstract_device
+  return device.platform if device else ''
+
+
 # Resampling.
 
 
@@ -58,6 +71,8 @@ def up_conv(x: Array, kernel: Array) -> Array:
   """
   if kernel.shape[:2] == (1, 1):
     return upsample(conv(x, kernel))
+  if not platform():
+    return conv(upsample(x), kernel)
   k0, k1, k2 = kernel
   rows = jnp.stack([jnp.stack([k0, k1 + k2]), jnp.stack([k0 + k1, k2])])
   k0, k1, k2 = jnp.moveaxis(rows, 2, 0)
@@ -69,6 +84,8 @@ def down_conv(x: Array, kernel: Array) -> Array:
   """`downsample(conv(x, kernel))` for a 3x3 kernel, as one strided 4x4 convolution."""
   if kernel.shape[:2] == (1, 1):
     return conv(downsample(x), kernel)
+  if not platform():
+    return downsample(conv(x, kernel))
   padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
   shifted = [padded[i : i + 4, j : j + 4] for i in range(2) for j in range(2)]
   return _strided(x, sum(shifted[1:], shifted[0]) / 4)
@@ -247,9 +264,10 @@ def spectral_normalize(
     w = sub[weight]
     matrix = w.reshape(-1, w.shape[-1]) if weight == 'kernel' else w.T
     u = entry['u']
-    for _ in range(iterations):
-      u, sigma = _power_iteration(matrix, u, eps)
-    params[name] = {**sub, weight: w / sigma[0]}
+    with jax.named_scope('spectral_norm'):
+      for _ in range(iterations):
+        u, sigma = _power_iteration(matrix, u, eps)
+      params[name] = {**sub, weight: w / sigma[0]}
     after[name] = {'u': u, 'sigma': lax.stop_gradient(sigma)}
   return params, after
 

@@ -119,11 +119,12 @@ def train_step(
     (one, *rest), tree = jax.tree.flatten(grads)
     one += jnp.where(jnp.isfinite(loss), 0, jnp.nan).astype(one.dtype)
     grads = lax.pmean(jax.tree.unflatten(tree, [one, *rest]), AXIS)
-    norm = optax.tree.norm(grads)
-    direction, opt = tx.update(grads, opt, params)
-    moved = jax.tree.map(
-      lambda p, u: p - jnp.asarray(lr, p.dtype) * u, params, direction
-    )
+    with jax.named_scope('optimizer'):
+      norm = optax.tree.norm(grads)
+      direction, opt = tx.update(grads, opt, params)
+      moved = jax.tree.map(
+        lambda p, u: p - jnp.asarray(lr, p.dtype) * u, params, direction
+      )
     return moved, opt, norm, jnp.isfinite(norm)
 
   def unless_broken(finite, after, before):
@@ -199,7 +200,8 @@ def averaged(ema: Variables, x: Variables, decay: ArrayLike) -> Variables:
     d = jnp.asarray(decay, e.dtype)
     return d * e + (1 - d) * x
 
-  return jax.tree.map(leaf, ema, x)
+  with jax.named_scope('average'):
+    return jax.tree.map(leaf, ema, x)
 
 
 def make_reset(
