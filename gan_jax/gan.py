@@ -9,7 +9,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-from gan_jax.layers import spectral_normalize
+from gan_jax.layers import spectral_scales
 
 Variables = dict[str, Any]  # flax collections: params, spectral, batch_stats, moving
 Metrics = dict[str, Array]
@@ -131,13 +131,14 @@ def run(
   Returns:
     The output, and the variables after it (the same ones outside training).
   """
-  params, spectral = spectral_normalize(
+  scales, spectral = spectral_scales(
     variables['params'],
     variables.get('spectral', {}),
     eps=eps,
     iterations=iterations if train else 1,
+    shared=train,
   )
-  used = {**variables, 'params': params}
+  used = {**variables, 'scales': scales}
   if not train:
     return module.apply(used, *args, train=False), variables
   out, moved = module.apply(used, *args, train=True, mutable=['batch_stats', 'moving'])

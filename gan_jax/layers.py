@@ -1,7 +1,7 @@
 """Layers of the three families. Images are NHWC, kernels HWIO, embeddings [n, dim]."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -63,32 +63,91 @@ def conv(x: Array, kernel: Array) -> Array:
 
 
 def up_conv(x: Array, kernel: Array) -> Array:
-  """`conv(upsample(x), kernel)` for a 3x3 kernel, with 4/9 of the multiplications.
+  """`conv(upsample(x), kernel)` for a 3x3 kernel, in the form that suits the device.
 
-  Every output pixel of one parity sees only two distinct input rows and columns,
-  so the 3x3 kernel folds into a 2x2 kernel for each parity. A 1x1 kernel commutes
-  with the repetition.
+  Every output pixel of one parity sees only two distinct input rows and columns, so
+  the 3x3 kernel folds into a 2x2 kernel for each parity: 4/9 of the multiplications.
+  A 1x1 kernel commutes with the repetition, or writes four pixels itself.
   """
   if kernel.shape[:2] == (1, 1):
-    return upsample(conv(x, kernel))
-  if not platform():
+    if platform() != 'tpu':
+      return upsample(conv(x, kernel))
+    four = jnp.broadcast_to(kernel, (2, 2, *kernel.shape[2:]))
+    return _dilated_conv(x, four, 1)
+  form = up_form(platform(), x.shape[2])
+  if form == 'plain':
     return conv(upsample(x), kernel)
-  k0, k1, k2 = kernel
-  rows = jnp.stack([jnp.stack([k0, k1 + k2]), jnp.stack([k0 + k1, k2])])
-  k0, k1, k2 = jnp.moveaxis(rows, 2, 0)
-  folded = jnp.stack([jnp.stack([k0, k1 + k2], 2), jnp.stack([k0 + k1, k2], 2)], 1)
-  return _interleaved(x, folded)
+  if form == 'dilated':
+    return _dilated_conv(x, _shifted_sum(kernel), 2)
+  folded = _parity_kernels(kernel)
+  return _interleaved(x, folded) if form == 'phases' else _depth_to_space(x, folded)
 
 
 def down_conv(x: Array, kernel: Array) -> Array:
-  """`downsample(conv(x, kernel))` for a 3x3 kernel, as one strided 4x4 convolution."""
+  """`downsample(conv(x, kernel))`, in the form that suits the device; folded it is one
+  strided convolution, whose kernel is the mean of four shifted ones."""
   if kernel.shape[:2] == (1, 1):
-    return conv(downsample(x), kernel)
-  if not platform():
+    if platform() != 'tpu':
+      return conv(downsample(x), kernel)
+    four = jnp.broadcast_to(kernel / 4, (2, 2, *kernel.shape[2:]))
+    return _strided_conv(x, four, 0)
+  form = down_form(platform(), x.shape[2])
+  if form == 'plain':
     return downsample(conv(x, kernel))
+  folded = _shifted_sum(kernel) / 4
+  return _strided(x, folded) if form == 'phases' else _strided_conv(x, folded, 1)
+
+
+def up_form(device: str, size: int) -> str:
+  """The fastest form of `up_conv` for an input of this width on this kind of device.
+
+  Folding pays where pictures outweigh kernels, which are the larger the smaller the
+  map is. On a CPU it always does (experiments/throughput); on a TPU as estimated by
+  its compiler (experiments/step_speed).
+  """
+  if device == 'cpu':
+    return 'phases'
+  if device != 'tpu' or size <= 8:
+    return 'plain'
+  return 'dilated' if size <= 32 else 'depth'
+
+
+def down_form(device: str, size: int) -> str:
+  """As `up_form`, for the input of `down_conv`."""
+  if device == 'cpu':
+    return 'phases'
+  return 'strided' if device == 'tpu' and size > 16 else 'plain'
+
+
+def _shifted_sum(kernel: Array) -> Array:
+  """3x3 -> 4x4: the kernel after nearest-2x, or four times that before a 2x2 mean."""
   padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
   shifted = [padded[i : i + 4, j : j + 4] for i in range(2) for j in range(2)]
-  return _strided(x, sum(shifted[1:], shifted[0]) / 4)
+  return sum(shifted[1:], shifted[0])
+
+
+def _parity_kernels(kernel: Array) -> Array:
+  """3x3 -> [2, 2, 2, 2, c, o]: for each parity (i, j) of an output pixel its 2x2."""
+  k0, k1, k2 = kernel
+  rows = jnp.stack([jnp.stack([k0, k1 + k2]), jnp.stack([k0 + k1, k2])])
+  k0, k1, k2 = jnp.moveaxis(rows, 2, 0)
+  return jnp.stack([jnp.stack([k0, k1 + k2], 2), jnp.stack([k0 + k1, k2], 2)], 1)
+
+
+def _depth_to_space(x: Array, kernels: Array) -> Array:
+  """What `_interleaved` gives, by one 3x3 convolution to the channels of all parities.
+
+  It multiplies by zeros as well, but fills the lanes of a matrix unit where o is few.
+  """
+  b, h, w, c = x.shape
+  o = kernels.shape[-1]
+
+  def padded(i: int, j: int) -> Array:
+    return jnp.pad(kernels[i, j], ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
+
+  parities = [padded(i, j) for i in range(2) for j in range(2)]
+  y = conv(x, jnp.concatenate(parities, -1)).reshape(b, h, w, 2, 2, o)
+  return y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, o)
 
 
 def _interleaved(x: Array, kernels: Array) -> Array:
@@ -108,12 +167,24 @@ def _interleaved(x: Array, kernels: Array) -> Array:
   return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, kernels.shape[-1])
 
 
+def _dilated_conv(x: Array, kernel: Array, pad: int) -> Array:
+  """A convolution over the map with zeros between its pixels."""
+  pads = ((pad, pad), (pad, pad))
+  return lax.conv_general_dilated(
+    x, kernel, (1, 1), pads, (2, 2), dimension_numbers=_NHWC
+  )
+
+
+def _strided_conv(x: Array, kernel: Array, pad: int) -> Array:
+  pads = ((pad, pad), (pad, pad))
+  return lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=_NHWC)
+
+
 @jax.custom_vjp
 def _strided(x: Array, kernel: Array) -> Array:
   """A 4x4 convolution of stride 2; its input gradient is the transposed one, which
-  runs fastest as four 2x2 convolutions rather than as one over dilated zeros."""
-  pads = ((1, 1), (1, 1))
-  return lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=_NHWC)
+  a CPU runs fastest as four 2x2 convolutions rather than as one over dilated zeros."""
+  return _strided_conv(x, kernel, 1)
 
 
 def _strided_forward(x, kernel):
@@ -127,11 +198,7 @@ def _strided_backward(saved, g):
     jnp.stack([taps[1 - i :: 2, 1 - j :: 2][::-1, ::-1] for j in range(2)])
     for i in range(2)
   ]
-  pads = ((1, 1), (1, 1))
-  _, by_kernel = jax.vjp(
-    lambda k: lax.conv_general_dilated(x, k, (2, 2), pads, dimension_numbers=_NHWC),
-    kernel,
-  )
+  _, by_kernel = jax.vjp(lambda k: _strided_conv(x, k, 1), kernel)
   return _interleaved(g, jnp.stack(phases)), by_kernel(g)[0]
 
 
@@ -139,6 +206,24 @@ _strided.defvjp(_strided_forward, _strided_backward)
 
 
 # Weighted layers.
+
+
+def _normalized_product(
+  module: nn.Module, name: str, x: Array, weight: Array
+) -> tuple[Array, Array]:
+  """x and weight in the module's type, with the weight's spectral scale in either.
+
+  The larger of the two is left as it is: for a few images on a chip that is the
+  weight, which then is read by the product alone.
+  """
+  dtype: Any = module.dtype
+  if module.has_variable('scales', name):
+    scale = module.get_variable('scales', name)
+    if weight.size > x.size:
+      x = x.astype(jnp.promote_types(x.dtype, scale.dtype)) * scale
+    else:
+      weight = weight * scale
+  return x.astype(dtype), weight.astype(dtype)
 
 
 def orthogonal_rows(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
@@ -172,7 +257,7 @@ class Conv(nn.Module):
   def __call__(self, x: Array) -> Array:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.init_kernel, shape)
-    x = self.apply_kernel(x.astype(self.dtype), kernel.astype(self.dtype))
+    x = self.apply_kernel(*_normalized_product(self, 'kernel', x, kernel))
     if self.bias:
       init = _fan_uniform(self.size**2 * shape[2])
       x += self.param('bias', init, (1, 1, 1, self.features)).astype(self.dtype)
@@ -191,7 +276,8 @@ class Dense(nn.Module):
   def __call__(self, x: Array) -> Array:
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', self.init_kernel, shape)
-    x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+    x, kernel = _normalized_product(self, 'kernel', x, kernel)
+    x @= kernel
     if self.bias:
       init = _fan_uniform(shape[0])
       x += self.param('bias', init, (1, self.features)).astype(self.dtype)
@@ -209,15 +295,19 @@ class Embed(nn.Module):
   @nn.compact
   def __call__(self, labels: Array) -> Array:
     table = self.param('embedding', self.init_embedding, (self.n, self.features))
-    table = table.astype(self.dtype)
     if labels.ndim == 2:
-      return labels.astype(self.dtype) @ table
-    return table[labels]
+      rows = labels.astype(self.dtype) @ table.astype(self.dtype)
+    else:
+      rows = table[labels].astype(self.dtype)
+    if self.has_variable('scales', 'embedding'):
+      rows *= self.get_variable('scales', 'embedding').astype(self.dtype)
+    return rows
 
 
 # Spectral normalisation: a function on the variables, not on the layers, so that a
-# network is normalised once per update however often it is applied, and a weight
-# without a `u` is simply used as it is.
+# network is normalised once per pass however often it is applied. It gives a scale for
+# each weight that has a `u`; layers apply it to the weight or, where that is less
+# work, to what the weight is multiplied with (the collection `scales`).
 
 
 def init_spectral(
@@ -240,51 +330,137 @@ def init_spectral(
   return spectral
 
 
-def spectral_normalize(
-  params: Tree, spectral: Tree, *, eps: float, iterations: int = 1
+def spectral_scales(
+  params: Tree,
+  spectral: Tree,
+  *,
+  eps: float,
+  iterations: int = 1,
+  shared: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Divides each weight that has a `u` by its largest singular value.
+  """1 / (the largest singular value) of each weight that has a `u`.
 
   Power iteration as in BigGAN-PyTorch layers.py: the refreshed u already enters
   sigma; u and v are constants to the gradient, sigma is not. Further rows of u
   follow the next singular values (Gram-Schmidt) and are only logged.
 
+  Args:
+    shared: under the mesh axis each device goes over its part of every weight only.
+
   Returns:
-    The parameters with normalised weights, and `spectral` one iteration later.
+    The scales, named as the weights, and `spectral` one iteration later.
   """
-  params, after = dict(params), {}
+  matrices: dict[tuple[str, ...], Array] = {}
+  weights: dict[tuple[str, ...], str] = {}
+  u: dict[tuple[str, ...], Array] = {}
+  for path, entry in _entries(spectral):
+    sub = params
+    for name in path:
+      sub = sub[name]
+    weights[path] = 'kernel' if 'kernel' in sub else 'embedding'
+    w = sub[weights[path]]
+    u[path] = entry['u']
+    matrices[path] = w.reshape(-1, w.shape[-1]) if 'kernel' in sub else w.T
+  with jax.named_scope('spectral_norm'):
+    fixed = lax.stop_gradient(matrices)
+    iterate = _iterate_shared if shared else _iterate
+    v = sigma = u
+    for _ in range(iterations):
+      u, v, sigma = iterate(fixed, u, eps)
+  scales: dict[str, Any] = {}
+  after: dict[str, Any] = {}
+  for path, name in weights.items():
+    first = _singular_value(matrices[path], u[path][0], v[path][0], sigma[path][0])
+    _put(scales, path, {name: 1 / first})
+    _put(after, path, {'u': u[path], 'sigma': sigma[path]})
+  return scales, after
+
+
+def _entries(spectral: Tree, path: tuple[str, ...] = ()) -> Iterator[Any]:
   for name, entry in spectral.items():
-    sub = params[name]
-    if 'u' not in entry:
-      params[name], after[name] = spectral_normalize(
-        sub, entry, eps=eps, iterations=iterations
-      )
-      continue
-    weight = 'kernel' if 'kernel' in sub else 'embedding'
-    w = sub[weight]
-    matrix = w.reshape(-1, w.shape[-1]) if weight == 'kernel' else w.T
-    u = entry['u']
-    with jax.named_scope('spectral_norm'):
-      for _ in range(iterations):
-        u, sigma = _power_iteration(matrix, u, eps)
-      params[name] = {**sub, weight: w / sigma[0]}
-    after[name] = {'u': u, 'sigma': lax.stop_gradient(sigma)}
-  return params, after
+    if 'u' in entry:
+      yield (*path, name), entry
+    else:
+      yield from _entries(entry, (*path, name))
 
 
-def _power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array]:
-  """One iteration for a matrix [rest, rows]; u [n, rows] -> u, sigma [n]."""
-  fixed = lax.stop_gradient(matrix)
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+  for name in path[:-1]:
+    tree = tree.setdefault(name, {})
+  tree[path[-1]] = value
+
+
+@jax.custom_vjp
+def _singular_value(matrix: Array, u: Array, v: Array, sigma: Array) -> Array:
+  """sigma = v W u, which is known; its gradient by W is v u^T and needs no W."""
+  del matrix, u, v
+  return sigma
+
+
+def _singular_value_forward(matrix, u, v, sigma):
+  return sigma, (u, v, sigma)
+
+
+def _singular_value_backward(saved, g):
+  u, v, sigma = saved
+  by_matrix = (g * v)[:, None] * u[None]
+  return by_matrix, jnp.zeros_like(u), jnp.zeros_like(v), jnp.zeros_like(sigma)
+
+
+_singular_value.defvjp(_singular_value_forward, _singular_value_backward)
+
+
+def _iterate(matrices, us, eps: float):
+  """One power iteration of matrices [rest, rows], u [n, rows] -> u, v, sigma."""
+  new_u, new_v, sigma = {}, {}, {}
+  for path, matrix in matrices.items():
+    found = _power_iteration(matrix, us[path], eps)
+    new_u[path], new_v[path], sigma[path] = found
+  return new_u, new_v, sigma
+
+
+def _iterate_shared(matrices, us, eps: float):
+  """As `_iterate`; each device reads some rows, and one all-reduce adds them up.
+
+  v = W u needs all of u, and W^T v is a sum over rows; the length that v is divided by
+  commutes with it. With several vectors, which Gram-Schmidt mixes, all read all.
+  """
+  devices, me = lax.axis_size(AXIS), lax.axis_index(AXIS)
+  single = {path: m for path, m in matrices.items() if len(us[path]) == 1}
+  others = {path: m for path, m in matrices.items() if path not in single}
+  partial = {}
+  for path, matrix in single.items():
+    rest = matrix.shape[0]
+    count = -(-rest // devices)
+    start = jnp.minimum(me * count, rest - count)
+    part = lax.dynamic_slice_in_dim(matrix, start, count)
+    mine = start + jnp.arange(count) >= me * count  # the last parts may overlap
+    v = jnp.where(mine, part @ us[path][0], 0)
+    whole = jnp.zeros(rest, v.dtype)
+    whole = lax.dynamic_update_slice_in_dim(whole, v, start, 0)
+    partial[path] = whole, v @ part
+  new_u, new_v, sigma = _iterate(others, us, eps)
+  for path, (v, stretched) in lax.psum(partial, AXIS).items():
+    length = jnp.maximum(jnp.linalg.norm(v), eps)
+    stretched /= length
+    u = _normalized(stretched, eps)
+    new_u[path], new_v[path] = u[None], (v / length)[None]
+    sigma[path] = (stretched @ u)[None]
+  return new_u, new_v, sigma
+
+
+def _power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array, Array]:
+  """One iteration for a matrix [rest, rows]; u [n, rows] -> u, v, sigma [n]."""
   us: list[Array] = []
   vs: list[Array] = []
   sigmas = []
   for row in u:
-    v = _normalized(_orthogonalized(fixed @ row, vs), eps)
+    v = _normalized(_orthogonalized(matrix @ row, vs), eps)
     vs.append(v)
     stretched = v @ matrix
-    us.append(_normalized(_orthogonalized(lax.stop_gradient(stretched), us), eps))
+    us.append(_normalized(_orthogonalized(stretched, us), eps))
     sigmas.append(stretched @ us[-1])
-  return jnp.stack(us), jnp.stack(sigmas)
+  return jnp.stack(us), jnp.stack(vs), jnp.stack(sigmas)
 
 
 def _normalized(x: Array, eps: float) -> Array:
@@ -381,8 +557,13 @@ class Attention(nn.Module):
     value = nn.max_pool(project(c // 2, 'g'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
     scores = jnp.einsum('bqc,bkc->bqk', query, key)
     wide = scores.astype(widened(scores.dtype))
-    weights = jax.nn.softmax(wide).astype(scores.dtype)
-    out = jnp.einsum('bqk,bkc->bqc', weights, value).reshape(b, h, w, c // 2)
+    # Softmax's sum is one more channel of the values, which the same product adds up;
+    # its largest score is a shift without influence, and so without gradient.
+    shifted = wide - lax.stop_gradient(wide.max(-1, keepdims=True))
+    weights = jnp.exp(shifted).astype(scores.dtype)
+    value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
+    out = jnp.einsum('bqk,bkc->bqc', weights, value, preferred_element_type=wide.dtype)
+    out = (out[..., :-1] / out[..., -1:]).astype(x.dtype).reshape(b, h, w, c // 2)
     out = self.conv(c, size=1, bias=False, name='o')(out)
     gamma = self.param('gamma', nn.initializers.zeros, ())
     return x + gamma.astype(x.dtype) * out

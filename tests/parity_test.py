@@ -145,7 +145,7 @@ def biggan_discriminator(z, meta) -> Checks:
       gan = biggan_of({}, meta['kwargs'], deep, f'float{bits}')
       d = cast(variables(start, gan, 'D'), f'float{bits}')
       x, y = nhwc(z['in/x']).astype(f'float{bits}'), z['in/y']
-      forward = jax.jit(gan._run_d)
+      forward = on_one_device(gan._run_d)
       score, after = forward(d, x, y)
       again, _ = forward(after, x, y)
       evaluate = jax.jit(
@@ -182,7 +182,7 @@ def input_gradients(z, gan, d, x, y, start) -> Checks:
   def total(params, x):
     return gan._run_d({**d, 'params': params}, x, y)[0].sum()
 
-  by_params, by_x = jax.jit(jax.grad(total, (0, 1)))(d['params'], x)
+  by_params, by_x = on_one_device(jax.grad(total, (0, 1)))(d['params'], x)
   checks = {'d/dx': (relative(by_x, nhwc(stored.pop('x_f64'))), 1e-6)}
   named = {k.removesuffix('_f64'): v for k, v in stored.items()}
   if named:

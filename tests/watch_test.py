@@ -75,7 +75,7 @@ def test_singular_values_are_those_of_the_weights():
   kernel = jax.random.normal(jax.random.key(0), (3, 3, 4, 6))
   params = {'block': {'conv': {'kernel': kernel}}}
   spectral = layers.init_spectral(jax.random.key(1), params, ('kernel',), 3)
-  _, after = layers.spectral_normalize(params, spectral, eps=1e-12, iterations=300)
+  _, after = layers.spectral_scales(params, spectral, eps=1e-12, iterations=300)
   (found,) = watch.singular_values(after).items()
   assert found[0] == 'block/conv'
   expected = np.linalg.svd(np.asarray(kernel).reshape(-1, 6), compute_uv=False)[:3]
