@@ -1,12 +1,15 @@
 """Optimizers as optax chains; the learning rate is the training step's (it moves)."""
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
+
+from gan_jax.layers import AXIS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,13 @@ class Adam:
     if not self.ortho:
       return adam
     return optax.chain(orthogonal(self.ortho), adam)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """The axis along which a weight is divided over the mesh; None: it is all here."""
+
+  axis: int | None
 
 
 class TfAdamState(NamedTuple):
@@ -86,20 +96,34 @@ def orthogonal(
   2 * strength * ((W W^T without its diagonal) W), which is half the gradient of the
   squared norm. Layers named in `skip` are left alone. With `relaxed=False` the
   identity is subtracted instead of the diagonal (equation 2 of the BigGAN paper).
+  `update` takes a tree of `cuts`: devices that have a part of a weight each work on
+  that part, and add up a product over all.
   """
 
-  def term(path: Any, g: jax.Array, w: jax.Array) -> jax.Array:
+  def term(path: Any, g: jax.Array, w: jax.Array, cut: Cut) -> jax.Array:
     names = [entry.key for entry in path]
     if names[-1] not in ('kernel', 'embedding') or set(names) & set(skip):
       return g
-    rows = w if names[-1] == 'embedding' else w.reshape(-1, w.shape[-1]).T
-    gram = rows @ rows.T
-    off = gram - (jnp.diag(jnp.diag(gram)) if relaxed else jnp.eye(len(gram)))
-    added = off @ rows
-    added = added if names[-1] == 'embedding' else added.T.reshape(w.shape)
+    embedding = names[-1] == 'embedding'
+    rows = w if embedding else w.reshape(-1, w.shape[-1]).T
+    outputs, rest = rows.shape
+    whole, by_output = cut.axis is None, cut.axis == (0 if embedding else w.ndim - 1)
+    add = (lambda x: x) if whole else partial(lax.psum, axis_name=AXIS)
+    if by_output or whole and outputs > rest:
+      # W (W^T W), of which the diagonal's part is taken off: no outputs^2 matrix.
+      dot = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+      diagonal = jnp.square(rows).sum(1, keepdims=True) if relaxed else 1.0
+      added = dot(rows, add(dot(rows.T, rows))) - diagonal * rows
+    else:
+      gram = add(rows @ rows.T)
+      off = gram - (jnp.diag(jnp.diag(gram)) if relaxed else jnp.eye(len(gram)))
+      added = off @ rows
+    added = added if embedding else added.T.reshape(w.shape)
     return g + 2 * strength * added
 
-  def update(grads, state, params=None):
-    return jax.tree_util.tree_map_with_path(term, grads, params), state
+  def update(grads, state, params, *, cuts=None, **_):
+    cuts = jax.tree.map(lambda _: Cut(None), params) if cuts is None else cuts
+    return jax.tree_util.tree_map_with_path(term, grads, params, cuts), state
 
-  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+  init = lambda _: optax.EmptyState()
+  return optax.GradientTransformationExtraArgs(init, update)

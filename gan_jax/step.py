@@ -1,5 +1,7 @@
 """One training iteration: D steps, a G step and the moving average, compiled."""
 
+import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +18,7 @@ from jax.typing import ArrayLike
 
 from gan_jax.gan import GAN, Batch, Metrics, Phase, Variables
 from gan_jax.layers import AXIS
+from gan_jax.optim import Cut
 
 
 class Step(Protocol):
@@ -60,12 +63,27 @@ def init_state(
   )
 
 
+CUT_FROM = 2**15  # entries of an array of optimizer state; smaller ones are not cut
+
+
+def cut_axis(shape: tuple[int, ...], parts: int) -> int | None:
+  """The axis along which an array of optimizer state is divided over the devices.
+
+  The last but one, else the last, if it divides; None: every device has all of it.
+  """
+  if parts == 1 or math.prod(shape) < CUT_FROM:
+    return None
+  axes = [a for a in (len(shape) - 2, len(shape) - 1) if a >= 0]
+  return next((a for a in axes if shape[a] % parts == 0), None)
+
+
 def train_step(
   gan: GAN,
   g_tx: optax.GradientTransformation,
   d_tx: optax.GradientTransformation,
   d_steps: int,
   g_batch: int,
+  parts: int,
   state: TrainState,
   batch: Batch,
   key: Array,
@@ -84,6 +102,9 @@ def train_step(
   Args:
     batch: images [d_steps * accum, b, h, w, c] and labels [d_steps * accum, b].
     g_batch: fakes per device and micro-batch in the G step.
+    parts: 1, or the number of devices: then each of them has its own part of large
+      arrays in `g_opt` and `d_opt` (`cut_axis`), moves that part of the parameters, and
+      all gather them (ZeRO, Rajbhandari et al. 2019, arXiv:1910.02054, stage 1).
     key: the run's key; the step number is folded in here.
   """
   devices, me = lax.axis_size(AXIS), lax.axis_index(AXIS)
@@ -112,23 +133,39 @@ def train_step(
     return g, d, jax.tree.map(lambda t: t / accum, total), metrics
 
   def updated(tx, opt, params, found, lr):
-    """Parameters and opt one update on, the gradient's norm, and if it is sound."""
+    """Parameters and opt one update on, the gradient's norm, and if it is sound.
+
+    What is not finite does not happen at all.
+    """
     loss, grads = found
     # Told to the other devices with the gradients: a collective of its own could meet
     # those of the backward pass in another order on each process, and wait for ever.
     (one, *rest), tree = jax.tree.flatten(grads)
     one += jnp.where(jnp.isfinite(loss), 0, jnp.nan).astype(one.dtype)
-    grads = lax.pmean(jax.tree.unflatten(tree, [one, *rest]), AXIS)
+    grads = [one, *rest]
+    cuts = [cut_axis(g.shape, parts) for g in grads]
     with jax.named_scope('optimizer'):
-      norm = optax.tree.norm(grads)
-      direction, opt = tx.update(grads, opt, params)
-      moved = jax.tree.map(
-        lambda p, u: p - jnp.asarray(lr, p.dtype) * u, params, direction
+      grads = [_mean_part(g, axis) for g, axis in zip(grads, cuts, strict=True)]
+      norm = _norm(grads, cuts)
+      mine = [
+        _part(p, axis) for p, axis in zip(jax.tree.leaves(params), cuts, strict=True)
+      ]
+      unflatten = partial(jax.tree.unflatten, tree)
+      direction, after = optax.with_extra_args_support(tx).update(
+        unflatten(grads),
+        opt,
+        unflatten(mine),
+        cuts=unflatten([Cut(axis) for axis in cuts]),
       )
-    return moved, opt, norm, jnp.isfinite(norm)
+      finite = jnp.isfinite(norm)
+      moved = [
+        jnp.where(finite, p - jnp.asarray(lr, p.dtype) * u, p)
+        for p, u in zip(mine, jax.tree.leaves(direction), strict=True)
+      ]
+      moved = [_whole(p, axis) for p, axis in zip(moved, cuts, strict=True)]
+      return unflatten(moved), unless_broken(finite, after, opt), norm, finite
 
   def unless_broken(finite, after, before):
-    """What is not finite does not happen at all: collections stay as well."""
     return jax.tree.map(lambda x, y: jnp.where(finite, x, y), after, before)
 
   def d_grad(step_key, g, d, params, x):
@@ -153,18 +190,20 @@ def train_step(
   for i in range(d_steps):  # unrolled: a loop hides work from cost analysis
     reals = jax.tree.map(lambda x, i=i: x[i], micro)
     fn = partial(d_grad, jax.random.fold_in(key, i))
-    old = g, d, d_opt
-    g, d, found, d_metrics = accumulated(fn, g, d, d['params'], (reals, rounds))
-    params, d_opt, d_norm, finite = updated(d_tx, d_opt, d['params'], found, phase.d_lr)
-    g, d, d_opt = unless_broken(finite, (g, {**d, 'params': params}, d_opt), old)
+    old, trained = (g, d), d['params']
+    g, d, found, d_metrics = accumulated(fn, g, d, trained, (reals, rounds))
+    params, d_opt, d_norm, finite = updated(d_tx, d_opt, trained, found, phase.d_lr)
+    g, d = unless_broken(finite, (g, d), old)  # collections stay as well
+    d = {**d, 'params': params}
     skipped += 1 - finite
 
   before = g  # what an average that lags follows: the weights the D step has seen
   fn = partial(g_grad, jax.random.fold_in(key, d_steps))
-  old = g, d, g_opt
-  g, d, found, g_metrics = accumulated(fn, g, d, g['params'], rounds)
-  params, g_opt, g_norm, finite = updated(g_tx, g_opt, g['params'], found, phase.g_lr)
-  g, d, g_opt = unless_broken(finite, ({**g, 'params': params}, d, g_opt), old)
+  old, trained = (g, d), g['params']
+  g, d, found, g_metrics = accumulated(fn, g, d, trained, rounds)
+  params, g_opt, g_norm, finite = updated(g_tx, g_opt, trained, found, phase.g_lr)
+  g, d = unless_broken(finite, (g, d), old)
+  g = {**g, 'params': params}
   skipped += 1 - finite
 
   # Statistics of groups of devices, and metrics, become the mesh's in one all-reduce.
@@ -191,6 +230,36 @@ def train_step(
     ema=ema,
   )
   return state, metrics
+
+
+def _mean_part(grad: Array, axis: int | None) -> Array:
+  """The mean over the devices; of a gradient that is cut, this device's part."""
+  if axis is None:
+    return lax.pmean(grad, AXIS)
+  total = lax.psum_scatter(grad, AXIS, scatter_dimension=axis, tiled=True)
+  return total / lax.axis_size(AXIS)
+
+
+def _part(x: Array, axis: int | None) -> Array:
+  if axis is None:
+    return x
+  size = x.shape[axis] // lax.axis_size(AXIS)
+  return lax.dynamic_slice_in_dim(x, lax.axis_index(AXIS) * size, size, axis)
+
+
+def _whole(x: Array, axis: int | None) -> Array:
+  return x if axis is None else lax.all_gather(x, AXIS, axis=axis, tiled=True)
+
+
+def _norm(grads: list[Array], cuts: list[int | None]) -> Array:
+  """The length of all gradients, of which some are only here in part."""
+  squares = [jnp.square(g).sum() for g in grads]
+  here = [s for s, c in zip(squares, cuts, strict=True) if c is None]
+  total = sum(here, jnp.zeros(()))
+  if len(here) < len(squares):
+    parts = [s for s, c in zip(squares, cuts, strict=True) if c is not None]
+    total += lax.psum(sum(parts[1:], parts[0]), AXIS)
+  return jnp.sqrt(total)
 
 
 def averaged(ema: Variables, x: Variables, decay: ArrayLike) -> Variables:
@@ -227,6 +296,53 @@ def make_mesh(devices: Any = None) -> Mesh:
   return Mesh(np.array(order), (AXIS,))
 
 
+def placement(state: TrainState, mesh: Mesh, mapped: str) -> TrainState:
+  """The sharding of every array of the state (or of its shapes) on the mesh.
+
+  Replicated; but under 'jit' large arrays of the optimizers are cut (`cut_axis`).
+  """
+  everywhere = NamedSharding(mesh, P())
+  parts = mesh.size if mapped == 'jit' else 1
+
+  def cut(x: Any) -> NamedSharding:
+    axis = cut_axis(x.shape, parts)
+    return everywhere if axis is None else NamedSharding(mesh, P(*[None] * axis, AXIS))
+
+  placed = jax.tree.map(lambda _: everywhere, state)
+  opts = {name: jax.tree.map(cut, getattr(state, name)) for name in ('g_opt', 'd_opt')}
+  return dataclasses.replace(placed, **opts)
+
+
+class _CutStep:
+  """A Step under jit; a state that comes in replicated is cut on the way in."""
+
+  def __init__(self, run: Any, mesh: Mesh):
+    self._run, self._mesh = run, mesh
+
+  def __call__(
+    self, state: TrainState, batch: Batch, key: Array, phase: Phase
+  ) -> tuple[TrainState, Metrics]:
+    return self._run(self._placed(state), batch, key, phase)
+
+  def lower(self, state: TrainState, *args: Any) -> Any:
+    shape = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+    where = placement(state, self._mesh, 'jit')
+    return self._run.lower(jax.tree.map(shape, state, where), *args)
+
+  def _cache_size(self) -> int:
+    return self._run._cache_size()
+
+  def _placed(self, state: TrainState) -> TrainState:
+    where = placement(state, self._mesh, 'jit')
+    now, then = (jax.tree.leaves((t.g_opt, t.d_opt)) for t in (state, where))
+    if all(x.sharding.is_equivalent_to(s, x.ndim) for x, s in zip(now, then)):
+      return state
+    opts = state.g_opt, state.d_opt
+    wanted = where.g_opt, where.d_opt
+    g_opt, d_opt = jax.jit(lambda x: x, out_shardings=wanted)(opts)
+    return dataclasses.replace(state, g_opt=g_opt, d_opt=d_opt)
+
+
 def make_train_step(
   gan: GAN,
   g_tx: optax.GradientTransformation,
@@ -239,17 +355,20 @@ def make_train_step(
 ) -> Step:
   """Compiles `train_step` for every device of the mesh, by `jax.pmap` or `jax.jit`.
 
-  Both mappings take the same arrays and give the same bits: a replicated state
-  (donated), a batch with the device axis in front, [n_devices, d_steps * accum, b,
-  ...], sharded over it, a key and a Phase; both return a replicated state and
-  scalar metrics. One resolution is one compile.
+  Both mappings take the same arrays: a replicated state (donated), a batch with the
+  device axis in front, [n_devices, d_steps * accum, b, ...], sharded over it, a key
+  and a Phase; both return the state and scalar metrics. One resolution is one compile.
+
+  Under pmap the state stays replicated. Under jit each device keeps and updates its
+  part of large arrays of the optimizers only; where nothing is as large as that, both
+  give the same bits.
   """
   n = mesh.size
   per_device = partial(train_step, gan, g_tx, d_tx, d_steps, g_batch)
 
   if mapped == 'pmap':
     mapped_step = jax.pmap(
-      per_device,
+      partial(per_device, 1),
       AXIS,
       in_axes=(None, 0, None, None),
       out_axes=None,
@@ -267,16 +386,20 @@ def make_train_step(
     return relay
 
   def block(state, batch, key, phase):
-    return per_device(state, jax.tree.map(lambda x: x[0], batch), key, phase)
+    return per_device(n, state, jax.tree.map(lambda x: x[0], batch), key, phase)
 
   def step(state, batch, key, phase):
-    specs = (P(), P(AXIS), P(), P())
+    specs = jax.tree.map(lambda s: s.spec, placement(state, mesh, mapped))
     sharded = jax.shard_map(
-      block, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False
+      block,
+      mesh=mesh,
+      in_specs=(specs, P(AXIS), P(), P()),
+      out_specs=(specs, P()),
+      check_vma=False,
     )
     return sharded(state, batch, key, phase)
 
-  return jax.jit(step, donate_argnums=0)
+  return _CutStep(jax.jit(step, donate_argnums=0), mesh)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -31,7 +31,7 @@ LEAVES_FROM = 'sample'
 COMMANDS = {
   'prepare': {'data'},
   'plan': {
-    *('gan', 'growing', 'progan', 'stylegan', 'biggan'),
+    *('layers', 'gan', 'growing', 'progan', 'stylegan', 'biggan'),
     *('schedule', 'optim', 'recipe', 'step'),
   },
 }

@@ -29,9 +29,11 @@ def test_orthogonal_term_is_half_the_penalty_gradient(rng_seed):
   rng = np.random.default_rng(rng_seed)
   kernel = jnp.asarray(rng.normal(size=(3, 3, 4, 5)), jnp.float32)
   embedding = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
+  tall = jnp.asarray(rng.normal(size=(3, 8)), jnp.float32)  # more outputs than inputs
   params = {
     'conv': {'kernel': kernel, 'bias': jnp.ones((1, 1, 1, 5))},
     'embed': {'embedding': embedding},
+    'linear': {'kernel': tall},
     'shared': {'embedding': embedding},
   }
   tx = optim.orthogonal(0.1)
@@ -44,6 +46,10 @@ def test_orthogonal_term_is_half_the_penalty_gradient(rng_seed):
 
   by_rows = jax.grad(lambda k: penalty(k.reshape(-1, 5).T))(kernel)
   np.testing.assert_allclose(added['conv']['kernel'], by_rows / 2, rtol=1e-4, atol=1e-4)
+  by_rows = jax.grad(lambda k: penalty(k.T))(tall)
+  np.testing.assert_allclose(
+    added['linear']['kernel'], by_rows / 2, rtol=1e-4, atol=1e-4
+  )
   by_rows = jax.grad(penalty)(embedding)
   np.testing.assert_allclose(
     added['embed']['embedding'], by_rows / 2, rtol=1e-4, atol=1e-4

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from gan_jax import losses, step
+from gan_jax import losses, optim, step
 from gan_jax.biggan import BigGAN
 from gan_jax.gan import Draws, example_keys
 from gan_jax.schedule import Constant
@@ -138,6 +138,54 @@ def test_two_processes_equal_one(tmp_path, mapped, free_port):
   one, _ = trained(SMALL, 1)
   with np.load(tmp_path / 'state.npz') as z:
     assert_close([z[f'arr_{i}'] for i in range(len(z.files))], jax.tree.leaves(one))
+
+
+@pytest.mark.parametrize('devices', [1, 2, 4])
+def test_optimizers_in_parts_move_the_same(devices, monkeypatch):
+  """Adam with the orthogonal term, cut over the devices, against one device's."""
+  adam = optim.Adam(beta1=0.5, eps=1e-3, ortho=1e-2).transform()
+  key, phase = jax.random.key(3), SCHEDULE.phase_at(0, SMALL.res)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (2, 8, 16, 16, 3), np.uint8)
+  labels = rng.integers(0, 3, (2, 8)).astype(np.int32)
+
+  def run(n, mapped):
+    mesh = step.make_mesh(jax.devices()[:n])
+    fn = step.make_train_step(
+      SMALL, adam, adam, mesh, d_steps=2, g_batch=8 // n, mapped=mapped
+    )
+    state = step.init_state(SMALL, adam, adam, jax.random.key(1))
+    state = step.replicate(state, mesh)
+    split = lambda x: np.moveaxis(x.reshape(2, n, 8 // n, *x.shape[2:]), 1, 0)
+    batch = step.shard_batch({'images': split(images), 'labels': split(labels)}, mesh)
+    for _ in range(2):
+      state, metrics = fn(state, batch, key, phase)
+    return fn, state, metrics
+
+  _, whole, expected = run(1, 'pmap')
+  monkeypatch.setattr(step, 'CUT_FROM', 16)
+  fn, state, metrics = run(devices, 'jit')
+  assert_close(state, whole, 2e-4)
+  assert_close(metrics, expected, 2e-4)
+  shares = [
+    x.addressable_shards[0].data.size / x.size for x in jax.tree.leaves(state.d_opt)
+  ]
+  assert min(shares) == 1 / devices and max(shares) == 1
+  for leaf in jax.tree.leaves(state.g):
+    assert len({s.data.shape for s in leaf.addressable_shards}) == 1
+    for shard in leaf.addressable_shards[1:]:
+      np.testing.assert_array_equal(shard.data, leaf.addressable_shards[0].data)
+  assert fn._cache_size() == 1  # replicated or cut: one program
+
+
+def test_where_an_array_is_cut(monkeypatch):
+  monkeypatch.setattr(step, 'CUT_FROM', 100)
+  assert step.cut_axis((3, 3, 8, 4), 4) == 2
+  assert step.cut_axis((3, 3, 6, 8), 4) == 3
+  assert step.cut_axis((3, 3, 6, 6), 4) is None
+  assert step.cut_axis((128,), 4) == 0
+  assert step.cut_axis((3, 3, 8, 4), 1) is None
+  assert step.cut_axis((8, 8), 4) is None  # too small
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,7 @@ def measure(r: recipe.Recipe, stage: schedule.Stage, repeats: int) -> dict:
   times = []
   for _ in range(repeats + 1):
     start = time.perf_counter()
-    state, metrics = compiled(state, batch, key, phase)
+    state, metrics = run(state, batch, key, phase)
     jax.block_until_ready((state, metrics))
     times.append(time.perf_counter() - start)
   median = statistics.median(times[1:])

@@ -45,7 +45,7 @@ def of_step(
 
   def per_device(state, batch, key, phase):
     batch = jax.tree.map(lambda x: x[0], batch)
-    return train_step(gan, *txs, d_steps, g_batch, state, batch, key, phase)
+    return train_step(gan, *txs, d_steps, g_batch, 1, state, batch, key, phase)
 
   traced = jax.shard_map(
     per_device,

@@ -23,7 +23,7 @@ from gan_jax.plan import flops, hlo
 from gan_jax.plan.chips import Chip, quiet
 from gan_jax.recipe import Recipe
 from gan_jax.schedule import Stage
-from gan_jax.step import TrainState, init_state, make_train_step
+from gan_jax.step import TrainState, init_state, make_train_step, placement
 
 Row = dict[str, Any]
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
@@ -59,6 +59,12 @@ def nbytes(tree: Any) -> int:
   return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
+def nbytes_per_chip(tree: Any, shardings: Any) -> int:
+  """Bytes of arrays that are replicated or cut."""
+  pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
+  return sum(math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize for x, s in pairs)
+
+
 def stage_row(recipe: Recipe, stage: Stage, mesh: Mesh, chip: Chip, cache: Path) -> Row:
   """All figures of a stage, per chip; from the cache if this very program is there.
 
@@ -75,6 +81,7 @@ def stage_row(recipe: Recipe, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
   lowered = step.lower(state, batch, key, phase)
   found = compiled(lowered, mesh, cache)
   defined = flops.of_step(gan, txs, t.d_steps, g_batch, state, batch, phase)
+  held = placement(state, mesh, 'jit')
   row: Row = {
     'res': stage.res,
     'batch': stage.batch,
@@ -83,9 +90,11 @@ def stage_row(recipe: Recipe, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
     'images_per_chip': b * k // t.d_steps,
     'accum': t.accum,
     'params_bytes': nbytes((state.g['params'], state.d['params'])),
-    'optimizer_bytes': nbytes((state.g_opt, state.d_opt)),
+    'optimizer_bytes': nbytes_per_chip(
+      (state.g_opt, state.d_opt), (held.g_opt, held.d_opt)
+    ),
     'average_bytes': nbytes(state.ema),
-    'state_bytes': nbytes(state),
+    'state_bytes': nbytes_per_chip(state, held),
     'batch_bytes': nbytes(batch) // mesh.size,
     'networks_flops': defined.networks,
     'weights_flops': defined.weights,

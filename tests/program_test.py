@@ -1,0 +1,122 @@
+"""What the training step's program must stay like: types, collectives, donation."""
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import PartitionSpec as P
+
+from gan_jax import recipe, step
+from gan_jax.gan import Batch
+from gan_jax.layers import AXIS
+from gan_jax.plan import hlo, report
+
+
+def tiny(name, **model):
+  config = importlib.import_module(f'configs.{name}').get_config('tiny').to_dict()
+  config['model'] |= model
+  return recipe.read(config)
+
+
+def equations(jaxpr):
+  """All equations of a jaxpr, and of those within."""
+  for eqn in jaxpr.eqns:
+    yield eqn
+    for value in eqn.params.values():
+      for inner in value if isinstance(value, list | tuple) else (value,):
+        inner = getattr(inner, 'jaxpr', inner)
+        if hasattr(inner, 'eqns'):
+          yield from equations(inner)
+
+
+def traced(read, platform, devices=2):
+  """The step's equations as they are for a mesh of such devices, none of which is."""
+  device = AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
+  mesh = AbstractMesh((devices,), (AXIS,), abstract_device=device)
+  stage, txs = read.stages[-1], (read.g_adam.transform(), read.d_adam.transform())
+  k, b, g_batch = read.shape(stage, devices)
+
+  def per_device(state, batch, key, phase):
+    batch = jax.tree.map(lambda x: x[0], batch)
+    return step.train_step(
+      read.gan, *txs, read.train.d_steps, g_batch, 1, state, batch, key, phase
+    )
+
+  mapped = jax.shard_map(
+    per_device,
+    mesh=mesh,
+    in_specs=(P(), P(AXIS), P(), P()),
+    out_specs=P(),
+    check_vma=False,
+  )
+  state = jax.eval_shape(lambda: step.init_state(read.gan, *txs, jax.random.key(0)))
+  shape = (devices, k, b, stage.res, stage.res, read.gan.channels)
+  batch = Batch(
+    jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape[:3], np.int32)
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  phase = read.schedule.phase_at(stage.after + 1, read.gan.res)
+  return list(equations(jax.make_jaxpr(mapped)(state, batch, key, phase).jaxpr))
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'tpu', 'gpu'])
+def test_no_wide_convolution_under_bfloat16(platform):
+  found = traced(tiny('biggan_imagenet'), platform)
+  types = [
+    {str(x.aval.dtype) for x in eqn.invars}
+    for eqn in found
+    if eqn.primitive.name == 'conv_general_dilated'
+  ]
+  assert len(types) > 50
+  assert all(t == {'bfloat16'} for t in types)
+
+
+def test_the_forms_differ_where_devices_do():
+  counts = {
+    platform: sum(
+      eqn.primitive.name == 'conv_general_dilated'
+      for eqn in traced(tiny('biggan_imagenet'), platform)
+    )
+    for platform in ('cpu', 'tpu', 'gpu')
+  }
+  # Four parities for each up and each gradient of a down on a CPU; pooled shortcuts
+  # are convolutions on a TPU; elsewhere what the paper says.
+  assert counts['cpu'] > counts['tpu'] > counts['gpu']
+
+
+@pytest.fixture(scope='module')
+def compiled():
+  """The tiny ImageNet step for four devices, its optimizers cut, and its text."""
+  before, step.CUT_FROM = step.CUT_FROM, 256
+  try:
+    read = tiny('biggan_imagenet')
+    mesh = step.make_mesh(jax.devices()[:4])
+    stage, txs = read.stages[0], (read.g_adam.transform(), read.d_adam.transform())
+    run = step.make_train_step(read.gan, *txs, mesh, d_steps=2, g_batch=2, mapped='jit')
+    args = report.inputs(read, stage, mesh)
+    program = run.lower(*args).compile()
+    return args[0], program, hlo.parse(program.as_text())
+  finally:
+    step.CUT_FROM = before
+
+
+def test_collectives(compiled):
+  state, _, text = compiled
+  found = {c['kind']: c for c in hlo.collectives(text, devices=4)}
+  large = [
+    x
+    for x in jax.tree.leaves((state.d['params'], state.d['params'], state.g['params']))
+    if x.size >= 256 and any(s % 4 == 0 for s in x.shape[-2:])
+  ]
+  # Each of three updates scatters the gradients of large weights and gathers these.
+  assert found['reduce-scatter']['bytes'] == sum(4 * x.size for x in large)
+  assert found['all-gather']['bytes'] == sum(4 * x.size for x in large)
+
+
+def test_the_state_is_donated(compiled):
+  state, program, text = compiled
+  memory = program.memory_analysis()
+  assert hlo.donated(text) >= len(jax.tree.leaves(state)) - 1
+  assert memory.alias_size_in_bytes > 0.95 * memory.output_size_in_bytes
