@@ -1,0 +1,73 @@
+"""How do the recipes scale over pods? See README.md beside this file."""
+
+import argparse
+import csv
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from gan_jax.plan import __main__ as cli
+
+HERE = Path(__file__).parent / 'results'
+BIGGAN, STYLEGAN = 'configs/biggan_imagenet.py', 'configs/stylegan_ffhq.py:pod'
+PROGAN = 'configs/progan_celebahq.py'
+# The cheapest to compile and the most asked for first: each row is 5 to 60 minutes of
+# one core. Compiled programs stay in the cache, so a run that ends early goes on.
+STUDY = (
+  (f'{BIGGAN}:128', 'v5e:16x16', '2048'),
+  (f'{BIGGAN}:128', 'v5e:8x8', '2048'),
+  (PROGAN, 'v5e:2x4', ''),
+  (STYLEGAN, 'v5e:4x8', ''),
+  (f'{BIGGAN}:256', 'v4:4x4x8', '2048'),
+  (f'{BIGGAN}:512', 'v4:4x8x8', '2048'),
+  (f'{BIGGAN}:128', 'v5e:4x4,v5e:4x8,v5e:8x16', '2048'),
+  (f'{BIGGAN}:128', 'v5e:16x16', '4096,8192,16384'),
+  (f'{BIGGAN}:128', 'v5e:8x8', '256,512,1024'),
+  (f'{BIGGAN}:128', 'v4:4x4x4,v4:4x4x8,v5p:4x4x4,v6e:8x8,v6e:16x16', '2048'),
+  (f'{BIGGAN}:deep128', 'v5e:16x16', '2048'),
+  (f'{BIGGAN}:deep256', 'v4:4x4x8', '2048'),
+)
+KEYS = (
+  *('config', 'topology', 'chips', 'res', 'batch', 'fits', 'hbm_bytes', 'cycles'),
+  *('step_s', 'slowest_s', 'mfu', 'slowest_mfu', 'images_per_s', 'run_chip_hours'),
+  *('compute_s', 'memory_s', 'collectives_s', 'networks_flops', 'compile_s'),
+)
+
+
+def name_of(config: str, topology: str, batch: Any) -> str:
+  stem = Path(config.replace(':', '-')).name.replace('.py', '')
+  return f'{stem}_{topology.replace(":", "-")}_{batch or "published"}.json'
+
+
+def table(folder: Path) -> list[dict[str, Any]]:
+  """One line for each row of every report in the folder."""
+  rows: list[dict[str, Any]] = []
+  for path in sorted(folder.glob('*.json')):
+    rows += [{k: row.get(k, '') for k in KEYS} for row in json.loads(path.read_text())]
+  return rows
+
+
+def main() -> None:
+  p = argparse.ArgumentParser(description=__doc__)
+  p.add_argument('--first', type=int, default=len(STUDY), help='lines of the study')
+  p.add_argument('--cache', default='', help='of compiled programs')
+  args = p.parse_args()
+  HERE.mkdir(exist_ok=True)
+  for config, topologies, batches in STUDY[: args.first]:
+    for topology in topologies.split(','):
+      for batch in batches.split(','):
+        path = HERE / name_of(config, topology, batch)
+        words = [f'--config={config}', f'--topology={topology}', f'--batch={batch}']
+        words += [f'--cache={args.cache}'] if args.cache else []
+        rows = cli.plan(cli.parser().parse_args(words))
+        today = datetime.date.today().isoformat()
+        path.write_text(json.dumps([{'date': today} | r for r in rows], indent=1))
+        with (HERE / 'table.csv').open('w', newline='') as f:
+          writer = csv.DictWriter(f, KEYS)
+          writer.writeheader()
+          writer.writerows(table(HERE))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,131 @@
+"""Which form of a layer is fastest on a TPU? See README.md beside this file."""
+
+import argparse
+import csv
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gan_jax import layers
+from gan_jax.plan import chips, hlo
+
+OUT = Path(__file__).parent / 'results' / 'layers.csv'
+WIDE, NARROW = jnp.float32, jnp.bfloat16
+# BigGAN-128's, with 8 images on a chip: the D step has as many fakes beside them.
+UP = ((4, 1536, 1536), (8, 1536, 768), (16, 768, 384), (32, 384, 192), (64, 192, 96))
+DOWN = ((8, 1536), (16, 768), (32, 384), (64, 192), (128, 96))
+SHORTCUT_DOWN = ((128, 3, 96), (64, 96, 192), (32, 192, 384))
+
+Shape = tuple[tuple[int, ...], Any]
+Case = tuple[str, str, Callable[..., Array], tuple[Shape, ...]]
+
+
+def formed(function: str, form: str, x: Array, kernel: Array) -> Array:
+  """`up_conv` or `down_conv` in a form of our choice; 1x1 kernels know two."""
+  patches = {
+    f'{function}_form': lambda *_: form,
+    'platform': lambda: '' if form == 'plain' else 'tpu',
+  }
+  with mock.patch.multiple(layers, **patches):
+    return getattr(layers, f'{function}_conv')(x, kernel.astype(NARROW))
+
+
+def normalized(x: Array, kernel: Array, u: Array, v: Array) -> Array:
+  """Spectral norm as it was: sigma from two products, the weight divided by it."""
+  matrix = kernel.reshape(-1, kernel.shape[-1])
+  return layers.conv(x, (kernel / (v @ matrix @ u)).astype(NARROW))
+
+
+def scaled(x: Array, kernel: Array, u: Array, v: Array) -> Array:
+  """Spectral norm as it is: sigma is known, and the pictures are divided by it."""
+  matrix = kernel.reshape(-1, kernel.shape[-1])
+  sigma = layers._singular_value(matrix, u, v, u[0])
+  return layers.conv((x.astype(WIDE) / sigma).astype(NARROW), kernel.astype(NARROW))
+
+
+def cases() -> Iterator[Case]:
+  """(layer, form, function, shapes of the output and of the arguments)."""
+  for size, c, o in UP:
+    shapes = ((8, 2 * size, 2 * size, o), (8, size, size, c))
+    pictures = tuple((s, NARROW) for s in shapes)
+    for form in ('plain', 'dilated', 'phases', 'depth'):
+      kernel = (3, 3, c, o), WIDE
+      yield (
+        f'up {size} {c}->{o}',
+        form,
+        partial(formed, 'up', form),
+        (*pictures, kernel),
+      )
+    for form in ('plain', 'dilated'):
+      kernel = (1, 1, c, o), WIDE
+      name = f'up {size} {c}->{o}, 1x1'
+      yield name, form, partial(formed, 'up', form), (*pictures, kernel)
+  for size, c in DOWN:
+    shapes = ((16, size // 2, size // 2, c), (16, size, size, c), (3, 3, c, c))
+    typed = tuple(zip(shapes, (NARROW, NARROW, WIDE), strict=True))
+    for form in ('plain', 'strided', 'phases'):
+      yield f'down {size} {c}->{c}', form, partial(formed, 'down', form), typed
+  for size, c, o in SHORTCUT_DOWN:
+    shapes = ((16, size // 2, size // 2, o), (16, size, size, c), (1, 1, c, o))
+    typed = tuple(zip(shapes, (NARROW, NARROW, WIDE), strict=True))
+    for form in ('plain', 'strided'):
+      yield f'down {size} {c}->{o}, 1x1', form, partial(formed, 'down', form), typed
+  shapes = ((8, 8, 8, 1536),) * 2 + ((3, 3, 1536, 1536), (1536,), (13824,))
+  typed = tuple(zip(shapes, (NARROW, NARROW, WIDE, WIDE, WIDE), strict=True))
+  for function in (normalized, scaled):
+    yield 'spectral norm 8 1536->1536', function.__name__, function, typed
+
+
+def measure(function: Callable[..., Array], shapes: tuple[Shape, ...], mesh: Any):
+  """Compiles a layer forward and backward for each chip of a slice."""
+
+  def both(g, *args):
+    y, back = jax.vjp(function, *args)
+    return y, back(g)[:2]
+
+  place = NamedSharding(mesh, P())
+  args = [jax.ShapeDtypeStruct(s, t, sharding=place) for s, t in shapes]
+  run = jax.shard_map(both, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+  start = time.perf_counter()
+  with chips.quiet():
+    compiled = jax.jit(run).lower(*args).compile()
+  costs = compiled.cost_analysis()
+  return {
+    'megacycles': round(hlo.cycles(hlo.parse(compiled.as_text())) / 1e6, 3),
+    'gflop': round(costs['flops'] / 1e9, 1),
+    'mb': round(costs['bytes accessed'] / 1e6, 1),
+    'compile_s': round(time.perf_counter() - start, 1),
+  }
+
+
+def main() -> None:
+  p = argparse.ArgumentParser(description=__doc__)
+  p.add_argument('--topology', default='v5e:2x2')
+  p.add_argument('--only', default='', help='layers whose name begins so')
+  args = p.parse_args()
+  rows = list(csv.DictReader(OUT.open())) if OUT.is_file() else []
+  done = {(row['layer'], row['form']) for row in rows}
+  mesh, _ = chips.mesh_of(args.topology)
+  for name, form, function, shapes in cases():
+    if (name, form) in done or not name.startswith(args.only):
+      continue
+    row = {'layer': name, 'form': form, **measure(function, shapes, mesh)}
+    rows.append(row)
+    print('  '.join(f'{k}={v}' for k, v in row.items()), flush=True)
+    with OUT.open('w', newline='') as f:
+      writer = csv.DictWriter(f, row)
+      writer.writeheader()
+      writer.writerows(rows)
+
+
+if __name__ == '__main__':
+  main()
