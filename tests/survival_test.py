@@ -30,8 +30,8 @@ GROWING = (
   '--config.log.checkpoint_every=8',
   '--config.log.sheet_every=80',
 )
-# in its thread what it also hands over
-ORBAX_RAISES = pytest.mark.filterwarnings(
+# Orbax raises in its threads what it also hands over.
+pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnhandledThreadExceptionWarning',
   'ignore::pytest.PytestUnraisableExceptionWarning',
 )
@@ -162,7 +162,6 @@ def filling(monkeypatch, until):
   return free
 
 
-@ORBAX_RAISES
 def test_a_full_disk_costs_no_step(tmp_path, monkeypatch, capsys):
   free = filling(monkeypatch, until=5)
   try:
@@ -174,7 +173,6 @@ def test_a_full_disk_costs_no_step(tmp_path, monkeypatch, capsys):
   assert Checkpoints(tmp_path, read_only=True).newest() == 6
 
 
-@ORBAX_RAISES
 def test_a_disk_that_stays_full_is_one_sentence(tmp_path, monkeypatch):
   free = filling(monkeypatch, until=100)
   try:
