@@ -257,9 +257,11 @@ def make_train_step(
     )
     if jax.process_count() == 1:
       return mapped_step
-    # With several processes pmap hands back host-local arrays; the state stays global.
+    # With several processes pmap hands back host-local arrays, and lowers only from
+    # values; the state stays global.
     relay: Any = lambda *args: replicate(mapped_step(*args), mesh)
-    relay.lower = mapped_step.lower
+    zeros = lambda state: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
+    relay.lower = lambda state, *args: mapped_step.lower(zeros(state), *args)
     return relay
 
   def block(state, batch, key, phase):

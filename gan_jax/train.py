@@ -88,10 +88,14 @@ def train(
     )
     while True:
       run = Run(recipe, dataset, workdir, mesh, checkpoints, stop, say)
-      collapse = run.go()
-      if collapse is None:
-        break
-      run.roll_back(collapse)
+      try:
+        collapse = run.go()
+        if collapse is None:
+          break
+        run.roll_back(collapse)
+      except UserError:
+        checkpoints.wait()  # what is being saved counts
+        raise
     if run.unsaved or not checkpoints.wait():
       checkpoints.save(int(run.state.step), run.state)
       run.sheets.write(run.state.ema, run.images, run.phase)
