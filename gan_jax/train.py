@@ -192,8 +192,8 @@ class Run:
     if self.images >= train_.images:
       return None
     now = self._stages.enter(self.images)
-    stop.idle = False
-    while self.images < train_.images and not stop.asked(self.images):
+    stop.idle, step = False, int(self.state.step)
+    while self.images < train_.images and not stop.asked(step):
       phase = self.phase = recipe.schedule.phase_at(self.images, gan.res)
       since = time.perf_counter()
       changed = phase.res != now.res
@@ -216,6 +216,7 @@ class Run:
           f'{took:.2f} s, its compile beforehand {now.opening["compile_s"]:.1f} s'
         )
       settle(log.metrics_every)  # of the step before: the devices need not wait
+      step += 1
       before, self.images = self.images, self.images + now.images_per_step
       pending = self.images, metrics | {'res': phase.res, 'alpha': phase.alpha}
       if recipe.schedule.resets_between(before, self.images):
@@ -232,7 +233,7 @@ class Run:
         if collapse:
           return collapse
       if saves:
-        self.unsaved = not checkpoints.save(int(self.state.step), self.state)
+        self.unsaved = not checkpoints.save(step, self.state)
     settle(1)
     return None
 
@@ -443,9 +444,10 @@ class Stop:
     self._signal = True
     tqdm.write('stopping: saving first')
 
-  def asked(self, images: int) -> bool:
+  def asked(self, step: int) -> bool:
+    """To be asked before every step; with several processes at each number of one."""
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(images)
+      return multihost_utils.reached_preemption_sync_point(step)
     return self._signal
 
 
