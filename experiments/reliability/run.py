@@ -22,7 +22,7 @@ import jax  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / 'results'
-STEPS = 400
+STEPS = 32
 GROWING = [  # every step is saved; 4 pixels, then a fade to 8 in the middle
   '--config=configs/stylegan_lsun.py:tiny',
   f'--config.train.images={8 * STEPS}',
