@@ -29,7 +29,7 @@ def get_config(variant: str = '') -> ConfigDict:
       ),
       schedule=dict(
         resolutions=(4, 8) if tiny else (8, 16, 32),
-        batch=(8,) if tiny else (32, 16, 16),
+        batch=(8,) if tiny else (16, 16, 8),
         stabilise=4 if tiny else 5_000,
         fade=8 if tiny else 4_000,
         g_lr=(3e-3,),
@@ -39,7 +39,7 @@ def get_config(variant: str = '') -> ConfigDict:
       g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
       d_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
       data=dict(name='emoji', flip=True),
-      train=dict(images=16 if tiny else 48_000),
+      train=dict(images=16 if tiny else 45_000),
       log=dict(
         metrics_every=8 if tiny else 1_000,
         sheet_every=16 if tiny else 4_000,

@@ -1,12 +1,15 @@
 """BigGAN and BigGAN-deep (Brock et al. 2019, arXiv:1809.11096, appendix B and C)."""
 
 import dataclasses
+import math
+import re
 from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -167,6 +170,13 @@ class Generator(nn.Module):
     return x.astype(widened(x.dtype))
 
 
+def _moved_along(path: Any, table: Array, before: Array, after: Array) -> Array:
+  """A table of statistics whose last row has moved: means shift, variances scale."""
+  if path[-1].key == 'mean':
+    return table + (after - before)[None]
+  return table * (after / jnp.maximum(before, 1e-12))[None]
+
+
 def _join(condition: Array, z: Array) -> Array:
   return jnp.concatenate([condition, z.astype(condition.dtype)], -1)
 
@@ -293,6 +303,7 @@ class BigGAN:
   g_attention: tuple[int, ...] = ()
   d_attention: tuple[int, ...] = ()
   depth: int = 0  # 2 gives BigGAN-deep: blocks a stage
+  g_blocks: tuple[str, ...] = ()  # G's of BigGAN-deep, if others: see `_deep_blocks`
   d_wide: bool = True
   split_d: bool = False  # D sees fakes and reals in two passes instead of one
   bn_eps: float = 1e-5
@@ -303,7 +314,8 @@ class BigGAN:
   sn_eps: float = 1e-12
   g_sn_iterations: int = 1
   d_sn_iterations: int = 1
-  g_sn_vectors: int = 1  # singular values followed; the first is divided by
+  stats_rows: int = 0  # batch statistics are a table over psi, of so many rows
+  g_sn_vectors: int = 1  # singular values followed; the first is divided by; 0: none
   d_sn_vectors: int = 1
   g_init: str = 'ortho'
   d_init: str = 'ortho'
@@ -339,6 +351,13 @@ class BigGAN:
         'model.hier needs model.shared_dim above 0, or model.n_classes=0: a chunk '
         'of z is joined to the shared class embedding.'
       )
+    if self.g_blocks and sum('up' in b for b in self._deep_blocks()[1:]) != stages:
+      raise UserError(
+        f'model.g_blocks doubles another number of times than {stages}, which '
+        f'model.res={self.res} needs.'
+      )
+    if self.stats_rows == 1 or self.stats_rows < 0:
+      raise UserError(f'model.stats_rows is {self.stats_rows}: 0, or 2 and more.')
     if self.depth and not self.hier:
       raise UserError('model.depth (BigGAN-deep) needs model.hier=True.')
     for name in ('g_init', 'd_init'):
@@ -358,6 +377,11 @@ class BigGAN:
       for before, after in zip(widths, widths[1:], strict=False):
         deep += ((False, before),) * (self.depth - 1) + ((True, after),)
       attention = tuple(self.depth * (i + 1) - 1 for i in attention)
+    if self.g_blocks:
+      first, *blocks = self._deep_blocks()
+      deep = tuple(('up' in b, self.g_ch * int(b['width'])) for b in blocks)
+      widths = (self.g_ch * int(first['width']), *(width for _, width in deep))
+      attention = tuple(i for i, b in enumerate(blocks) if 'attention' in b)
     statistics = dict(momentum=self.bn_momentum, ddof=self.bn_ddof, group=self.bn_group)
     return Generator(
       widths=widths,
@@ -398,6 +422,21 @@ class BigGAN:
     """D sees each example for itself."""
     return 1
 
+  def _deep_blocks(self) -> list[dict[str, str]]:
+    """`g_blocks` taken apart.
+
+    The first is the width of the 4x4 map, the others are blocks such as '8', 'up 4'
+    (at twice the size) or 'up 4 attention'; widths are in units of `g_ch`.
+    """
+    pattern = r'(?P<up>up )?(?P<width>[1-9]\d{0,3})(?P<attention> attention)?'
+    found = [re.fullmatch(pattern, text) for text in self.g_blocks]
+    if None in found or not self.depth:
+      raise UserError(
+        f'model.g_blocks is {self.g_blocks}: with model.depth=2 a width, then blocks '
+        "such as '8', 'up 4' or 'up 4 attention'."
+      )
+    return [{k: v for k, v in m.groupdict().items() if v} for m in found if m]
+
   def init(self, key: Array) -> tuple[Variables, Variables]:
     """Variables of G and D, before any training."""
     keys = jax.random.split(key, 4)
@@ -406,7 +445,15 @@ class BigGAN:
     images = jnp.zeros((1, self.res, self.res, self.channels))
     g = self.generator.init(keys[0], z, labels, train=False)
     d = self.discriminator.init(keys[1], images, labels, train=False)
-    g['spectral'] = init_spectral(keys[2], g['params'], ('kernel',), self.g_sn_vectors)
+    g['spectral'] = {}
+    if self.g_sn_vectors:
+      g['spectral'] = init_spectral(
+        keys[2], g['params'], ('kernel',), self.g_sn_vectors
+      )
+    if self.stats_rows:
+      g['batch_stats'] = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (self.stats_rows, *x.shape)), g['batch_stats']
+      )
     d['spectral'] = init_spectral(
       keys[3], d['params'], ('kernel', 'embedding'), self.d_sn_vectors
     )
@@ -474,14 +521,48 @@ class BigGAN:
     There is one resolution and no other noise: `keys`, `res`, `alpha` are not used.
     """
     del keys, res, alpha
-    return self._run_g(g, z * psi, labels, train=False)[0]
+    return self._run_g(self.at_truncation(g, psi), z * psi, labels, train=False)[0]
+
+  def at_truncation(self, g: Variables, psi: ArrayLike) -> Variables:
+    """g with the row of its table of batch statistics for z cut at 2 and scaled by psi.
+
+    Of rows i and i + 1 around psi * (rows - 1) the *lower* one gets the fractional
+    weight, the other way round than interpolation does: such are the statistics that
+    the published outputs were made with (pytorch-pretrained-BigGAN, model.py). Which
+    row a psi on the grid falls on is decided there in float64, and here as well.
+    """
+    if not self.stats_rows:
+      return g
+    last = self.stats_rows - 1
+    grid = [math.modf(k / last / (1 / last)) for k in range(self.stats_rows)]
+    # In steps of 2^-20 of a row, so that no compiler can contract what comes after.
+    steps = jnp.clip(jnp.asarray(psi, jnp.float32), 0, 1) * np.float32(last * 2**20)
+    place = jnp.round(steps).astype(jnp.int32)
+    nearest = (place + 2**19) >> 20
+    on_grid = jnp.abs(place - (nearest << 20)) < 16
+    on = jnp.array([(int(k), int(p * 2**20)) for p, k in grid], jnp.int32)[nearest]
+    lower = jnp.where(on_grid, on[0], place >> 20)
+    part = jnp.where(on_grid, on[1], place & (2**20 - 1)) * np.float32(2**-20)
+    part = jnp.where(part == 0, 1.0, part)  # whole rows are taken whole
+    number = jnp.arange(self.stats_rows)
+    weights = jnp.where(number == lower, part, 0.0)
+    weights += jnp.where(number == lower + 1, 1 - part, 0.0)
+
+    def row(table):  # a product, which has the same bits wherever it stands
+      of_rows = weights.astype(table.dtype)
+      return jnp.tensordot(of_rows, table, 1, precision=jax.lax.Precision.HIGHEST)
+
+    return {**g, 'batch_stats': jax.tree.map(row, g['batch_stats'])}
 
   def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
     """Standing statistics: those of batches z [n, b, dim_z], labels [n, b], averaged.
 
     Batch statistics depend on the truncation, so a sampler takes them anew at each
-    threshold (appendix B of the paper). To be called under the mesh axis.
+    threshold (appendix B of the paper). To be called under the mesh axis. A table
+    over psi has them already: such a g is handed back as it is.
     """
+    if self.stats_rows:
+      return g
     fresh = dataclasses.replace(self, bn_momentum=1.0)  # stored == the batch's own
 
     def one(g, batch):
@@ -493,7 +574,10 @@ class BigGAN:
     return {**g, 'batch_stats': jax.tree.map(lambda s: s.mean(0), stats)}
 
   def _run_g(self, g: Variables, z: Array, labels: Array, train: bool):
-    return run(
+    table = g['batch_stats'] if self.stats_rows and train else None
+    if table is not None:  # training is without truncation: the last row's
+      g = {**g, 'batch_stats': jax.tree.map(lambda x: x[-1], table)}
+    image, after = run(
       self.generator,
       g,
       z,
@@ -502,6 +586,12 @@ class BigGAN:
       eps=self.sn_eps,
       iterations=self.g_sn_iterations,
     )
+    if table is not None:  # and the other rows move along
+      table = jax.tree_util.tree_map_with_path(
+        _moved_along, table, g['batch_stats'], after['batch_stats']
+      )
+      after = {**after, 'batch_stats': table}
+    return image, after
 
   def _run_d(self, d: Variables, images: Array, labels: Array):
     return run(

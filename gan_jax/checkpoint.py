@@ -323,6 +323,23 @@ def restore_ema(
   Raises:
     UserError: there is no checkpoint, or not that one, or it is damaged.
   """
+  branches = {'ema': like, 'images': jax.ShapeDtypeStruct((), 'uint32')}
+  parts, _ = restore_parts(workdir, branches, step)
+  return parts['ema'], int(parts['images'])
+
+
+def restore_parts(
+  workdir: Path | str, like: dict[str, Any], step: int | None = None
+) -> tuple[dict[str, Any], int]:
+  """Branches of the state, such as 'ema' and 'images', and the step they are of.
+
+  Args:
+    like: the branches, shapes suffice.
+    step: which checkpoint; None is the newest.
+
+  Raises:
+    UserError: there is no checkpoint, or not that one.
+  """
   folder = Path(workdir) / 'checkpoints'
   if not folder.is_dir():
     raise UserError(f'{workdir} has no checkpoints: train there first.')
@@ -339,10 +356,9 @@ def restore_ema(
       )
     elif complaint := damage(folder / str(step)):
       raise UserError(f'checkpoint {step} of {workdir} is damaged ({complaint}).')
-    assert step is not None
+    if step is None:
+      raise UserError(f'{workdir} has no checkpoint that is whole: all are damaged.')
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    images = jax.ShapeDtypeStruct((), 'uint32')
-    part = checkpoints.restore_part(step, {'ema': shapes, 'images': images})
-    return part['ema'], int(part['images'])
+    return checkpoints.restore_part(step, shapes), step
   finally:
     checkpoints.close()

@@ -53,6 +53,8 @@ class GAN(Protocol):
   # copies all that is not a parameter; otherwise it is one of everything after it.
   ema_lags: ClassVar[bool]
 
+  def __hash__(self) -> int: ...
+
   @property
   def res(self) -> int: ...  # final
 

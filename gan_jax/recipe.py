@@ -25,6 +25,8 @@ class Data:
   name: str
   split: str = 'train'
   data_dir: str = ''  # '': $TFDS_DATA_DIR, else ~/tensorflow_datasets
+  upscale: bool = False  # take images smaller than model.res
+  skip_bad: bool = False  # read the next image instead of one that is damaged
   flip: bool = False
   threads: int = 8
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -19,7 +21,7 @@ from jax.typing import ArrayLike
 from PIL import Image
 from tqdm import tqdm
 
-from gan_jax import UserError, checkpoint, recipe
+from gan_jax import UserError, checkpoint, export, recipe
 from gan_jax.biggan import BigGAN
 from gan_jax.gan import GAN, Phase, Variables
 from gan_jax.layers import AXIS
@@ -109,6 +111,7 @@ def to_uint8(images: Array) -> Array:
   return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
+@functools.cache
 def make_standing(gan: GAN, mesh: Mesh) -> Callable[..., Variables]:
   """Compiles `gan.standing`, its batches z [n, b, dim_z], labels [n, b] split."""
   specs = (P(), P(None, AXIS), P(None, AXIS))
@@ -329,7 +332,7 @@ def animate(out: Path, images: np.ndarray, fps: int) -> None:
     try:
       import imageio.v3 as iio
 
-      iio.imwrite(out, frames[..., :3], fps=fps, codec='libx264', macro_block_size=2)
+      iio.imwrite(out, frames[..., :3], plugin='pyav', fps=fps, codec='libx264')
     except ImportError as error:
       raise UserError(
         ".mp4 needs a package: pip install 'gan_jax[video]'; .webp and .gif do not."
@@ -346,8 +349,13 @@ def parser() -> argparse.ArgumentParser:
   )
   p.add_argument('--workdir', required=True, help='folder of the run')
   p.add_argument(
+    '--export',
+    metavar='GEN.stablehlo',
+    help='instead of pictures: the generator as a program that needs jax alone, and '
+    'its weights as GEN.safetensors',
+  )
+  p.add_argument(
     '--out',
-    required=True,
     help='sheet.png, images.npz, morph.webp (.gif, .mp4), or a folder for PNGs',
   )
   p.add_argument('--checkpoint', type=int, help='step to load; default: the newest')
@@ -464,9 +472,12 @@ def mix_ranges(text: str, gan: StyleGAN) -> list[range]:
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  out = Path(args.out)
+  logging.set_verbosity(logging.ERROR)  # orbax warns of reading what it may not write
+  if bool(args.out) == bool(args.export):
+    raise UserError('--out for pictures or --export for the generator: give one.')
+  out = Path(args.out or args.export)
   allowed = ('.png', '.npz', *ANIMATIONS)
-  if out.suffix not in ('', *allowed):
+  if args.out and out.suffix not in ('', *allowed):
     raise UserError(f'--out={out}: end it in {", ".join(allowed)}, or name a folder.')
   for name in ('truncation', 'columns', 'batch', 'frames', 'fps'):
     if not getattr(args, name) > 0:
@@ -486,6 +497,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
   if isinstance(gan, StyleGAN) and args.noise == 'off':
     g = gan.without_noise(g)
+  if args.export:
+    files = export.write(gan, g, out, res=res, alpha=alpha)
+    print(f'the generator is in {files[0]}, its weights in {files[1]}')
+    return
   stored = args.noise == 'stored'
   draw: Callable[..., Array]
   if isinstance(gan, StyleGAN) and (args.mix or args.interpolate == 'w'):

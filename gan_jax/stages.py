@@ -111,7 +111,7 @@ class Stages:
       g_batch=g_batch,
       mapped=train_.mapped,
     )
-    placed = (shard_batch(batch, mesh) for batch in batches)
+    placed = ahead(shard_batch(batch, mesh) for batch in batches)
     like = next(placed)
     opened = time.perf_counter()
     # Later calls with such arguments find this program.
@@ -129,3 +129,12 @@ class Stages:
         'compile_s': compiled - opened,
       },
     )
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+  """The same batches, each on its way to the devices before the one before is used."""
+  following = next(batches)
+  for batch in batches:
+    yield following
+    following = batch
+  yield following

@@ -130,7 +130,7 @@ class Synthesis(nn.Module):
     shape = (4, 4, self.widths[0])
     if self.const:
       start = self.param('const', nn.initializers.ones, (1, *shape))
-      x = jnp.broadcast_to(start.astype(self.dtype), (len(w), *shape))
+      x = jnp.broadcast_to(start.astype(self.dtype), (w.shape[0], *shape))
     else:
       dense = partial(EqualizedDense, gain=2**0.5 / 4, bias=False, **weights)
       x = dense(shape, name='dense')(w[:, 0])

@@ -16,6 +16,7 @@ ORDER = (
   {'optim', 'schedule'},
   {'recipe'},
   {'step'},
+  {'export'},
   {'importers', 'sample', 'stages'},
   {'metrics'},
   {'evaluate'},

@@ -1,16 +1,19 @@
 """Tests of gan_jax.data: images, labels, refusals, and the one global order."""
 
+import hashlib
 import io
 import itertools
 import json
+import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import UserError, data
+from gan_jax import UserError, data, prepare
 
 
 class Numbered:
@@ -339,3 +342,210 @@ def test_shrunk_pixels_are_means_rounded_once(name):
     np.testing.assert_array_equal(image[..., 0], np.rint(want))
     assert label == whole.examples[i][1]
   assert len(quarter.examples) == len(whole.examples)
+
+
+def photo_folder(root, n=20, side=16, classes=('cat', 'dog')):
+  """A folder with n PNGs by turns of each class; returns their pixels in its order."""
+  rng = np.random.default_rng(1)
+  for i in range(n):
+    path = root / classes[i % len(classes)] / f'{i:03d}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
+    path.write_bytes(encoded(pixels).getvalue())
+  return np.stack([np.asarray(Image.open(p)) for p in sorted(root.rglob('*.png'))])
+
+
+def test_folder_and_zip_are_read_as_they_are(tmp_path):
+  pixels = photo_folder(tmp_path / 'pets')
+  with zipfile.ZipFile(tmp_path / 'pets.zip', 'w') as archive:
+    for path in (tmp_path / 'pets').rglob('*.png'):
+      archive.write(path, path.relative_to(tmp_path / 'pets'))
+  for name in ('pets', 'pets.zip'):
+    pets = data.load(str(tmp_path / name), res=8, channels=3)
+    assert (pets.class_names, pets.counts) == (('cat', 'dog'), (10, 10))
+    images, labels = zip(*map(pets.examples.__getitem__, range(20)))
+    mean = pixels.reshape(20, 8, 2, 8, 2, 3).mean((2, 4))
+    assert np.abs(np.stack(images) - mean).max() <= 1, 'PIL rounds after each axis'
+    assert list(labels) == [0] * 10 + [1] * 10
+  with pytest.raises(UserError, match="only the split 'train', not 'test'"):
+    data.load(str(tmp_path / 'pets'), split='test', res=8, channels=3)
+  with pytest.raises(UserError, match='there is no such folder or zip'):
+    data.load(str(tmp_path / 'pests'), res=8, channels=3)
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match='empty has no pictures'):
+    data.load(str(tmp_path / 'empty'), res=8, channels=3)
+
+
+def test_enlarging_is_refused_unless_asked_for(tmp_path, tiny):
+  pixels = photo_folder(tmp_path / 'pets', n=5)
+  prepare.main([str(tmp_path / 'pets'), str(tmp_path / 'set')])
+  for name in ('pets', 'set'):
+    where = str(tmp_path / name)
+    with pytest.raises(
+      UserError, match=r'model.res is 32, .*\(half of them up to 16 pix'
+    ):
+      data.load(where, res=32, channels=3)
+    large = data.load(where, res=32, channels=3, upscale=True)
+    back = data.means(np.stack([large.examples[i][0] for i in range(5)]), 2)
+    assert np.abs(back.astype(int) - pixels).mean() < 20
+  with pytest.raises(UserError, match='up to 5 pixels'):
+    data.load('tiny_pictures', data_dir=str(tiny), res=8, channels=3)
+  # Of a set of all sizes only most must be large enough; built-in ones always are.
+  data.load('tiny_pictures', data_dir=str(tiny), res=5, channels=3)
+  data.load('digits', res=16, channels=1)
+
+
+def test_damaged_images_fail_by_name_or_are_skipped_and_counted(tmp_path, caplog):
+  photo_folder(tmp_path / 'pets')
+  for name in ('cat/004.png', 'cat/006.png', 'dog/019.png'):  # 2, 3 and 19 of the list
+    path = tmp_path / 'pets' / name
+    path.write_bytes(path.read_bytes()[:100])
+  where = str(tmp_path / 'pets')
+  strict = data.load(where, res=16, channels=3)
+  with pytest.raises(data.Corrupt, match=r'cat/004.png of .*pets cannot be decoded \('):
+    strict.examples[2]
+  lenient = data.load(where, res=16, channels=3, skip_bad=True)
+  assert len(lenient.examples) == 20
+  for place, taken in ((2, 4), (3, 4), (19, 0), (2, 4), (5, 5)):
+    image, label = lenient.examples[place]
+    np.testing.assert_array_equal(image, strict.examples[taken][0])
+    assert label == strict.examples[taken][1]
+  assert 'cat/004.png' in caplog.text and 'skipped: 3.' in caplog.text
+  small = lenient.shrunk(4)
+  np.testing.assert_array_equal(small.examples[3][0], strict.shrunk(4).examples[4][0])
+  assert sorted(small.examples.skipped) == [2, 3, 19]
+  for path in (tmp_path / 'pets').rglob('*.png'):
+    path.write_bytes(b'')
+  with pytest.raises(UserError, match='None of 20 images can be decoded'):
+    data.load(where, res=16, channels=3, skip_bad=True).examples[0]
+
+
+def test_labels_that_cannot_train_a_conditional_model():
+  class Labeled(Numbered):
+    def __getitem__(self, i):
+      return super().__getitem__(i)[0], self.labels[i]
+
+  def dataset(labels, names=('cat', 'dog')):
+    examples = Labeled(len(labels))
+    examples.labels = labels
+    return data.Dataset('pets', examples, names)
+
+  data.check_labels(dataset([0, 1, 1]), 2)
+  with pytest.raises(UserError, match="are of one class, 'dog': set n_classes=0"):
+    data.check_labels(dataset([1, 1, 1]), 2)
+  with pytest.raises(UserError, match="are of one class, 'cat': set n_classes=0"):
+    data.check_labels(dataset([0], ('cat',)), 1)
+  data.check_labels(dataset([1, 1, 1]), 0)
+  with pytest.raises(UserError, match="Image 2 of dataset 'pets' has the label 2, but"):
+    data.check_labels(dataset([0, 1, 2]), 2)
+  with pytest.raises(
+    UserError, match='Image 0 .* has the label -1, but its labels are 0'
+  ):
+    data.check_labels(dataset([-1, 1]), 2)
+
+
+def test_overlapping_hosts_are_refused():
+  data.check_hosts([(0, 3), (2, 1)])
+  with pytest.raises(UserError, match='Hosts 0 and 2 read for device 1'):
+    data.check_hosts([(0, 1), (2,), (1, 3)])
+  with pytest.raises(UserError, match='No host reads for device 1: 3 devices are'):
+    data.check_hosts([(0, 3), (2,)])
+  for devices in ((0, 0), (0, 3), (-1,)):
+    with pytest.raises(UserError, match=r'devices .* of 0 to \d are needed'):
+      global_order(1, hosts=(devices, (1,)))
+
+
+def test_doctor(tmp_path):
+  pixels = photo_folder(tmp_path / 'pets', n=21).astype(float)
+  flat = np.full((16, 24, 3), 7, np.uint8)
+  for name in ('a', 'b'):
+    (tmp_path / 'pets' / 'dog' / f'{name}.png').write_bytes(encoded(flat).getvalue())
+  pets = data.load(str(tmp_path / 'pets'), res=16, channels=3)
+  said = data.doctor(pets, tmp_path / 'run')
+  values = np.concatenate([pixels, np.full((2, 16, 16, 3), 7.0)])
+  lines = said.splitlines()
+  assert '23 images, read as 16 x 16 x 3 (folder, 0 files refused' in lines[0]
+  assert lines[1] == 'labels: dog 12, cat 11'
+  mean = ' '.join(f'{x:.1f}' for x in values.mean((0, 1, 2)))
+  deviation = ' '.join(f'{x:.1f}' for x in values.std((0, 1, 2)))
+  assert lines[2] == (
+    f'pixels of 23 images: mean {mean}, deviation {deviation}, from '
+    f'{int(values.min())} to {int(values.max())}'
+  )
+  assert lines[3:6] == [
+    'note: 2 images are of a single colour',
+    'note: 1 images are exact copies of others',
+    'note: 2 of 23 images are not square: their middle is read',
+  ]
+  page = np.asarray(Image.open(tmp_path / 'run' / 'data.png'))
+  # Five columns of pictures enlarged to 48, then a bar for each class.
+  np.testing.assert_array_equal(page[2:50:3, 2:50:3], pixels[0])
+  assert page.shape == (5 * 50 + 2 + 3 * 12, 400, 3)
+  synthetic = data.load('synthetic', res=8, channels=1)
+  assert 'labels: 0 1,000, 1 1,000' in data.doctor(synthetic, tmp_path / 'other')
+
+
+STREAM = """
+import hashlib, sys
+from gan_jax import data
+where, seed, start, hosts, shape, factor = sys.argv[1], *map(eval, sys.argv[2:7])
+dataset = data.load(where, res=16, channels=3).shrunk(factor)
+n_devices = sum(map(len, hosts))
+streams = [
+  data.batches(dataset, shape=shape, devices=devices, n_devices=n_devices, seed=seed,
+               start=start, flip=True, threads=2)
+  for devices in hosts
+]
+while True:
+  # In the order of slots: micro-batch, device, image.
+  devices = [pair for host in hosts for pair in enumerate(host)]
+  read = [next(stream) for stream in streams]
+  rows = {device: (read[h]['images'][row], read[h]['labels'][row])
+          for h, host in enumerate(hosts) for row, device in enumerate(host)}
+  for m in range(shape[0]):
+    for device in range(n_devices):
+      for image, label in zip(rows[device][0][m], rows[device][1][m]):
+        print(start, label, hashlib.sha1(image.tobytes()).hexdigest(), flush=True)
+        start += 1
+"""
+
+
+def test_killed_at_any_step_a_run_goes_on_with_the_same_batches(tmp_path, rng_seed):
+  """On 1, 2 and 4 hosts, from a prepared set at a lower level, by real processes."""
+  rng = np.random.default_rng(rng_seed)
+  photo_folder(tmp_path / 'pets', n=50)
+  where = tmp_path / 'set'
+  prepare.main([str(tmp_path / 'pets'), str(where), '--shard_images=7'])
+  seed = int(rng.integers(2**32))
+  whole = data.load(str(where), res=4, channels=3)
+  words = [
+    np.random.Philox(key=np.array([seed, e], np.uint64)).random_raw(50)
+    for e in range(9)
+  ]
+  order = np.concatenate([np.argsort(w) for w in words])
+  flips = np.concatenate([w & 1 for w in words])
+
+  def expected(position):
+    image, label = whole.examples[int(order[position])]
+    image = image[:, ::-1] if flips[position] else image
+    return f'{position} {label} {hashlib.sha1(image.tobytes()).hexdigest()}'
+
+  start = 0
+  for hosts, shape in (
+    (((0, 1, 2, 3),), (1, 3)),
+    (((0, 1), (2, 3)), (2, 2)),
+    (((3,), (0,), (2,), (1,)), (1, 4)),
+  ):
+    arguments = [where, seed, start, hosts, shape, 4]
+    process = subprocess.Popen(
+      [sys.executable, '-c', STREAM, *map(str, arguments)],
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    per_step = shape[0] * shape[1] * 4
+    steps = int(rng.integers(1, 6))
+    for position in range(start, start + steps * per_step):
+      assert process.stdout.readline().strip() == expected(position)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    start += steps * per_step  # the images seen, which is all that a checkpoint has

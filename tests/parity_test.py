@@ -472,8 +472,6 @@ def load_prefix(z, prefix):
 
 def kind_of(path):
   """The check for a fixture, or the reason there is none yet."""
-  if 'checkpoints' in path.parts:
-    return 'not yet: checkpoint files'
   with np.load(path) as z:
     meta, names = json.loads(str(z['meta_json'])), set(z.files)
   if 'config' in meta and 'layers' in meta['config']:
@@ -486,17 +484,17 @@ def kind_of(path):
     return training
   if any(n.startswith('loss0/') for n in names):
     return losses_and_ortho
-  if any(n.startswith(('swd/', 'feat/', 'img/')) for n in names):
-    return 'not yet: metrics'
   return None
 
 
 def is_ours(path):
-  """Files without metadata of their own are parity_growing_test.py's."""
+  """Others are those of parity_growing_test.py, parity_checkpoints_test.py and
+  parity_metrics_test.py."""
   if 'checkpoints' in path.parts:
-    return True
+    return False
   with np.load(path) as z:
-    return 'meta_json' in z.files
+    metrics = any(n.startswith(('swd/', 'feat/', 'img/')) for n in z.files)
+    return 'meta_json' in z.files and not metrics
 
 
 def pytest_generate_tests(metafunc):

@@ -7,6 +7,7 @@ from gan_jax.importers.from_pytorch import (
   biggan,
   from_biggan,
   from_hugging_face,
+  hugging_face,
   statistics_row,
 )
 from gan_jax.importers.from_tensorflow import (
@@ -25,6 +26,7 @@ __all__ = [
   'from_growing',
   'from_hugging_face',
   'growing_schedule',
+  'hugging_face',
   'progan',
   'statistics_row',
   'stylegan',

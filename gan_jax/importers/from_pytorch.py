@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +12,6 @@ from gan_jax import UserError
 from gan_jax.biggan import D_WIDTHS, FINAL_MAP, BigGAN, Generator
 from gan_jax.gan import Variables
 from gan_jax.importers.tables import Table, filled, path_of, translate
-from gan_jax.layers import BatchNorm
 
 # BigGAN-PyTorch: the module part of a state_dict name -> the path of our layer.
 BIGGAN_G: Table = (
@@ -47,6 +45,8 @@ BIGGAN_LEAVES = {
   'gamma': ('params', 'gamma'),
   'stored_mean': ('batch_stats', 'stats/mean'),
   'stored_var': ('batch_stats', 'stats/var'),
+  'running_mean': ('batch_stats', 'stats/mean'),  # of its cross-replica norm
+  'running_var': ('batch_stats', 'stats/var'),
 }
 
 _ATTENTION_LABELS = {32: (16, 16, 16, 16)}  # its names for D's maps of 16, 8, 8, 8
@@ -121,7 +121,7 @@ def from_biggan(
   for name, value in state.items():
     module, _, leaf = name.rpartition('.')
     path = translate(module, table)
-    if leaf == 'accumulation_counter':
+    if leaf in ('accumulation_counter', 'num_batches_tracked'):
       continue  # of standing statistics, which are ours to take anew
     vector = re.fullmatch(r'(u|sv)(\d+)', leaf)
     if path is None or not (vector or leaf in BIGGAN_LEAVES):
@@ -141,15 +141,51 @@ def from_biggan(
         value = _spatial_last(value)
       found[place] = _layout(place, value)
   for place, parts in rows.items():
+    if sorted(parts) != list(range(len(parts))):
+      raise UserError(f'the singular vectors of {place} are not all there.')
     stacked = np.stack([parts[i] for i in range(len(parts))])
     found[place] = stacked if place.endswith('/u') else stacked.reshape(-1)
   return filled(found, unused, like, shapes)
 
 
+def hugging_face(config: Mapping[str, Any]) -> BigGAN:
+  """The BigGAN of pytorch-pretrained-BigGAN's config.json.
+
+  Weights come in divided by their spectral norm, so G has none of its own, and batch
+  statistics are its table over truncations. D, which is not published, is BigGAN's of
+  the same channels.
+  """
+  spot, layers = config['attention_layer_position'], config['layers']
+  blocks = [str(layers[0][1])]
+  for i, (up, _, width) in enumerate(layers):
+    attention = ' attention' if i == spot - 1 else ''
+    blocks.append(f'{"up " if up else ""}{width}{attention}')
+  if layers[0][1] != 16:
+    raise UserError(f'the first layer has {layers[0][1]} channels: it always has 16.')
+  return BigGAN(
+    res=config['output_dim'],
+    n_classes=config['num_classes'],
+    dim_z=config['z_dim'],
+    shared_dim=config['class_embed_dim'],
+    g_ch=config['channel_width'],
+    d_ch=config['channel_width'],
+    d_attention=(64,) if config['output_dim'] >= 128 else (),
+    depth=2,
+    g_blocks=tuple(blocks),
+    bn_eps=config['eps'],
+    rgb_bn_eps=config['eps'],
+    sn_eps=config['eps'],
+    g_sn_vectors=0,
+    stats_rows=config['n_stats'],
+  )
+
+
 def from_hugging_face(
-  state: Mapping[str, np.ndarray], config: Mapping[str, Any], truncation: float
+  state: Mapping[str, np.ndarray],
+  config: Mapping[str, Any],
+  truncation: float | None = None,
 ) -> tuple[Generator, Variables]:
-  """The BigGAN-deep generator of pytorch-pretrained-BigGAN, at one truncation.
+  """The BigGAN-deep generator of pytorch-pretrained-BigGAN.
 
   Its spectral norm is a constant in evaluation, u^T W v of the stored vectors, so
   weights come in already divided. Its condition is (z, class); ours (class, z).
@@ -157,25 +193,20 @@ def from_hugging_face(
   Args:
     state: arrays by official name.
     config: its config.json.
-    truncation: in (0, 1]; picks the rows of its table of batch statistics.
+    truncation: in (0, 1]; picks the rows of its table of batch statistics. None
+      keeps the table, for `hugging_face(config)` to pick from as it draws.
+
+  Raises:
+    UserError: a name without a place, a place without a name, or a shape.
   """
-  ch, dim = config['channel_width'], config['z_dim']
-  layers, spot = config['layers'], config['attention_layer_position']
-  generator = Generator(
-    widths=(16 * ch,) + tuple(ch * out for _, _, out in layers),
-    deep=tuple((bool(up), ch * out) for up, _, out in layers),
-    n_classes=config['num_classes'],
-    shared_dim=config['class_embed_dim'],
-    attention=(spot - 1,),
-    stats=partial(BatchNorm, config['eps']),
-    rgb_stats=partial(BatchNorm, config['eps']),
-  )
-  row = statistics_row(truncation, config['n_stats'])
-  like = jax.eval_shape(
-    lambda: generator.init(
-      jax.random.key(0), np.zeros((1, dim)), np.zeros(1, np.int32), train=False
-    )
-  )
+  gan, dim = hugging_face(config), config['z_dim']
+  spot = config['attention_layer_position']
+  like, _ = jax.eval_shape(gan.init, jax.random.key(0))
+  row = None
+  if truncation is not None:
+    row = statistics_row(truncation, config['n_stats'])
+    drop = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    like = {**like, 'batch_stats': jax.tree.map(drop, like['batch_stats'])}
   shapes = {path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
   table: Table = (
     (r'generator\.gen_z', 'linear'),
@@ -211,7 +242,9 @@ def from_hugging_face(
       unused.append(name)
     elif leaf in ('running_means', 'running_vars'):
       stat = 'mean' if leaf == 'running_means' else 'var'
-      found[f'batch_stats/{path}/stats/{stat}'] = _mixed(value, row)
+      found[f'batch_stats/{path}/stats/{stat}'] = (
+        value if row is None else _mixed(value, row)
+      )
     elif leaf in ('weight_u', 'weight_v'):
       continue
     elif leaf == 'weight_orig':
@@ -230,7 +263,7 @@ def from_hugging_face(
       found[f'params/{path}/{leaf}'] = value[:3] if path == 'rgb' else value
     else:
       unused.append(name)
-  return generator, filled(found, unused, like, shapes)
+  return gan.generator, filled(found, unused, like, shapes)
 
 
 def statistics_row(truncation: float, rows: int) -> tuple[int, float]:

@@ -138,7 +138,12 @@ def _relu(name: str) -> bool:
 
 
 def from_growing(
-  state: Mapping[str, np.ndarray], gan: Any, side: str, kwargs: Kwargs, like: Variables
+  state: Mapping[str, np.ndarray],
+  gan: Any,
+  side: str,
+  kwargs: Kwargs,
+  like: Variables,
+  library: str = 'tfutil',
 ) -> Variables:
   """Official variables of one network as ours.
 
@@ -148,6 +153,8 @@ def from_growing(
     side: 'G' or 'D'.
     kwargs: that network's arguments; `fused_scale` decides which kernels turn.
     like: variables of the network (shapes suffice), which the result fills whole.
+    library: 'tfutil', or 'dnnlib' for the copy of ProGAN in the StyleGAN repository,
+      whose up-convolutions have their channels in the usual order.
 
   Raises:
     UserError: a name without a place, a place without a name, or a shape.
@@ -172,7 +179,7 @@ def from_growing(
       up = re.fullmatch(r'params/(?:synthesis/)?conv(\d+)_up/kernel', place)
       if up and _is_fused(fused, int(up[1])):
         value = value[::-1, ::-1]
-        if isinstance(gan, ProGAN):
+        if isinstance(gan, ProGAN) and library == 'tfutil':
           value = value.swapaxes(2, 3)
       found[place] = _layout(place, value)
   return filled(found, unused, like, shapes)

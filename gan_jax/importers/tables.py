@@ -25,6 +25,10 @@ def path_of(path: Any) -> str:
   return '/'.join(str(entry.key) for entry in path)
 
 
+def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+  return tuple(n for n in shape if n != 1)
+
+
 def filled(
   found: Mapping[str, np.ndarray], unused: list[str], like: Any, shapes: Mapping
 ) -> Variables:
@@ -48,7 +52,7 @@ def filled(
 
   def leaf(path, x):
     value = found[path_of(path)]
-    if value.size != np.prod(x.shape):
+    if _sides(value.shape) != _sides(x.shape):
       raise UserError(
         f'{path_of(path)} has shape {value.shape}; the network needs {x.shape}.'
       )

@@ -1,0 +1,81 @@
+"""Does orthogonal regularisation make BigGAN amenable to truncation? See README.md."""
+
+import argparse
+import csv
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gan_jax import checkpoint, data, evaluate, recipe, train
+
+THRESHOLDS = (2.0, 1.5, 1.0, 0.7, 0.5, 0.3, 0.2)
+
+
+def load_config(path: str, ortho: float, seed: int, images: int) -> dict:
+  path, _, variant = path.partition(':')
+  spec = importlib.util.spec_from_file_location('config', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(variant)
+  config.g_adam.ortho = ortho
+  config.train.seed = seed
+  if images:
+    config.train.images = images
+  return config.to_dict()
+
+
+def frontier_of(config: dict, workdir: Path, num: int) -> list[dict]:
+  """Trains a run, unless it is there, and sweeps its truncation."""
+  r = recipe.read(config)
+  train.train(r, config, workdir)
+  dataset = data.load(
+    r.data.name, split=r.data.split, res=r.gan.res, channels=r.gan.channels
+  )
+  shapes, _ = jax.eval_shape(r.gan.init, jax.random.key(0))
+  parts, _ = checkpoint.restore_parts(workdir, {'ema': shapes, 'g': shapes})
+  evaluator = evaluate.Evaluator(
+    r.gan, dataset, ['fd_small', 'prdc_small'], evaluate.Protocol(n=num)
+  )
+  generators = {True: parts['ema'], False: parts['g']}
+  rows = evaluate.frontier(evaluator, generators, THRESHOLDS)
+  evaluate.plot(rows, workdir / 'frontier.png')
+  return rows
+
+
+def main() -> None:
+  p = argparse.ArgumentParser(description=__doc__)
+  p.add_argument('--config', default='configs/biggan_emoji.py')
+  p.add_argument('--ortho', default='0,1e-4', help='strengths that are compared')
+  p.add_argument('--seeds', type=int, default=3, help='runs of each strength')
+  p.add_argument('--images', type=int, default=0, help="default: the config's")
+  p.add_argument('--num', type=int, default=0, help='pictures at each threshold')
+  p.add_argument('--runs', type=Path, default=Path('runs/truncation_frontier'))
+  p.add_argument('--out', type=Path, required=True)
+  args = p.parse_args()
+  table = []
+  for ortho in map(float, args.ortho.split(',')):
+    for seed in range(args.seeds):
+      config = load_config(args.config, ortho, seed, args.images)
+      rows = frontier_of(config, args.runs / f'ortho{ortho:g}-seed{seed}', args.num)
+      for ema in (True, False):
+        own = [row for row in rows if row['ema'] == ema]
+        share = evaluate.amenable(own)
+        print(f'ortho {ortho:g}, seed {seed}, ema {ema}: amenable {share:.2f}')
+        table += [
+          {'ortho': ortho, 'seed': seed, **row, 'amenable': share} for row in own
+        ]
+  args.out.parent.mkdir(parents=True, exist_ok=True)
+  with args.out.open('w', newline='') as f:
+    writer = csv.DictWriter(f, list(table[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(table)
+  for ortho in sorted({row['ortho'] for row in table}):
+    shares = [r['amenable'] for r in table if r['ortho'] == ortho and r['ema']]
+    whole = np.mean(np.array(shares) == 1)
+    print(f'ortho {ortho:g}: {whole:.0%} of the averaged generators are amenable')
+
+
+if __name__ == '__main__':
+  main()
