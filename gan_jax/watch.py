@@ -96,6 +96,16 @@ def singular_values(spectral: Any) -> dict[str, list[float]]:
   return found
 
 
+def curves(lines: list[dict[str, Any]], name: str) -> dict[str, list[tuple]]:
+  """(images, value) of `name` and of all `name/...`, each by its full name."""
+  found: dict[str, list[tuple]] = {}
+  for line in lines:
+    for key, value in line.items():
+      if key == name or key.startswith(f'{name}/'):
+        found.setdefault(key, []).append((line['images'], value))
+  return found
+
+
 def plot(out: Path, lines: list[dict[str, Any]]) -> None:
   """The curves of a journal as one picture, if matplotlib is installed."""
   try:
@@ -105,7 +115,7 @@ def plot(out: Path, lines: list[dict[str, Any]]) -> None:
   panels = (
     ("D's scores", ('d_real', 'd_fake')),
     ('norms of gradients', ('d_grad', 'g_grad')),
-    ('largest singular value', ('d_sigma', 'g_sigma')),
+    ('singular values, largest in bold', ('d_sigma', 'g_sigma')),
     ('diversity of the sheet', ('diversity',)),
     ('updates skipped', ('skipped',)),
   )
@@ -113,13 +123,18 @@ def plot(out: Path, lines: list[dict[str, Any]]) -> None:
   axes = figure.subplots(len(panels), sharex=True)
   for ax, (title, names) in zip(axes, panels, strict=True):
     ax.set_title(title, fontsize=9)
-    for name in names:
-      points = [(line['images'], line[name]) for line in lines if name in line]
-      if points:
-        ax.plot(*zip(*points, strict=True), label=name, linewidth=1)
-        ax.legend(fontsize=8)
+    for color, name in zip(('C0', 'C1'), names, strict=False):
+      for key, points in curves(lines, name).items():
+        whole = {'label': name} if key == name else {'alpha': 0.25}
+        ax.plot(*zip(*points, strict=True), color=color, linewidth=1, **whole)
+    if ax.lines:
+      ax.legend(fontsize=8)
     if 'grad' in names[0]:
       ax.set_yscale('log')
+      ax.yaxis.set_major_formatter('{x:g}')
+      ax.yaxis.set_minor_formatter('{x:g}')
+    if names == ('skipped',):
+      ax.set_ylim(bottom=0)
     for line in lines:
       if 'collapsed' in line:
         ax.axvline(line['images'], color='red', linewidth=1)

@@ -83,8 +83,14 @@ def test_singular_values_are_those_of_the_weights():
   assert watch.singular_values({}) == {}
 
 
+def test_curves_go_by_their_full_names():
+  journal = [{'images': 8, 'd': 1, 'd/a/1': 2}, {'images': 16, 'd/a/1': 3, 'd_x': 4}]
+  assert watch.curves(journal, 'd') == {'d': [(8, 1)], 'd/a/1': [(8, 2), (16, 3)]}
+
+
 def test_the_plot_is_a_picture(tmp_path):
   journal = lines([0.2, 0.3], [1.0, 2.0])
+  journal += [{'images': 80, 'd_sigma': 2.0, 'd_sigma/conv/1': 2.0}]
   journal += [{'images': 80, 'collapsed': 'so'}]
   watch.plot(tmp_path / 'watch.png', journal)
   assert (tmp_path / 'watch.png').read_bytes().startswith(b'\x89PNG')
