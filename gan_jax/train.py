@@ -426,8 +426,8 @@ class Scorer:
     given = [name for name, best in self._evaluator.best.items() if best]
     if score.best and score.best_by not in given:
       raise UserError(
-        f'score.best_by is {score.best_by!r}, which score.metrics do not give: take one '
-        f'of {", ".join(given)}.'
+        f'score.best_by is {score.best_by!r}, which score.metrics do not give: take '
+        f'one of {", ".join(given)}.'
       )
 
   def due(self, before: int, images: int, phase: Phase) -> bool:
