@@ -78,9 +78,12 @@ class Watch:
 
   patience: int = 20  # iterations in a row with an update that is not finite: stop
   # Collapsed are `sheets` in a row with less than this share of the best variety, or
-  # on which D was this many times as sure as usual; 0 asks for neither.
-  diversity: float = 0.2
-  gap: float = 10.0
+  # on which D was this many times as sure as usual, a singular value this many times
+  # as large, or G's gradient this many times larger or smaller; 0 does not ask.
+  diversity: float = 0.4
+  gap: float = 4.0
+  sigma: float = 4.0
+  gradient: float = 10.0
   sheets: int = 2
   response: str = 'tell'  # or 'stop', or 'rollback' to the last good checkpoint
   lower: float = 0.5  # times the learning rates with each rollback

@@ -239,14 +239,8 @@ class Run:
         values = watch.singular_values(net.get('spectral', {}))
         if values:
           line[f'{name}_sigma'] = max(s[0] for s in values.values())
-        journal.draw(
-          self.images,
-          {
-            f'{name}_sigma/{layer}/{i + 1}': s
-            for layer, found in values.items()
-            for i, s in enumerate(found)
-          },
-        )
+        for layer, found in values.items():
+          line |= {f'{name}_sigma/{layer}/{i + 1}': s for i, s in enumerate(found)}
       line['diversity'] = varied
       self._watcher.see(line)
       journal.note(line)

@@ -156,7 +156,7 @@ def test_a_second_writer_is_refused(tmp_path):
 
 
 FULL = """
-import resource, sys
+import os, resource, sys
 from pathlib import Path
 from gan_jax import UserError
 from gan_jax.checkpoint import Checkpoints
@@ -180,7 +180,8 @@ full_before = 100
 try:
   run(config(), for_ever)
 except UserError as error:
-  print(error)
+  print(error, flush=True)
+os._exit(0)  # as the command does: nobody waits for the threads of what has failed
 """
 
 

@@ -21,7 +21,7 @@ CONFIGS = {  # the second one grows within the 20 steps
 
 
 def config(name: str, optimizer: str, bits: int) -> dict:
-  """A shipped config at its tiny size, with a line for every step.
+  """A shipped config at its tiny size, with a line and a checkpoint for every step.
 
   An eps far above every gradient turns Adam into SGD: then it is only a factor.
   """
@@ -29,7 +29,9 @@ def config(name: str, optimizer: str, bits: int) -> dict:
   for section, changes in CONFIGS[name].items():
     values[section] |= changes
   values['schedule']['batch'] = BATCH if name == 'biggan_digits' else (BATCH,)
-  values['log'] |= dict(metrics_every=1, sheet_every=10**6, checkpoint_every=10**6)
+  values['log'] |= dict(
+    metrics_every=1, sheet_every=10**6, checkpoint_every=BATCH, keep=STEPS
+  )
   if bits == 64:
     values['model']['dtype'] = 'float64'
   if optimizer == 'SGD':
@@ -40,8 +42,16 @@ def config(name: str, optimizer: str, bits: int) -> dict:
   return values
 
 
-def nudge(before: Path, after: Path, values: dict, rng: np.random.Generator) -> None:
-  """A workdir at step 1 with every parameter one unit in the last place beside."""
+def begun(whole: Path, workdir: Path, step: int) -> None:
+  """A copy of a run as it was after `step` steps."""
+  shutil.copytree(whole, workdir)
+  for folder in (workdir / 'checkpoints').iterdir():
+    if folder.name != str(step):
+      shutil.rmtree(folder)
+
+
+def nudge(workdir: Path, values: dict, rng: np.random.Generator) -> None:
+  """Moves every parameter of the checkpoint of step 1 by one unit in the last place."""
   r = recipe.read(values)
   g_tx, d_tx = r.g_adam.transform(), r.d_adam.transform()
   like = jax.eval_shape(lambda: init_state(r.gan, g_tx, d_tx, jax.random.key(0)))
@@ -49,9 +59,8 @@ def nudge(before: Path, after: Path, values: dict, rng: np.random.Generator) -> 
   like = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
   )
-  source = Checkpoints(before, read_only=True)
-  state = source.restore(1, like)
-  source.close()
+  checkpoints = Checkpoints(workdir)
+  state = checkpoints.restore(1, like)
 
   def beside(x):
     x = np.asarray(x)
@@ -60,14 +69,11 @@ def nudge(before: Path, after: Path, values: dict, rng: np.random.Generator) -> 
   def moved(net):
     return {**net, 'params': jax.tree.map(beside, net['params'])}
 
-  after.mkdir(parents=True)
-  for file in ('config.json', 'metrics.jsonl'):
-    shutil.copy(before / file, after / file)
-  target = Checkpoints(after)
-  target.save(1, state.replace(g=moved(state.g), d=moved(state.d)))
-  if not target.wait():
+  checkpoints.drop_after(0)
+  checkpoints.save(1, state.replace(g=moved(state.g), d=moved(state.d)))
+  if not checkpoints.wait():
     raise SystemExit('the nudged state could not be saved')
-  target.close()
+  checkpoints.close()
 
 
 def apart(ours: Path, theirs: Path) -> list[float]:
@@ -83,7 +89,7 @@ def apart(ours: Path, theirs: Path) -> list[float]:
 def elastic(scratch: Path, rng: np.random.Generator) -> list[dict]:
   rows = []
   for name in CONFIGS:
-    for optimizer, bits in (('SGD', 32), ('shipped', 32), ('shipped', 64)):
+    for optimizer, bits in (('shipped', 32), ('SGD', 32), ('shipped', 64)):
       folder = scratch / f'{name}_{optimizer}_{bits}'
       values = config(name, optimizer, bits)
       file = write_config(folder / 'config.py', values)
@@ -100,16 +106,21 @@ def elastic(scratch: Path, rng: np.random.Generator) -> list[dict]:
         )
 
       finish(go('four', 4, STEPS))
-      for devices, step in ((4, 7), (2, 14), (8, STEPS)):
+      begun(folder / 'four', folder / 'moved', 7)
+      for devices, step in ((2, 14), (8, STEPS)):
         finish(go('moved', devices, step))
-      address = free_address()
-      finish(*(go('two', 2, STEPS, f'--distributed={address},2,{i}') for i in range(2)))
-      found = {k: apart(folder / k, folder / 'four') for k in ('moved', 'two')}
+      job = f'--distributed={free_address()},2'
+      patient = '--peer_timeout=600'
+      finish(*(go('two', 2, STEPS, f'{job},{i}', patient) for i in range(2)))
       if bits == 32:
-        finish(go('first', 4, 1))
-        nudge(folder / 'first', folder / 'nudged', values, rng)
+        begun(folder / 'four', folder / 'nudged', 1)
+        nudge(folder / 'nudged', values, rng)
         finish(go('nudged', 4, STEPS))
-        found['nudged'] = apart(folder / 'nudged', folder / 'four')
+      found = {
+        kind: apart(folder / kind, folder / 'four')
+        for kind in ('moved', 'two', 'nudged')
+        if (folder / kind).is_dir()
+      }
       row = {'config': name, 'optimizer': optimizer, 'bits': bits}
       for kind in ('moved', 'two', 'nudged'):
         steps = found.get(kind, [])
