@@ -83,7 +83,7 @@ class Watch:
   diversity: float = 0.4
   gap: float = 4.0
   sigma: float = 4.0
-  gradient: float = 10.0
+  gradient: float = 4.0
   sheets: int = 2
   response: str = 'tell'  # or 'stop', or 'rollback' to the last good checkpoint
   lower: float = 0.5  # times the learning rates with each rollback

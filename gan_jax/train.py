@@ -276,7 +276,11 @@ class Run:
     """
     checkpoints = self._checkpoints
     checkpoints.wait()
-    back = checkpoints.newest(up_to=self._watcher.good_step)
+    good = self._watcher.good_step
+    last = self._rollbacks[-1] if self._rollbacks else None
+    if last and good <= last['step']:  # where it went then led here: further back
+      good = min(good, last['to_step'] - 1)
+    back = checkpoints.newest(up_to=good)
     if back is None:
       raise UserError(
         f'stopped at image {self.images} for a collapse ({collapse}): there is no '
@@ -290,9 +294,9 @@ class Run:
       f'{self._recipe.watch.lower}'
     )
     if self._first:
-      event = {'images': self.images, 'to_step': back, 'collapsed': collapse}
+      event = {'images': self.images, 'step': int(self.state.step), 'to_step': back}
       with (self._workdir / ROLLBACKS).open('a') as f:
-        f.write(json.dumps(event) + '\n')
+        f.write(json.dumps(event | {'collapsed': collapse}) + '\n')
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('rolled back')
 

@@ -31,12 +31,18 @@ def start(
 ) -> subprocess.Popen:
   """Begins a run; what it says goes to `log`, or a log beside the workdir."""
   count = f'--xla_force_host_platform_device_count={devices}'
+  quick = '--xla_backend_optimization_level=0'  # as in the tests: half the compile
   workdir.parent.mkdir(parents=True, exist_ok=True)
   with (log or workdir.with_suffix('.log')).open('a') as file:
     return subprocess.Popen(
       [sys.executable, '-m', 'gan_jax.main', f'--workdir={workdir}', *flags],
       cwd=ROOT,
-      env={**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': count, **env},
+      env={
+        **os.environ,
+        'PYTHONPATH': str(ROOT),
+        'XLA_FLAGS': f'{count} {quick}',
+        **env,
+      },
       stdout=file,
       stderr=file,
     )
