@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from gan_jax import UserError, data, prepare
+from gan_jax.data import examples, pictures
 
 
 class Numbered:
@@ -295,13 +296,13 @@ def test_photos_are_cropped_and_shrunk():
   photo = np.stack([y, 255 * (x >= 256), 255 - y], axis=-1).astype(np.uint8)
   jpeg = encoded(photo, 'JPEG', quality=95, subsampling=0).getvalue()
   source = [{'image': jpeg, 'label': 3}]
-  image, label = data._Tfds('photos', source, 16, 3, labeled=True)[0]
+  image, label = examples.Encoded('photos', source, 16, 3, labeled=True)[0]
   want = photo[:, 128:384].reshape(16, 16, 16, 16, 3).mean(axis=(1, 3))
   assert label == 3 and np.abs(image - want).max() < 4
-  image, _ = data._Tfds('photos', source, 64, 3, labeled=True)[0]
+  image, _ = examples.Encoded('photos', source, 64, 3, labeled=True)[0]
   assert np.all(image[:, 32, 1] > image[:, 31, 1] + 200), 'the edge stays sharp'
   # A factor that is not whole, and a set without labels.
-  image, label = data._Tfds('photos', source, 24, 1, labeled=False)[0]
+  image, label = examples.Encoded('photos', source, 24, 1, labeled=False)[0]
   assert image.shape == (24, 24, 1) and label == 0
   assert abs(image.mean() - (photo[:, 128:384] @ [0.299, 0.587, 0.114]).mean()) < 1
 
@@ -386,7 +387,7 @@ def test_enlarging_is_refused_unless_asked_for(tmp_path, tiny):
     ):
       data.load(where, res=32, channels=3)
     large = data.load(where, res=32, channels=3, upscale=True)
-    back = data.means(np.stack([large.examples[i][0] for i in range(5)]), 2)
+    back = pictures.means(np.stack([large.examples[i][0] for i in range(5)]), 2)
     assert np.abs(back.astype(int) - pixels).mean() < 20
   with pytest.raises(UserError, match='up to 5 pixels'):
     data.load('tiny_pictures', data_dir=str(tiny), res=8, channels=3)

@@ -155,7 +155,7 @@ def test_channels_and_background():
 def test_crop_pad_and_upscale():
   wide = np.concatenate([COLOURS, COLOURS[::-1]], 1)  # 16 x 8
   content = encoded(wide)
-  with pytest.raises(prepare.Refused, match=r'is 16 x 8, not square \(--crop or --pad'):
+  with pytest.raises(pictures.Refused, match=r'is 16 x 8, not square \(--crop or'):
     prepare.fitted(content, options())
   _, cropped = prepare.fitted(content, options(fit='crop'))
   np.testing.assert_array_equal(cropped, wide[:, 4:12])
@@ -163,7 +163,7 @@ def test_crop_pad_and_upscale():
   want = np.full((16, 16, 3), np.array([[[9, 8, 7]]]), np.uint8)
   want[4:12] = wide
   np.testing.assert_array_equal(padded, want)
-  with pytest.raises(prepare.Refused, match=r'is 8 x 8, below 16 \(--upscale'):
+  with pytest.raises(pictures.Refused, match=r'is 8 x 8, below 16 \(--upscale'):
     prepare.fitted(encoded(COLOURS), options(res=16))
   _, large = prepare.fitted(encoded(COLOURS), options(res=16, upscale=True))
   assert np.abs(pictures.means(large[None], 2)[0].astype(int) - COLOURS).mean() < 5
@@ -185,7 +185,7 @@ def test_crop_pad_and_upscale():
   ],
 )
 def test_what_is_refused(content, why):
-  with pytest.raises(prepare.Refused, match=why):
+  with pytest.raises(pictures.Refused, match=why):
     prepare.fitted(content(), options())
 
 
@@ -573,7 +573,7 @@ def test_damage_found_late_keeps_what_is_done(folder, tmp_path, monkeypatch):
     UserError, match=r'other pictures or options \(--shard_images: 5 ->'
   ):
     prepare.main([str(folder), str(dest), '--shard_images=6', '--skip_bad'])
-  monkeypatch.setattr(prepare, '_write_shard', None)  # nothing is left to write
+  monkeypatch.setattr(prepare.writer, '_write_shard', None)  # nothing is left to write
   prepare.main([str(folder), str(dest), '--shard_images=5', '--skip_bad'])
   manifest = json.loads((dest / 'manifest.json').read_text())
   assert (manifest['count'], list(manifest['refused'])) == (11, ['dog/3.png'])
@@ -584,7 +584,7 @@ def test_a_changed_source_or_a_second_writer_is_refused(folder, tmp_path, monkey
   dest = tmp_path / 'pets'
   main = functools.partial(prepare.main, [str(folder), str(dest)])
   with monkeypatch.context() as patch:
-    patch.setattr(prepare, '_manifest', lambda *_: main())
+    patch.setattr(prepare.writer, '_manifest', lambda *_: main())
     with pytest.raises(UserError, match='pets.partial is being written by another'):
       main()
   (folder / 'cat/7.png').write_bytes(PNG)

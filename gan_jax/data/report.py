@@ -16,7 +16,7 @@ from gan_jax import UserError
 from gan_jax.data.pictures import Refused, printable
 
 if TYPE_CHECKING:
-  from gan_jax.data import Dataset
+  from gan_jax.data.examples import Dataset
 
 _LOOKS = 512  # images looked at where looking at all would take too long
 _SHOWN = 64
