@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gan_jax import UserError, data, prepare
-from gan_jax.data import examples, pictures
+from gan_jax.data import examples, pictures, png
 
 
 class Numbered:
@@ -305,6 +306,61 @@ def test_photos_are_cropped_and_shrunk():
   image, label = examples.Encoded('photos', source, 24, 1, labeled=False)[0]
   assert image.shape == (24, 24, 1) and label == 0
   assert abs(image.mean() - (photo[:, 128:384] @ [0.299, 0.587, 0.114]).mean()) < 1
+
+
+@pytest.mark.parametrize('turned', [1, 6, 8])
+@pytest.mark.parametrize('size', [(500, 375), (375, 501), (259, 386)])
+def test_the_middle_of_a_drafted_photo_is_the_middle_of_the_whole(size, turned):
+  x, y = np.meshgrid(*map(np.arange, size))
+  waves = [np.sin(x / 9), np.sin(y / 11), np.sin((x + y) / 13)]
+  photo = np.rint(127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
+  exif = Image.Exif()
+  exif[0x0112] = turned
+  jpeg = encoded(photo, 'JPEG', quality=98, subsampling=0, exif=exif).getvalue()
+  assert Image.open(io.BytesIO(jpeg)).draft('RGB', (64, 64)), 'made for the draft'
+  image = pictures.open_picture(jpeg)
+  want = pictures.upright(pictures.crop(pictures.decode(image, 3), 32), image)
+  found = examples.decoded(jpeg, 32, 3)
+  # A quarter of an output pixel beside the middle would be 5 and more.
+  assert np.abs(found - want.astype(int)).mean() < 1.5
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_wrapped_pngs_are_pngs(channels, rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  for side in (4, 150):  # 150 x 150 x 3 bytes are more than one block of zlib holds
+    pixels = rng.integers(0, 256, (side, side, channels), np.uint8)
+    content = png.wrap(pixels)
+    picture = Image.open(io.BytesIO(content))
+    picture.verify()
+    picture = np.asarray(Image.open(io.BytesIO(content))).reshape(pixels.shape)
+    np.testing.assert_array_equal(picture, pixels)
+    np.testing.assert_array_equal(png.unwrap(content, pixels.shape), pixels)
+    assert len(content) < pixels.size + side + 100
+
+
+def test_other_and_damaged_pngs_are_not_unwrapped(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  y, x = np.mgrid[:64, :64]
+  ramps = np.stack([x, y, x + y], -1).astype(np.uint8)  # PIL filters its rows
+  shape = ramps.shape
+  for level in (0, 6):
+    other = encoded(ramps, compress_level=level).getvalue()
+    assert png.unwrap(other, shape) is None
+    np.testing.assert_array_equal(examples.decoded(other, 64, 3), ramps)
+  content = png.wrap(ramps)
+  for another in ((32, 64, 3), (64, 64, 1), (64, 64, 4)):
+    assert png.unwrap(content, another) is None
+  assert png.unwrap(b'', shape) is None
+  place = int(rng.integers(100, len(content) - 100))
+  flipped = bytes([content[place] ^ 1])
+  for damaged in (
+    content[:place] + flipped + content[place + 1 :],
+    content[:place],
+    content[:41] + zlib.compress(bytes(99), 0).ljust(len(content)),
+  ):
+    with pytest.raises(pictures.Refused, match='cannot be decoded'):
+      png.unwrap(damaged, shape)
 
 
 def test_refusals(monkeypatch):

@@ -93,10 +93,20 @@ def with_palette():
   return encoded(image, transparency=0)
 
 
-def turned():
+def turned(orientation):
+  """COLOURS as a camera stores it that was held so."""
+  stored = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+  }[orientation]
   exif = Image.Exif()
-  exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-  return encoded(np.rot90(COLOURS), exif=exif)
+  exif[0x0112] = orientation
+  return encoded(Image.fromarray(COLOURS).transpose(stored), exif=exif)
 
 
 @pytest.mark.filterwarnings('ignore:.*mode.*parameter:DeprecationWarning')
@@ -123,7 +133,7 @@ def turned():
       np.where(RAMP[..., None] > 100, np.array([[[200, 100, 50]]]), 255),
       0,
     ),
-    (turned, COLOURS, 0),
+    *((functools.partial(turned, o), COLOURS, 0) for o in range(2, 9)),
     (lambda: encoded(COLOURS, 'WEBP', lossless=True), COLOURS, 0),
     (
       lambda: encoded(

@@ -14,10 +14,12 @@ from gan_jax.data.pictures import (
   Refused,
   Source,
   crop,
+  decode,
   means,
   open_picture,
   upright,
 )
+from gan_jax.data.png import unwrap
 
 
 class Corrupt(UserError):
@@ -150,10 +152,14 @@ class Skipping:
 
 def decoded(content, res, channels):
   """An encoded picture as uint8 [res, res, channels]; raises Refused."""
+  if (wrapped := unwrap(content, (res, res, channels))) is not None:
+    return wrapped
   image = open_picture(content)
+  whole = image.size
   # Lets the JPEG decoder skip detail beyond twice the size that is wanted.
-  image.draft(MODES[channels], (2 * res, 2 * res))
-  return crop(upright(image, channels), res)
+  drafted = image.draft(MODES[channels], (2 * res, 2 * res))
+  scale = whole[0] / drafted[1][2] if drafted else 1
+  return upright(crop(decode(image, channels), res, whole, scale), image)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -71,16 +71,24 @@ def batches(
     step, row = divmod(row, n_rows)
     device, micro = divmod(row, k)
     first = start + ((step * k + micro) * n_devices + devices[device]) * b
-    images, labels = [], []
-    for position in range(first, first + b):
-      number, place = divmod(position, len(dataset.examples))
+    images, labels = None, np.empty(b, np.int32)
+    for i in range(b):
+      number, place = divmod(first + i, len(dataset.examples))
       order, mirrored = epoch(number)
-      image, label = dataset.examples[int(order[place])]
-      images.append(image[:, ::-1] if flip and mirrored[place] else image)
-      labels.append(label)
-    return {'images': np.stack(images), 'labels': np.array(labels, np.int32)}
+      image, labels[i] = dataset.examples[int(order[place])]
+      if images is None:
+        images = np.empty((b, *image.shape), np.uint8)
+      if flip and mirrored[place]:
+        # NumPy reverses three long rows of numbers faster than many of three numbers.
+        for channel in range(image.shape[-1]):
+          images[i, ..., channel] = image[:, ::-1, channel]
+      else:
+        images[i] = image
+    return {'images': images, 'labels': labels}
 
   def assemble(rows):
+    if n_rows == 1:
+      return {key: x[None, None] for key, x in rows[0].items()}
     stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     return {key: x.reshape(len(devices), k, *x.shape[1:]) for key, x in stacked.items()}
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from gan_jax import UserError
 
@@ -28,6 +28,19 @@ MAX_PIXELS = 2**26  # 8192 x 8192; below PIL's own limit, above any published da
 MAX_BYTES = 2**28  # of one encoded picture
 MAX_CLASSES = 100_000
 _ORIENTATION = 0x0112  # EXIF
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+  2: lambda x: x[:, ::-1],
+  3: lambda x: x[::-1, ::-1],
+  4: lambda x: x[::-1],
+  5: lambda x: x.swapaxes(0, 1),
+  6: lambda x: x[::-1].swapaxes(0, 1),
+  7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+  8: lambda x: x[:, ::-1].swapaxes(0, 1),
+}
+_DAMAGED = (  # what PIL raises
+  *(OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError),
+  Image.DecompressionBombError,
+)
 _LEFTOVERS = ('.', '__MACOSX', 'Thumbs.db')  # what systems leave in folders and zips
 
 
@@ -308,10 +321,10 @@ def open_picture(content: bytes) -> Image.Image:
   return image
 
 
-def upright(
+def decode(
   image: Image.Image, channels: int, background: tuple[int, int, int] = (255, 255, 255)
 ) -> Image.Image:
-  """Decodes into 8-bit grey, RGB or RGBA, turned as EXIF says.
+  """Decodes into 8-bit grey, RGB or RGBA, not yet turned as EXIF says.
 
   Args:
     channels: 1, 3 or 4.
@@ -322,8 +335,6 @@ def upright(
   """
   try:
     image.load()
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-      image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I'):
       image = _from_16_bits(image)
     if image.mode == 'F':
@@ -333,12 +344,23 @@ def upright(
       if channels != 4:
         behind = Image.new('RGBA', image.size, (*background, 255))
         image = Image.alpha_composite(behind, image).convert('RGB')
-    return image.convert(MODES[channels])
-  except (
-    *(OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError),
-    Image.DecompressionBombError,
-  ) as error:
+    mode = MODES[channels]
+    return image if image.mode == mode else image.convert(mode)
+  except _DAMAGED as error:
     raise Refused(f'cannot be decoded ({error})') from error
+
+
+def upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+  """Square pixels [h, h, c] of a decoded picture, turned as its EXIF says.
+
+  Raises:
+    Refused: its EXIF is damaged.
+  """
+  try:
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+  except _DAMAGED as error:
+    raise Refused(f'cannot be decoded ({error})') from error
+  return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
@@ -348,18 +370,30 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
   return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
-def crop(image: Image.Image, res: int) -> np.ndarray:
-  """Centre square of a picture, resized, as uint8 [res, res, channels]."""
-  side = min(image.size)
-  left, top = (image.width - side) // 2, (image.height - side) // 2
+def crop(
+  image: Image.Image,
+  res: int,
+  whole: tuple[int, int] | None = None,
+  scale: float = 1,
+) -> np.ndarray:
+  """Centre square of a picture, resized, as uint8 [res, res, channels].
+
+  Args:
+    whole, scale: width and height before the decoder made it smaller by that factor. It
+      rounds odd sides up, and the square would be beside the middle.
+  """
+  width, height = whole or image.size
+  square = min(width, height)
+  left, top = (width - square) // 2 / scale, (height - square) // 2 / scale
+  side = square / scale
   # A whole factor averages whole pixels, exactly and without ringing; any other factor
   # needs Lanczos to stay sharp without aliasing; bicubic enlarges smoothly.
   if side % res == 0:
     method = Image.Resampling.BOX
   else:
     method = Image.Resampling.LANCZOS if side > res else Image.Resampling.BICUBIC
-  box = (left, top, left + side, top + side)
   if (side, image.size) != (res, (res, res)):
+    box = (left, top, left + side, top + side)
     image = image.resize((res, res), method, box=box)
   return np.asarray(image).reshape(res, res, -1)
 

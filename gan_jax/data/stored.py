@@ -5,6 +5,7 @@ import difflib
 import functools
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ def load_prepared(folder, split, res, channels):
   except (OSError, ValueError, KeyError) as error:
     raise UserError(f'{folder / MANIFEST} cannot be read ({error!r}).') from error
   tfds = needed('tensorflow_datasets', 'tensorflow-datasets', str(folder))
+  protos = needed('tensorflow_datasets.proto', 'tensorflow-datasets', str(folder))
+  parse = protos.tf_example_pb2.Example.FromString
   check_channels(str(folder), there, channels)
 
   @functools.lru_cache
@@ -39,7 +42,9 @@ def load_prepared(folder, split, res, channels):
           ': the copy is not whole; copy or prepare it again.'
         )
     builder = tfds.core.read_only_builder.builder_from_directory(root)
-    return _open_split(tfds, builder, split, str(folder))
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    records = _open_split(builder, split, str(folder), deserialize_method=raw)
+    return _Stored(records, parse)
 
   # Grey of means is not the mean of greys: other channels are read from the full size.
   side = res if res in levels and channels == there else max(levels)
@@ -50,15 +55,29 @@ def load_prepared(folder, split, res, channels):
   return Dataset(str(folder), examples, class_names, counts, origin)
 
 
-def _open_split(tfds, builder, split, name):
-  """Records of a split, images still encoded."""
-  skip = {
-    key: tfds.decode.SkipDecoding()
-    for key, feature in builder.info.features.items()
-    if isinstance(feature, tfds.features.Image)
-  }
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stored:
+  """Records of a level, parsed without tensorflow-datasets' look at every field."""
+
+  records: Any
+  parse: Callable[[bytes], Any]
+
+  def __len__(self):
+    return len(self.records)
+
+  def __getitem__(self, i):
+    fields = self.parse(self.records[i]).features.feature
+    label = fields['label'].int64_list.value
+    return {
+      'image': fields['image'].bytes_list.value[0],
+      'label': label[0] if label else 0,
+    }
+
+
+def _open_split(builder, split, name, **how):
+  """Records of a split, read as `as_data_source` is told."""
   try:
-    return builder.as_data_source(split, decoders=skip)
+    return builder.as_data_source(split, **how)
   except ValueError as error:
     raise UserError(
       f"Dataset '{name}' has no images in split '{split}'; its splits are "
@@ -139,8 +158,13 @@ def open_tfds(name: str, *, split: str, data_dir: str | None) -> Records:
     )
   label = features.get('label')
   labeled = isinstance(label, tfds.features.ClassLabel)
+  encoded = {
+    key: tfds.decode.SkipDecoding()
+    for key, feature in features.items()
+    if isinstance(feature, tfds.features.Image)
+  }
   try:
-    source = _open_split(tfds, builder, split, name)
+    source = _open_split(builder, split, name, decoders=encoded)
   except NotImplementedError as error:
     raise UserError(
       f"Dataset '{name}' is prepared under {data_dir} as "

@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     default=0,
     choices=range(10),
     metavar='0-9',
-    help='compression; 0 reads about three times as fast at 1.5 times the size',
+    help='compression; 0 reads about ten times as fast as 6, at 1.6 times the size',
   )
   p.add_argument('--shard_images', type=int, default=1000, help='pictures in a file')
   p.add_argument('--threads', type=int, default=os.cpu_count())

@@ -23,7 +23,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tqdm import tqdm
 
 from gan_jax import UserError, data
-from gan_jax.data import pictures
+from gan_jax.data import pictures, png
 from gan_jax.data.pictures import Refused, Source
 from gan_jax.prepare.survey import Options, misfit, refusal
 
@@ -230,15 +230,17 @@ def fitted(content: bytes, options: Options) -> tuple[str, np.ndarray]:
   """
   image = pictures.open_picture(content)
   mode = image.mode
-  image = pictures.upright(image, options.channels, options.background)
-  if why := misfit(*image.size, options):
+  page = pictures.decode(image, options.channels, options.background)
+  if why := misfit(*page.size, options):
     raise Refused(why)
   if options.fit == 'pad':
-    image = pictures.pad(image, options.background)
-  return mode, pictures.crop(image, options.res)
+    page = pictures.pad(page, options.background)
+  return mode, pictures.upright(pictures.crop(page, options.res), image)
 
 
 def _png(image: np.ndarray, level: int) -> bytes:
+  if level == 0:
+    return png.wrap(image)
   file = io.BytesIO()
   picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
   picture.save(file, 'PNG', compress_level=level)
