@@ -74,6 +74,7 @@ def train(
     channels=gan.channels,
   )
   data.check_labels(dataset, gan.n_classes)
+  data.check_hosts(dataset)
   first = jax.process_index() == 0
   say = tqdm.write if first else lambda *_: None
   with own(workdir) if first else nullcontext(), Stop() as stop:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -501,15 +502,59 @@ def test_labels_that_cannot_train_a_conditional_model():
     data.check_labels(dataset([-1, 1]), 2)
 
 
-def test_overlapping_hosts_are_refused():
-  data.check_hosts([(0, 3), (2, 1)])
-  with pytest.raises(UserError, match='Hosts 0 and 2 read for device 1'):
-    data.check_hosts([(0, 1), (2,), (1, 3)])
-  with pytest.raises(UserError, match='No host reads for device 1: 3 devices are'):
-    data.check_hosts([(0, 3), (2,)])
+def test_devices_that_are_not_there_are_refused():
   for devices in ((0, 0), (0, 3), (-1,)):
     with pytest.raises(UserError, match=r'devices .* of 0 to \d are needed'):
       global_order(1, hosts=(devices, (1,)))
+
+
+HOST = """
+import sys
+import jax
+from gan_jax import UserError, data
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+mine = sys.argv[3 + jax.process_index()]
+answer = open(f'{mine}.txt', 'w')  # on the terminal gloo speaks, too
+try:
+  data.check_hosts(data.load(mine, res=16, channels=3))
+  print('same', file=answer, flush=True)
+except UserError as error:
+  print(error, file=answer, flush=True)
+jax.distributed.shutdown()
+"""
+
+
+@pytest.mark.parametrize(
+  ('change', 'answer'),
+  [
+    (lambda path: None, r'same'),
+    (lambda path: path.unlink(), r'Processes 0 and 1 .*\(20 and 19 images\): give'),
+    (
+      lambda path: path.write_bytes(
+        encoded(np.zeros((16, 16, 3), np.uint8)).getvalue()
+      ),
+      r'Processes 0 and 1 read different data .*\(20 and 20 images\): give',
+    ),
+  ],
+)
+def test_hosts_with_different_copies_are_refused(tmp_path, free_port, change, answer):
+  for copy in 'ab':
+    photo_folder(tmp_path / copy)
+  change(tmp_path / 'b/cat/000.png')
+  hosts = [
+    subprocess.Popen(
+      [
+        *(sys.executable, '-c', HOST, f'127.0.0.1:{free_port}', str(i)),
+        *(str(tmp_path / 'a'), str(tmp_path / 'b')),
+      ],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
+    for i in range(2)
+  ]
+  said = [host.communicate(timeout=300) for host in hosts]
+  for copy in 'ab':
+    assert re.match(answer, (tmp_path / f'{copy}.txt').read_text()), said
 
 
 def test_doctor(tmp_path):

@@ -1,17 +1,19 @@
 """Datasets with random access, and one endless global order of images for all hosts."""
 
-from collections.abc import Sequence
+import hashlib
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 
 from gan_jax import UserError
 from gan_jax.data.built_in import BUILT_IN, load_built_in
 from gan_jax.data.examples import Corrupt, Dataset, Files
 from gan_jax.data.order import batches
 from gan_jax.data.pictures import MODES, is_path, open_source, some
-from gan_jax.data.report import counted, doctor, source_sizes
+from gan_jax.data.report import counted, doctor, places, source_sizes
 from gan_jax.data.stored import (
   MANIFEST,
   Records,
@@ -147,22 +149,24 @@ def check_labels(dataset: Dataset, n_classes: int) -> None:
     )
 
 
-def check_hosts(hosts: Sequence[Sequence[int]]) -> None:
-  """Refuses hosts that read the same images, or leave some to nobody.
+def check_hosts(dataset: Dataset) -> None:
+  """Refuses processes of a job that read different data; all of them have to call it.
 
-  Args:
-    hosts: for each host its `devices` as `batches` takes them.
+  Each reads its share of one order of `dataset`. Of another copy, with a file more or
+  less, that would be another order: shares overlap, and images are left to nobody.
   """
-  readers: dict[int, int] = {}
-  for host, devices in enumerate(hosts):
-    for device in devices:
-      if (other := readers.setdefault(device, host)) != host:
-        raise UserError(
-          f'Hosts {other} and {host} read for device {device}: it has one host.'
-        )
-  taken = [device for devices in hosts for device in devices]
-  if missing := set(range(len(taken))) - set(taken):
-    raise UserError(
-      f'No host reads for device {min(missing)}: {len(taken)} devices are numbered '
-      f'from 0 to {len(taken) - 1}.'
-    )
+  if jax.process_count() == 1:
+    return
+  digest = hashlib.sha256(repr((dataset.class_names, dataset.counts)).encode())
+  for i in places(len(dataset.examples), 16):
+    image, label = dataset.examples[int(i)]
+    digest.update(np.ascontiguousarray(image).tobytes() + str(int(label)).encode())
+  mark = int.from_bytes(digest.digest()[:4])
+  about = np.array([len(dataset.examples), mark], np.uint32)
+  found = multihost_utils.process_allgather(about)
+  for process, (n, mark) in enumerate(found.tolist()):
+    if (n, mark) != tuple(found[0].tolist()):
+      raise UserError(
+        f"Processes 0 and {process} read different data under '{dataset.name}' "
+        f'({found[0][0]:,} and {n:,} images): give every host the same copy.'
+      )
