@@ -23,6 +23,7 @@ from PIL import Image
 
 from gan_jax import UserError, data, prepare
 from gan_jax.data import pictures
+from gan_jax.data.files import open_source
 
 
 def encoded(image, kind='PNG', **options):
@@ -315,7 +316,7 @@ def test_labels_from_a_table(tmp_path, table, content, names, labels, wrap):
   files = {name: encoded(COLOURS) for name in ('a.png', 'b.png', 'c/d.png')}
   files[table] = content.encode('utf-8-sig')
   write(tmp_path / 'src', {f'{wrap}{name}': x for name, x in files.items()})
-  source = pictures.open_source(tmp_path / 'src')
+  source = open_source(tmp_path / 'src')
   assert source.class_names == tuple(names.split())
   assert ''.join(map(str, source.labels)) == labels
   assert (source.n, source.others, dict(source.refused)) == (3, 0, {})
@@ -323,7 +324,7 @@ def test_labels_from_a_table(tmp_path, table, content, names, labels, wrap):
 
 def test_labels_from_folders_are_in_the_order_of_numbers(tmp_path):
   write(tmp_path, {f'{i}/x/a.png': encoded(COLOURS) for i in (10, 9, 0)})
-  source = pictures.open_source(tmp_path)
+  source = open_source(tmp_path)
   assert source.class_names == ('0', '9', '10')
   assert [source.title(i) for i in range(3)] == ['0/x/a.png', '10/x/a.png', '9/x/a.png']
   assert source.labels.tolist() == [0, 2, 1]
@@ -361,13 +362,13 @@ PNG = encoded(COLOURS)
 def test_unclear_sources_are_refused(tmp_path, files, message):
   write(tmp_path / 'src', files)
   with pytest.raises(UserError, match=message):
-    pictures.open_source(tmp_path / 'src')
+    open_source(tmp_path / 'src')
 
 
 def test_files_without_labels_and_labels_without_files(tmp_path):
   table = b'file,label\na.png,cat\n../../etc/passwd.png,dog\n'
   write(tmp_path, {'a.png': PNG, 'b.png': PNG, 'labels.csv': table})
-  source = pictures.open_source(tmp_path)
+  source = open_source(tmp_path)
   assert (source.n, source.class_names) == (1, ('cat',))
   assert source.refused == {
     '../../etc/passwd.png': 'is listed in labels.csv, but not there',
@@ -376,7 +377,7 @@ def test_files_without_labels_and_labels_without_files(tmp_path):
 
 
 def test_hostile_zip(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(pictures, 'MAX_BYTES', 100_000)
+  monkeypatch.setattr('gan_jax.data.files.MAX_BYTES', 100_000)
   path = tmp_path / 'in' / 'hostile.zip'
   path.parent.mkdir()
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -441,7 +442,7 @@ def test_links_in_a_folder_are_not_followed(tmp_path):
   (tmp_path / 'src/cat/link.png').symlink_to(tmp_path / 'secret/a.png')
   (tmp_path / 'src/dogs').symlink_to(tmp_path / 'secret')
   os.mkfifo(tmp_path / 'src/cat/pipe.png')
-  source = pictures.open_source(tmp_path / 'src')
+  source = open_source(tmp_path / 'src')
   assert source.n == 1 and source.refused == {
     'cat/link.png': 'is a symbolic link',
     'cat/pipe.png': 'is no regular file',
@@ -648,5 +649,5 @@ def test_csv_writer_and_reader_agree_on_awkward_names(tmp_path):
   write(tmp_path, dict.fromkeys(names, PNG))
   with (tmp_path / 'labels.csv').open('w', newline='') as file:
     csv.writer(file).writerows([('file', 'label'), *((n, n[0]) for n in names)])
-  source = pictures.open_source(tmp_path)
+  source = open_source(tmp_path)
   assert [source.class_names[i] for i in source.labels] == ['a', 'p', 'ä']

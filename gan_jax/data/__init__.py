@@ -11,8 +11,9 @@ from jax.experimental import multihost_utils
 from gan_jax import UserError
 from gan_jax.data.built_in import BUILT_IN, load_built_in
 from gan_jax.data.examples import Corrupt, Dataset, Files
+from gan_jax.data.files import is_path, open_source, some
 from gan_jax.data.order import batches
-from gan_jax.data.pictures import MODES, is_path, open_source, some
+from gan_jax.data.pictures import MODES
 from gan_jax.data.report import counted, doctor, places, source_sizes
 from gan_jax.data.stored import (
   MANIFEST,

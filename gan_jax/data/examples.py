@@ -9,10 +9,10 @@ import numpy as np
 from absl import logging
 
 from gan_jax import UserError
+from gan_jax.data.files import Source
 from gan_jax.data.pictures import (
   MODES,
   Refused,
-  Source,
   crop,
   decode,
   means,

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import ImageColor
 
 from gan_jax import UserError, data
-from gan_jax.data import pictures, report
-from gan_jax.data.pictures import Source
+from gan_jax.data import files, pictures, report
+from gan_jax.data.files import Source
 from gan_jax.prepare.survey import SMALLEST, Options, refusal, survey
 from gan_jax.prepare.writer import prepare
 
@@ -134,10 +134,10 @@ def open_source(name: str, split: str, data_dir: str | None) -> Source:
   Raises:
     UserError: there are none.
   """
-  if pictures.is_path(name) or os.path.isdir(name):
+  if files.is_path(name) or os.path.isdir(name):
     if (Path(name).expanduser() / data.MANIFEST).is_file():
       raise UserError(f'{name} is prepared already; SRC is what it was made of.')
-    return pictures.open_source(name)
+    return files.open_source(name)
   records = data.open_tfds(name, split=split, data_dir=data_dir)
 
   def read(i):

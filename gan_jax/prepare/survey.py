@@ -8,8 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from gan_jax import UserError
-from gan_jax.data import pictures, report
-from gan_jax.data.pictures import Refused, Source
+from gan_jax.data import files, pictures, report
+from gan_jax.data.files import Source
+from gan_jax.data.pictures import Refused
 
 SMALLEST = 4  # the lowest level
 _NAMED = 5  # damaged pictures named in a message; all are in the manifest
@@ -100,7 +101,7 @@ class Survey:
       f'oblong ones: {options.fit or "refused"}; up to {size / 1e9:.2f} GB'
     )
     if bad:
-      lines.append(f'cannot be used: {len(bad):,}: {pictures.some(bad, _NAMED)}')
+      lines.append(f'cannot be used: {len(bad):,}: {files.some(bad, _NAMED)}')
     return '\n'.join(lines)
 
 
@@ -116,7 +117,7 @@ def misfit(width: int, height: int, options: Options) -> str:
 
 def refusal(bad: dict[str, str], n: int) -> str:
   return (
-    f'{len(bad):,} of {n:,} pictures cannot be used: {pictures.some(bad, _NAMED)}; '
+    f'{len(bad):,} of {n:,} pictures cannot be used: {files.some(bad, _NAMED)}; '
     'mend them, or pass --skip_bad to leave them out.'
   )
 

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from gan_jax import UserError, data
 from gan_jax.data import pictures, png
-from gan_jax.data.pictures import Refused, Source
+from gan_jax.data.files import Source
+from gan_jax.data.pictures import Refused
 from gan_jax.prepare.survey import Options, misfit, refusal
 
 FORMAT = 1  # of the manifest
