@@ -23,8 +23,8 @@ BATCH = 64
 SIDES = (128, 256)
 JPEG, PREPARED = 'JPEG folder', 'prepared'
 SET = 'photos'  # its name as a data set
-# (chips, images that a step reads, its predicted milliseconds): BigGAN-128 at batch
-# 2048 with two D steps on a v5e-256 pod of 64 hosts; see README.
+# BigGAN-128 at batch 2048 on the hosts of a v5e-256 pod: images that a step reads, for
+# two D steps, and its predicted milliseconds.
 HOSTS, PER_STEP = 64, 2 * 2048
 STEPS = {'plain': 83, 'improved': 74, 'target': 41}
 
