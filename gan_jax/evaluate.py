@@ -133,11 +133,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   about = {'checkpoint': step, 'images': int(parts['images'])}
   if thresholds:
     generators = {ema: parts[branches[ema]] for ema in wanted}
-    rows = frontier.sweep(evaluator, generators, thresholds)
+    lines = frontier.sweep(evaluator, generators, thresholds)
     if jax.process_index() == 0:
-      frontier.write(rows, folder / 'frontier.csv')
-      frontier.plot(rows, folder / 'frontier.png')
-      print(f'{folder}/frontier.csv, {folder}/frontier.png')
+      frontier.write(lines, folder / 'frontier')
+      print(f'{folder}/frontier.csv, .png, and with protocols .jsonl')
     return
   lines = evaluator.lines(parts[branches[wanted[0]]])
   if jax.process_index() == 0:

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,28 @@ def sweep(
 
   Args:
     generators: the averaged variables under True, the raw ones under False.
+
+  Returns:
+    The evaluator's lines, protocol and all, with the threshold and `ema` in front.
   """
   name = 'psi' if isinstance(evaluator.gan, StyleGAN) else 'truncation'
-  rows = []
-  for ema, g in generators.items():
-    for t in sorted(thresholds, reverse=True):
-      scores = evaluator.scores(g, ema=ema, **{name: t})
-      rows.append({name: t, 'ema': ema, **scores})
-  return rows
+  return [
+    {name: t, 'ema': ema, **line}
+    for ema, g in generators.items()
+    for t in sorted(thresholds, reverse=True)
+    for line in evaluator.lines(g, ema=ema, **{name: t})
+  ]
+
+
+def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The lines of `sweep` as rows, one for each threshold and generator."""
+  rows: dict[tuple[Any, Any], dict[str, Any]] = {}
+  for line in lines:
+    name = next(iter(line))
+    place = {name: line[name], 'ema': line['ema']}
+    row = rows.setdefault((line['ema'], line[name]), place)
+    row[line['metric']] = line['value']
+  return list(rows.values())
 
 
 QUALITY = ('is', 'precision', 'precision_small')
@@ -46,7 +61,7 @@ def amenable(rows: Sequence[dict[str, Any]], tolerance: float = 0.01) -> float:
   it loses more than `tolerance` of it. 1 is amenable.
 
   Args:
-    rows: of `frontier`, widest first, all with or all without the moving average.
+    rows: of `table`, widest first, all with or all without the moving average.
 
   Raises:
     UserError: fewer than two thresholds, or no such score.
@@ -103,9 +118,17 @@ def require_matplotlib() -> None:
     )
 
 
-def write(rows: Sequence[dict[str, Any]], path: Path) -> None:
-  """Whole or not at all."""
-  with replacing(path) as part, part.open('w', newline='') as f:
+def write(lines: Sequence[dict[str, Any]], path: Path) -> None:
+  """The lines of `sweep` as `path`.jsonl, .csv and .png.
+
+  Raises:
+    UserError: as `plot`; what can be written, is.
+  """
+  with replacing(path.with_suffix('.jsonl')) as part:
+    part.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  rows = table(lines)
+  with replacing(path.with_suffix('.csv')) as part, part.open('w', newline='') as f:
     writer = csv.DictWriter(f, list(rows[0]), lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
+  plot(rows, path.with_suffix('.png'))

@@ -182,17 +182,20 @@ def test_a_frontier_compiles_one_sampler(evaluator, model, tmp_path):
     cache=evaluator.cache, progress=False,
   )  # fmt: skip
   raw = {**g, 'params': jax.tree.map(lambda x: 1.1 * x, g['params'])}
-  rows = frontier.sweep(evaluator, {True: g, False: raw}, [0.5, 2.0])
+  lines = frontier.sweep(evaluator, {True: g, False: raw}, [0.5, 2.0])
+  assert [line['stamp']['truncation'] for line in lines[::4]] == [2.0, 0.5, 2.0, 0.5]
+  rows = frontier.table(lines)
   assert evaluator._sampler._cache_size() == 1
   assert [(r['ema'], r['truncation']) for r in rows] == [
     (True, 2.0), (True, 0.5), (False, 2.0), (False, 0.5),
   ]  # fmt: skip
-  frontier.write(rows, tmp_path / 'frontier.csv')
+  pytest.importorskip('matplotlib')
+  frontier.write(lines, tmp_path / 'frontier')
+  written = (tmp_path / 'frontier.jsonl').read_text().splitlines()
+  assert [json.loads(line) for line in written] == lines
   with (tmp_path / 'frontier.csv').open() as f:
     table = list(csv.DictReader(f))
   assert float(table[3]['recall_small']) == rows[3]['recall_small']
-  pytest.importorskip('matplotlib')
-  frontier.plot(rows, tmp_path / 'frontier.png')
   with Image.open(tmp_path / 'frontier.png') as image:
     assert image.size == (600, 480)
   with pytest.raises(UserError, match='prdc_small'):

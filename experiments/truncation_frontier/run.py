@@ -38,9 +38,9 @@ def frontier_of(config: dict, workdir: Path, num: int) -> list[dict]:
   parts, _ = checkpoint.restore_parts(workdir, {'ema': shapes, 'g': shapes})
   evaluator = Evaluator(r.gan, dataset, ['fd_small', 'prdc_small'], Protocol(n=num))
   generators = {True: parts['ema'], False: parts['g']}
-  rows = frontier.sweep(evaluator, generators, THRESHOLDS)
-  frontier.plot(rows, workdir / 'frontier.png')
-  return rows
+  lines = frontier.sweep(evaluator, generators, THRESHOLDS)
+  frontier.write(lines, workdir / 'frontier')
+  return frontier.table(lines)
 
 
 def main() -> None:
