@@ -80,7 +80,7 @@ class Watch:
   # Collapsed are `sheets` in a row with less than this share of the best variety, or
   # on which D was this many times as sure as usual, a singular value this many times
   # as large, or G's gradient this many times larger or smaller; 0 does not ask.
-  diversity: float = 0.4
+  diversity: float = 0.3
   gap: float = 4.0
   sigma: float = 4.0
   gradient: float = 4.0

@@ -131,7 +131,7 @@ def plot(out: Path, lines: list[dict[str, Any]]) -> None:
   except ImportError:
     return
   panels = (
-    ("D's scores", ('d_real', 'd_fake')),
+    ("D's scores; red: a collapse was noticed", ('d_real', 'd_fake')),
     ('norms of gradients', ('d_grad', 'g_grad')),
     ('singular values, largest in bold', ('d_sigma', 'g_sigma')),
     ('diversity of the sheet', ('diversity',)),
@@ -152,7 +152,7 @@ def plot(out: Path, lines: list[dict[str, Any]]) -> None:
       ax.yaxis.set_major_formatter('{x:g}')
       ax.yaxis.set_minor_formatter('')
     if names == ('skipped',):
-      ax.set_ylim(0, max(1, ax.get_ylim()[1]))
+      ax.set_ylim(-0.1, max(1.1, ax.get_ylim()[1]))
     for line in lines:
       if 'collapsed' in line:
         ax.axvline(line['images'], color='red', linewidth=1)

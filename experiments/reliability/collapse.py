@@ -96,17 +96,13 @@ def collapses(scratch: Path, images: int) -> list[dict]:
     config = emoji(images, **rates) | {'watch': dict(response='rollback')}
     said = go(workdir, config, harm)
     back = journal(workdir, 'to_step', 'rollbacks.jsonl')
-    varied = journal(workdir, 'diversity')
     row = {
       'fault': name,
       'noticed_after': back[0]['images'] - half if back else '',
       'why': back[0]['collapsed'] if back else '',
       'rolled_back_to': ' '.join(str(x['to_step'] * BATCH - half) for x in back),
       'ended': said.partition(':')[0] or 'finished',
-      'diversity_before': next(
-        x['diversity'] for x in reversed(varied) if x['images'] <= half
-      ),
-      'diversity_at_the_end': varied[-1]['diversity'],
+      'diversity_at_the_end': journal(workdir, 'diversity')[-1]['diversity'],
     }
     print(row, flush=True)
     rows.append(row)
