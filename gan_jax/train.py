@@ -27,7 +27,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 import gan_jax
-from gan_jax import UserError, data, sample, watch
+from gan_jax import UserError, data, report, sample, watch
 from gan_jax.checkpoint import Checkpoints, own
 from gan_jax.gan import Phase
 from gan_jax.recipe import Recipe
@@ -55,9 +55,9 @@ def train(
 ) -> TrainState:
   """Trains to `recipe.train.images`, from the newest checkpoint of `workdir` if any.
 
-  The workdir gets config.json, run.json, metrics.jsonl, watch.png, sheets/,
-  checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save and return; while a
-  step is compiled, and all is saved, they raise `Stopped`.
+  The workdir gets config.json, run.json, starts.jsonl, metrics.jsonl, report.html,
+  watch.png, sheets/, checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save
+  and return; while a step is compiled, and all is saved, they raise `Stopped`.
 
   Raises:
     UserError: before anything is compiled, or where the run cannot go on; one sentence.
@@ -77,7 +77,8 @@ def train(
   first = jax.process_index() == 0
   say = tqdm.write if first else lambda *_: None
   with own(workdir) if first else nullcontext(), Stop() as stop:
-    prepare_workdir(workdir, config, mesh, allow_config_change, first)
+    prepare_workdir(workdir, config, mesh, allow_config_change, first, dataset)
+    page = report.Writer(workdir, first, say)
     fewest = min(recipe.images_per_step(stage) for stage in recipe.stages)
     checkpoints = Checkpoints(
       workdir,
@@ -87,7 +88,7 @@ def train(
       say=say,
     )
     while True:
-      run = Run(recipe, dataset, workdir, mesh, checkpoints, stop, say)
+      run = Run(recipe, dataset, workdir, mesh, checkpoints, stop, say, page)
       try:
         collapse = run.go()
         if collapse is None:
@@ -108,11 +109,12 @@ def train(
     if first:
       lines = read_lines(workdir / 'metrics.jsonl')
       watch.plot(workdir / 'watch.png', lines + read_lines(workdir / ROLLBACKS))
+    page.finish()
   finished = run.images >= recipe.train.images
   say(
     f'{"finished" if finished else "stopped; resume with the same"} at image '
-    f'{run.images}: pictures in {workdir}/sheets, curves in {workdir}/metrics.jsonl '
-    f'(tensorboard --logdir={workdir}); next: python -m gan_jax.sample '
+    f'{run.images}: pictures and curves in {workdir}/report.html (or tensorboard '
+    f'--logdir={workdir}); next: python -m gan_jax.sample '
     f'--workdir={workdir} --seeds=0-63 --out=sheet.png'
   )
   return run.state
@@ -130,9 +132,10 @@ class Run:
     checkpoints: Checkpoints,
     stop: 'Stop',
     say: Callable[[str], Any],
+    page: report.Writer,
   ):
     self._recipe, self._workdir, self._say = recipe, workdir, say
-    self._checkpoints, self._stop = checkpoints, stop
+    self._checkpoints, self._stop, self._page = checkpoints, stop, page
     self._first = jax.process_index() == 0
     gan = recipe.gan
     g_tx, d_tx = recipe.g_adam.transform(), recipe.d_adam.transform()
@@ -149,6 +152,13 @@ class Run:
     )
     self._rollbacks = read_lines(workdir / ROLLBACKS)
     self._rate = np.float32(recipe.watch.lower ** len(self._rollbacks))
+    if self._first:
+      about = json.loads((workdir / 'run.json').read_text())
+      names = ('started', 'devices', 'device_kind', 'processes')
+      line = {'images': self.images} | {name: about[name] for name in names}
+      with contextlib.suppress(OSError), (workdir / report.STARTS).open('a') as f:
+        f.write(json.dumps(line) + '\n')
+      page.refresh()
     say(
       f'{recipe.data.name}: {len(dataset.examples)} images, {dataset.n_classes} '
       f'classes; {mesh.size} {jax.devices()[0].platform} device(s); '
@@ -218,7 +228,9 @@ class Run:
       settle(log.metrics_every)  # of the step before: the devices need not wait
       step += 1
       before, self.images = self.images, self.images + now.images_per_step
-      pending = self.images, metrics | {'res': phase.res, 'alpha': phase.alpha}
+      moving = {'res': phase.res, 'alpha': phase.alpha}
+      moving |= {'g_lr': rates.g_lr, 'd_lr': rates.d_lr}
+      pending = self.images, metrics | moving
       if recipe.schedule.resets_between(before, self.images):
         self.state = self._reset(self.state)
       grows = recipe.schedule.phase_at(self.images, gan.res).res != phase.res
@@ -230,6 +242,7 @@ class Run:
         settle(1 if grows or self.images >= train_.images else log.metrics_every)
       if shows:
         collapse = self._look(journal)
+        self._page.refresh()
         if collapse:
           return collapse
       if saves:
@@ -337,7 +350,12 @@ def start_state(
 
 
 def prepare_workdir(
-  workdir: Path, config: Mapping[str, Any], mesh: Mesh, allow: bool, first: bool
+  workdir: Path,
+  config: Mapping[str, Any],
+  mesh: Mesh,
+  allow: bool,
+  first: bool,
+  dataset: data.Dataset,
 ) -> None:
   """Writes what this run is; refuses the workdir of another one.
 
@@ -369,7 +387,8 @@ def prepare_workdir(
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, config)
-    write_json(workdir / 'run.json', surroundings(mesh))
+    about = {'images': len(dataset.examples), 'classes': dataset.class_names}
+    write_json(workdir / 'run.json', surroundings(mesh) | {'dataset': about})
   except OSError as error:
     raise UserError(
       f'--workdir={workdir} cannot be written: {error.strerror}.'

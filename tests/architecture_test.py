@@ -25,7 +25,7 @@ ORDER = (
   {'main'},
 )
 # These import nothing of gan_jax, and are there from this module's row on.
-LEAVES = {'data', 'checkpoint'}
+LEAVES = {'data', 'checkpoint', 'report'}
 LEAVES_FROM = 'sample'
 # Commands beside the order, which no module imports, with all that each may see.
 COMMANDS = {
