@@ -2,169 +2,30 @@
 
 import argparse
 import dataclasses
-import functools
-import json
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
-from PIL import Image
-from tqdm import tqdm
 
-from gan_jax import UserError, checkpoint, export, recipe
+from gan_jax import UserError, checkpoint, command, export, sheets, workdir
 from gan_jax.biggan import BigGAN
 from gan_jax.gan import GAN, Phase, Variables
-from gan_jax.layers import AXIS
+from gan_jax.sampler import (
+  class_of_seed,
+  in_batches,
+  latents,
+  make_sampler,
+  make_synthesizer,
+  standing_statistics,
+)
 from gan_jax.step import make_mesh
 from gan_jax.stylegan import StyleGAN
-
-ANIMATIONS = ('.gif', '.webp', '.mp4')
-Sampler = Any  # a jitted function, see make_sampler
-
-
-def latents(seeds: ArrayLike, dim_z: int, truncation: ArrayLike = np.inf) -> Array:
-  """z [n, dim_z] of each seed; entries beyond +-truncation are drawn again.
-
-  That is a normal cut at the threshold, drawn directly. `inf` does not truncate.
-  """
-
-  def one(seed):
-    key = jax.random.key(seed)
-    t = jnp.minimum(jnp.asarray(truncation, jnp.float32), 5)  # beyond: never used
-    cut = jax.random.truncated_normal(key, -t, t, (dim_z,))
-    return jnp.where(jnp.isinf(truncation), jax.random.normal(key, (dim_z,)), cut)
-
-  return jax.vmap(one)(jnp.asarray(seeds))
-
-
-def class_of_seed(seeds: ArrayLike, n_classes: int) -> Array:
-  """The class a seed shows unless one is asked for, int32 [n], uniform."""
-
-  def one(seed):
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    return jax.random.randint(key, (), 0, max(n_classes, 1))
-
-  return jax.vmap(one)(jnp.asarray(seeds))
-
-
-def make_sampler(
-  gan: GAN, mesh: Mesh, res: int = 0, stored_noise: bool = False
-) -> Sampler:
-  """Compiles (g, z, classes, psi, seeds, alpha) -> pictures uint8 [n, h, w, c].
-
-  The batch is split over the mesh. Truncation is in z and in psi, so sweeping it
-  compiles nothing new. The compiled function takes
-
-    g: variables of the generator.
-    z: [n, dim_z]; classes [n, n_classes]: weights, one-hot for one class.
-    psi: of `gan.generate`; a scalar, as is alpha, how far `res` has faded in.
-    seeds: uint32 [n], of the noise beside z, where a family has any.
-
-  Args:
-    res: the resolution a growing run has come to; 0: the final one.
-    stored_noise: draw all pictures with the noise that came with the weights.
-  """
-  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
-
-  def sample(g, z, classes, psi, seeds, alpha):
-    labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
-    keys = None if stored_noise else noise_keys(seeds)
-    return to_uint8(gan.generate(g, z, labels, psi, keys=keys, res=res, alpha=alpha))
-
-  shardings = (whole, split, split, whole, split, whole)
-  return jax.jit(sample, in_shardings=shardings, out_shardings=split)
-
-
-def make_synthesizer(
-  gan: StyleGAN, mesh: Mesh, res: int = 0, stored_noise: bool = False
-) -> Sampler:
-  """Compiles (g, ws [n, layers, dim_w], seeds [n], alpha) -> uint8 [n, h, w, c].
-
-  As `make_sampler`, from styles in place of z, classes and psi.
-  """
-  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
-
-  def sample(g, ws, seeds, alpha):
-    noise = None if stored_noise else gan.fresh_noise(noise_keys(seeds), res or gan.res)
-    return to_uint8(gan.synthesize(g, ws, noise, res=res, alpha=alpha))
-
-  return jax.jit(sample, in_shardings=(whole, split, split, whole), out_shardings=split)
-
-
-def noise_keys(seeds: Array) -> Array:
-  """Of the noise that a seed draws beside z [n]."""
-  return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(seeds)
-
-
-def to_uint8(images: Array) -> Array:
-  """[-1, 1] -> 0..255, rounded; what lies beyond is cut."""
-  return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
-@functools.cache
-def make_standing(gan: GAN, mesh: Mesh) -> Callable[..., Variables]:
-  """Compiles `gan.standing`, its batches z [n, b, dim_z], labels [n, b] split."""
-  specs = (P(), P(None, AXIS), P(None, AXIS))
-  return jax.jit(
-    jax.shard_map(
-      gan.standing, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False
-    )
-  )
-
-
-def standing_statistics(
-  gan: GAN,
-  mesh: Mesh,
-  g: Variables,
-  passes: int,
-  batch: int,
-  truncation: float = np.inf,
-  psi: float = 1.0,
-) -> Variables:
-  """g with the batch statistics of this truncation, averaged over `passes` batches."""
-  if 'batch_stats' not in g:
-    return g
-  seeds = np.uint32(2**32 - 1) - np.arange(passes * batch, dtype=np.uint32)
-  z = psi * latents(seeds, gan.dim_z, truncation).reshape(passes, batch, -1)
-  labels = class_of_seed(seeds, gan.n_classes).reshape(passes, batch)
-  return make_standing(gan, mesh)(g, z, labels)
-
-
-def sheet(images: np.ndarray, columns: int) -> Image.Image:
-  """uint8 [n, h, w, c] as one picture, row by row, two white pixels apart."""
-  n, h, w, c = images.shape
-  rows = -(-n // columns)
-  page = np.full((rows * (h + 2) + 2, columns * (w + 2) + 2, c), 255, np.uint8)
-  for i, image in enumerate(images):
-    y, x = (i // columns) * (h + 2) + 2, (i % columns) * (w + 2) + 2
-    page[y : y + h, x : x + w] = image
-  return Image.fromarray(page.squeeze(-1) if c == 1 else page)
-
-
-def in_batches(
-  draw: Callable[..., ArrayLike], rows: Sequence[np.ndarray], batch: int
-) -> Iterator[np.ndarray]:
-  """draw(*rows) in batches, the last one shorter; every call has one and the same size.
-
-  Args:
-    draw: takes `batch` entries of each of the rows.
-    rows: arrays of one length.
-  """
-  total = len(rows[0])
-  for start in range(0, total, batch):
-    n = min(batch, total - start)
-    part = np.minimum(np.arange(start, start + batch), total - 1)
-    yield np.asarray(draw(*(x[part] for x in rows)))[:n]
 
 
 def parse_numbers(text: str, what: str) -> list[int]:
@@ -277,69 +138,6 @@ def mixed_styles(
     taken[:, :, list(band)] = columns[None][:, :, list(band)]
     bands.append(taken)
   return np.stack(bands).reshape(-1, *rows.shape[1:])
-
-
-def write(
-  out: Path,
-  images: Iterator[np.ndarray],
-  classes: Any,
-  seeds: Any,
-  columns: int,
-  fps: int,
-) -> None:
-  """A sheet, an animation, an .npz or a folder of PNGs; whole or not at all."""
-  total = len(classes)
-  progress = tqdm(total=total, unit='img', disable=total < 256)
-
-  def counted():
-    for batch in images:
-      progress.update(len(batch))
-      yield batch
-
-  out.parent.mkdir(parents=True, exist_ok=True)
-  if out.suffix:
-    everything = np.concatenate(list(counted()))
-    part = out.with_name(f'.{out.stem}.part{out.suffix}')
-    if out.suffix == '.png':
-      sheet(everything, columns).save(part)
-    elif out.suffix in ANIMATIONS:
-      animate(part, everything, fps)
-    else:
-      labels = classes.argmax(-1).astype(np.int32)
-      np.savez(part, images=everything, labels=labels, seeds=seeds)
-    os.replace(part, out)
-  else:
-    out.mkdir(exist_ok=True)
-    number = 0
-    for batch in counted():
-      for image in batch:
-        sheet_of_one = image.squeeze(-1) if image.shape[-1] == 1 else image
-        Image.fromarray(sheet_of_one).save(out / f'{number:06d}.png')
-        number += 1
-  progress.close()
-
-
-def animate(out: Path, images: np.ndarray, fps: int) -> None:
-  """uint8 [n, h, w, c] as .gif, .webp or .mp4, enlarged to 256 pixels or a bit more.
-
-  Raises:
-    UserError: .mp4 without its package.
-  """
-  times = max(1, -(-256 // images.shape[1]))
-  frames = np.broadcast_to(images, (*images.shape[:3], max(images.shape[3], 3)))
-  frames = frames.repeat(times, 1).repeat(times, 2)
-  if out.suffix == '.mp4':
-    try:
-      import imageio.v3 as iio
-
-      iio.imwrite(out, frames[..., :3], plugin='pyav', fps=fps, codec='libx264')
-    except ImportError as error:
-      raise UserError(
-        ".mp4 needs a package: pip install 'gan_jax[video]'; .webp and .gif do not."
-      ) from error
-  else:
-    first, *rest = (Image.fromarray(frame) for frame in frames)
-    first.save(out, save_all=True, append_images=rest, duration=1000 / fps, loop=0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -476,13 +274,13 @@ def main(argv: Sequence[str] | None = None) -> None:
   if bool(args.out) == bool(args.export):
     raise UserError('--out for pictures or --export for the generator: give one.')
   out = Path(args.out or args.export)
-  allowed = ('.png', '.npz', *ANIMATIONS)
+  allowed = ('.png', '.npz', *sheets.ANIMATIONS)
   if args.out and out.suffix not in ('', *allowed):
     raise UserError(f'--out={out}: end it in {", ".join(allowed)}, or name a folder.')
   for name in ('truncation', 'columns', 'batch', 'frames', 'fps'):
     if not getattr(args, name) > 0:
       raise UserError(f'--{name}={getattr(args, name)}: it must be above 0.')
-  run = read_run(args.workdir)
+  run = workdir.read(args.workdir)
   gan = check(args, run.gan)
   plan = plan_pictures(args, gan, args.seeds)
   g, _ = jax.eval_shape(gan.init, jax.random.key(0))
@@ -516,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   pictures = in_batches(draw, rows, batch)
   if args.mix:
     pictures = framed(pictures, len(parse_numbers(args.seeds, 'seeds')), plan.columns)
-  write(out, pictures, plan.classes, plan.seeds, plan.columns, args.fps)
+  sheets.write(out, pictures, plan.classes, plan.seeds, plan.columns, args.fps)
   print(f'{len(plan.seeds)} pictures in {out}')
 
 
@@ -586,21 +384,5 @@ def framed(
     yield np.concatenate([rows[i % n_rows][None], line])
 
 
-def read_run(workdir: str | Path) -> recipe.Recipe:
-  """The recipe of a run, from the config it wrote.
-
-  Raises:
-    UserError: there is no run.
-  """
-  path = Path(workdir) / 'config.json'
-  if not path.is_file():
-    raise UserError(f'{workdir} is not the folder of a run: there is no {path.name}.')
-  return recipe.read(json.loads(path.read_text()))
-
-
 if __name__ == '__main__':
-  try:
-    main()
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  command(main)

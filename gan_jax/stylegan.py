@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -169,7 +169,7 @@ class Draws(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleGAN:
+class StyleGAN(growing.Family):
   """The StyleGAN family; fields are the model section of a config.
 
   Widths are channels at 1x1, 4x4, 8x8, ..., or empty for the paper's. Table 1 of the
@@ -180,8 +180,6 @@ class StyleGAN:
   Raises:
     UserError: a resolution, widths or loss that do not exist.
   """
-
-  ema_lags: ClassVar[bool] = True
 
   res: int
   n_classes: int = 0
@@ -220,11 +218,6 @@ class StyleGAN:
     growing.check(self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths})
     if self.loss not in ('logistic', 'wgan'):
       raise UserError(f'model.loss is {self.loss!r}: allowed are logistic and wgan.')
-
-  @property
-  def group(self) -> int:
-    """Examples that minibatch standard deviation puts together."""
-    return max(self.mbstd_group, 1)
 
   @property
   def mapping(self) -> Mapping:
@@ -418,11 +411,6 @@ class StyleGAN:
     ws = self.truncate(g, self.w(g, z, labels), psi, res)
     noise = None if keys is None else self.fresh_noise(keys, res or self.res)
     return self.synthesize(g, ws, noise, res=res, alpha=alpha)
-
-  def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
-    """g itself: there are no batch statistics."""
-    del z, labels
-    return g
 
   def without_noise(self, g: Variables) -> Variables:
     """g with the strengths of all noise at zero."""

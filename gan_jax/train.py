@@ -1,15 +1,9 @@
 """The training loop, the only one."""
 
-import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 import json
-import math
-import os
-import platform
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -21,24 +15,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-import gan_jax
-from gan_jax import UserError, data, report, sample, watch
+from gan_jax import UserError, data, report, sampler, scores, sheets, watch
+from gan_jax import workdir as workdirs
 from gan_jax.checkpoint import Checkpoints, own
+from gan_jax.evaluator import Evaluator, Protocol
 from gan_jax.gan import Phase
+from gan_jax.journal import Journal, crossed, read_lines
 from gan_jax.recipe import Recipe
 from gan_jax.stages import Stages
 from gan_jax.step import TrainState, init_state, make_mesh, make_reset, replicate
 
-# A resumed run may differ in these without being another run.
-FREE = (
-  *('train.images', 'train.mapped', 'data.threads', 'data.data_dir'),
-  *('log.', 'watch.'),
-)
 ROLLBACKS = 'rollbacks.jsonl'
 SPACING = 4  # checkpoints from one of the ring to the next
 
@@ -66,29 +54,28 @@ def train(
   gan, log = recipe.gan, recipe.log
   for stage in recipe.stages:
     recipe.shape(stage, mesh.size)
-  dataset = data.load(
-    recipe.data.name,
-    split=recipe.data.split,
-    data_dir=recipe.data.data_dir or None,
-    res=gan.res,
-    channels=gan.channels,
-  )
+  dataset = data.load(**recipe.source())
   data.check_labels(dataset, gan.n_classes)
   first = jax.process_index() == 0
   say = tqdm.write if first else lambda *_: None
+  scorer = Scorer(recipe, dataset, workdir, say) if recipe.score.every else None
   with own(workdir) if first else nullcontext(), Stop() as stop:
-    prepare_workdir(workdir, config, mesh, allow_config_change, first, dataset)
+    about = {'images': len(dataset.examples), 'classes': dataset.class_names}
+    workdirs.prepare(workdir, config, mesh, allow_config_change, first, about)
     page = report.Writer(workdir, first, say)
+    if first:
+      say(data.doctor(dataset, workdir))
     fewest = min(recipe.images_per_step(stage) for stage in recipe.stages)
     checkpoints = Checkpoints(
       workdir,
       log.keep,
       ring=log.ring,
       spacing=SPACING * max(log.checkpoint_every // fewest, 1),
+      best=recipe.score.best,
       say=say,
     )
     while True:
-      run = Run(recipe, dataset, workdir, mesh, checkpoints, stop, say, page)
+      run = Run(recipe, dataset, workdir, mesh, checkpoints, scorer, stop, say, page)
       try:
         collapse = run.go()
         if collapse is None:
@@ -130,12 +117,14 @@ class Run:
     workdir: Path,
     mesh: Mesh,
     checkpoints: Checkpoints,
+    scorer: 'Scorer | None',
     stop: 'Stop',
     say: Callable[[str], Any],
     page: report.Writer,
   ):
     self._recipe, self._workdir, self._say = recipe, workdir, say
-    self._checkpoints, self._stop, self._page = checkpoints, stop, page
+    self._checkpoints, self._scorer, self._stop = checkpoints, scorer, stop
+    self._page = page
     self._first = jax.process_index() == 0
     gan = recipe.gan
     g_tx, d_tx = recipe.g_adam.transform(), recipe.d_adam.transform()
@@ -153,11 +142,7 @@ class Run:
     self._rollbacks = read_lines(workdir / ROLLBACKS)
     self._rate = np.float32(recipe.watch.lower ** len(self._rollbacks))
     if self._first:
-      about = json.loads((workdir / 'run.json').read_text())
-      names = ('started', 'devices', 'device_kind', 'processes')
-      line = {'images': self.images} | {name: about[name] for name in names}
-      with contextlib.suppress(OSError), (workdir / report.STARTS).open('a') as f:
-        f.write(json.dumps(line) + '\n')
+      workdirs.note_start(workdir, self.images)
       page.refresh()
     say(
       f'{recipe.data.name}: {len(dataset.examples)} images, {dataset.n_classes} '
@@ -235,7 +220,8 @@ class Run:
         self.state = self._reset(self.state)
       grows = recipe.schedule.phase_at(self.images, gan.res).res != phase.res
       shows = grows or crossed(before, self.images, log.sheet_every)
-      saves = grows or crossed(before, self.images, log.checkpoint_every)
+      scored = self._scorer and self._scorer.due(before, self.images, phase)
+      saves = scored or grows or crossed(before, self.images, log.checkpoint_every)
       if alone and crossed(before, self.images, log.metrics_every):
         saves = saves or checkpoints.poll()  # the last one has failed: once more
       if shows or saves:  # what the journal says goes as far as what is saved
@@ -245,8 +231,11 @@ class Run:
         self._page.refresh()
         if collapse:
           return collapse
+      score = None
+      if self._scorer and scored:
+        score = self._scorer.take(self.state.ema, self.images, step, journal)
       if saves:
-        self.unsaved = not checkpoints.save(step, self.state)
+        self.unsaved = not checkpoints.save(step, self.state, score)
     settle(1)
     return None
 
@@ -325,11 +314,6 @@ class Run:
       multihost_utils.sync_global_devices('rolled back')
 
 
-def crossed(before: int, after: int, every: int) -> bool:
-  """Whether a multiple of `every` lies in (before, after]."""
-  return after // every > before // every
-
-
 def start_state(
   gan: Any, g_tx: Any, d_tx: Any, key: jax.Array, mesh: Mesh, checkpoints: Checkpoints
 ) -> TrainState:
@@ -347,94 +331,6 @@ def start_state(
     jax.eval_shape(fresh),
   )
   return checkpoints.restore(latest, like)
-
-
-def prepare_workdir(
-  workdir: Path,
-  config: Mapping[str, Any],
-  mesh: Mesh,
-  allow: bool,
-  first: bool,
-  dataset: data.Dataset,
-) -> None:
-  """Writes what this run is; refuses the workdir of another one.
-
-  Raises:
-    UserError: the config there differs, key by key.
-  """
-  path = workdir / 'config.json'
-  flat = flatten(json.loads(json.dumps(config)))
-  if path.is_file():
-    old = flatten(json.loads(path.read_text()))
-    changes = [
-      f'{name}: {old.get(name, "absent")} -> {flat.get(name, "absent")}'
-      for name in sorted({*old, *flat})
-      if old.get(name) != flat.get(name) and not name.startswith(FREE)
-    ]
-    if any(change.startswith('model.') for change in changes):
-      raise UserError(
-        f'{workdir} holds another model ({"; ".join(changes)}): take another workdir.'
-      )
-    if changes and not allow:
-      raise UserError(
-        f'{workdir} was run with another config ({"; ".join(changes)}): take another '
-        'workdir, or --allow_config_change to go on with the new one.'
-      )
-    if changes and first:
-      print(f'accepted config changes: {"; ".join(changes)}')
-  if not first:
-    return
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, config)
-    about = {'images': len(dataset.examples), 'classes': dataset.class_names}
-    write_json(workdir / 'run.json', surroundings(mesh) | {'dataset': about})
-  except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be written: {error.strerror}.'
-    ) from error
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f'{prefix}{key}.')
-    else:
-      flat[f'{prefix}{key}'] = value
-  return flat
-
-
-def write_json(path: Path, value: Any) -> None:
-  write_text(path, json.dumps(value, indent=2) + '\n')
-
-
-def write_text(path: Path, text: str) -> None:
-  """Atomically."""
-  part = path.with_suffix('.part')
-  part.write_text(text)
-  os.replace(part, path)
-
-
-def surroundings(mesh: Mesh) -> dict[str, Any]:
-  """Versions, devices and revision, for the record."""
-  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
-  source = Path(__file__).parent
-  revision = subprocess.run(
-    ['git', 'rev-parse', 'HEAD'], cwd=source, capture_output=True, text=True
-  )
-  devices = list(mesh.devices.flat)
-  return {
-    'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-    'gan_jax': gan_jax.__version__,
-    'revision': revision.stdout.strip(),
-    'python': platform.python_version(),
-    'versions': {name: importlib.metadata.version(name) for name in packages},
-    'devices': len(devices),
-    'device_kind': devices[0].device_kind,
-    'processes': jax.process_count(),
-    'xla_flags': os.environ.get('XLA_FLAGS', ''),
-  }
 
 
 class Stop:
@@ -470,116 +366,6 @@ class Stop:
     return self._signal
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-  """JSON lines up to the first that is not whole, as a kill may leave the last."""
-  lines: list[dict[str, Any]] = []
-  with contextlib.suppress(FileNotFoundError, ValueError):
-    for text in path.read_text().splitlines():
-      lines.append(json.loads(text))
-  return lines
-
-
-class Journal:
-  """Progress bar, JSON lines and TensorBoard, on the first process.
-
-  Lines beyond the images of a resumed run are cut: the journal is that of one run.
-  A full disk costs lines, not the run.
-  """
-
-  def __init__(
-    self,
-    workdir: Path,
-    total: int,
-    images: int,
-    active: bool,
-    say: Callable[[str], Any],
-  ):
-    self._active, self._say, self._told = active, say, False
-    self._total, self._seen = total, images
-    self._mark = images, time.perf_counter()
-    self._path, self._events = workdir / 'metrics.jsonl', workdir / 'tensorboard'
-    self.lines: list[dict[str, Any]] = []  # that were there, on the first process
-    self._board: EventsWriter | None = None
-    if active:
-      self.lines = [x for x in read_lines(self._path) if x['images'] <= images]
-      text = ''.join(json.dumps(line) + '\n' for line in self.lines)
-      if self._path.is_file() and self._path.read_text() != text:
-        write_text(self._path, text)
-    self._bar = tqdm(
-      total=total, initial=images, unit='img', disable=not active, smoothing=0.1
-    )
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self._bar.close()
-    if self._board:
-      with self._forgiving():
-        self._board.close()
-
-  @contextlib.contextmanager
-  def _forgiving(self):
-    try:
-      yield
-    except OSError as error:
-      if not self._told:
-        self._say(f'{self._path} could not be written ({error.strerror}): going on')
-      self._told = True
-
-  def note(self, line: dict[str, Any]) -> None:
-    """Writes a line; `draw` gets its numbers."""
-    if not self._active:
-      return
-    with self._forgiving(), self._path.open('a') as f:
-      f.write(json.dumps(line) + '\n')
-    self.draw(line['images'], {n: x for n, x in line.items() if n != 'images'})
-
-  def draw(self, images: int, values: Mapping[str, Any]) -> None:
-    """Scalars for TensorBoard; what is no number is left out."""
-    numbers = {n: x for n, x in values.items() if isinstance(x, int | float)}
-    if not self._active or not numbers:
-      return
-    with self._forgiving():
-      if self._board is None:
-        self._events.mkdir(exist_ok=True)
-        name = f'.{time.time_ns()}'
-        self._board = EventsWriter(str(self._events / 'events'), name)
-        # TensorBoard forgets what an earlier process wrote beyond this.
-        start = SessionLog(status=SessionLog.START)
-        self._board.write_event(Event(step=images, session_log=start))
-      summary = Summary(
-        value=[Summary.Value(tag=n, simple_value=x) for n, x in numbers.items()]
-      )
-      event = Event(step=images, wall_time=time.time(), summary=summary)
-      self._board.write_event(event)
-      self._board.flush()
-
-  def add(
-    self, images: int, metrics: Any, every: int, watcher: watch.Watcher
-  ) -> dict[str, float]:
-    """Waits for a step's metrics; writes them where a multiple of `every` is passed.
-
-    What is not finite is left out: JSON has no word for it, and `skipped` says so.
-    """
-    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
-    self._bar.update(images - self._seen)
-    before, self._seen = self._seen, images
-    if not crossed(before, images, every) or not self._active:
-      return values
-    then, since = self._mark
-    now = time.perf_counter()
-    self._mark = images, now
-    found = {name: x for name, x in values.items() if math.isfinite(x)}
-    line = {'images': images, **found, 'images_per_s': (images - then) / (now - since)}
-    watcher.see(line)
-    self.note(line)
-    self._bar.set_postfix(
-      {n: f'{v:.2f}' for n, v in found.items() if n.startswith(('d_real', 'd_fake'))}
-    )
-    return values
-
-
 class Sheets:
   """Pictures of the averaged generator from noise that never changes.
 
@@ -596,9 +382,9 @@ class Sheets:
     self._folder, self._active = workdir / 'sheets', active
     # Every process draws for itself on its own first device: no collectives here.
     mesh = make_mesh(jax.local_devices()[:1])
-    self._sampler = functools.cache(functools.partial(sample.make_sampler, gan, mesh))
+    self._sampler = functools.cache(functools.partial(sampler.make_sampler, gan, mesh))
     seeds = np.arange(n, dtype=np.uint32)
-    z = sample.latents(seeds, gan.dim_z)
+    z = sampler.latents(seeds, gan.dim_z)
     labels = np.arange(n) // self._columns % max(gan.n_classes, 1)
     classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)[labels]
     self._inputs = z, classes, np.float32(1), seeds
@@ -615,10 +401,67 @@ class Sheets:
       return 0.0
     mine = jax.tree.map(lambda x: x.addressable_data(0), ema)
     drawn = np.asarray(self._sampler(phase.res)(mine, *self._inputs, phase.alpha))
-    page = sample.sheet(drawn, self._columns)
+    page = sheets.sheet(drawn, self._columns)
     try:
       self._folder.mkdir(exist_ok=True)
       page.save(self._folder / f'{images:010d}.png')
     except OSError as error:
       self._say(f'{self._folder} could not be written ({error.strerror}): going on')
     return watch.diversity(drawn, self._columns)
+
+
+class Scorer:
+  """Scores the averaged generator while it trains."""
+
+  def __init__(
+    self,
+    recipe: Recipe,
+    dataset: data.Dataset,
+    workdir: Path,
+    say: Callable[[str], Any],
+  ):
+    """
+    Raises:
+      UserError: a metric that cannot be taken, or a score that none of them gives.
+    """
+    score = self._asked = recipe.score
+    self._res, self._workdir, self._say = recipe.gan.res, workdir, say
+    self._evaluator = Evaluator(
+      recipe.gan,
+      dataset,
+      score.metrics,
+      Protocol(n=score.n, reals=score.reals),
+      split=recipe.data.split,
+      progress=False,
+    )
+    given = [name for name, best in self._evaluator.best.items() if best]
+    if score.best and score.best_by not in given:
+      raise UserError(
+        f'score.best_by is {score.best_by!r}, which score.metrics do not give: take '
+        f'one of {", ".join(given)}.'
+      )
+
+  def due(self, before: int, images: int, phase: Phase) -> bool:
+    """Whether the step from `before` to `images` of this phase is to be scored."""
+    grown = phase.res == self._res and bool(np.asarray(phase.alpha) == 1)
+    return grown and crossed(before, images, self._asked.every)
+
+  def take(self, ema: Any, images: int, step: int, journal: Journal) -> float | None:
+    """Writes the scores; that of `best_by`, higher is better, or None."""
+    began = time.perf_counter()
+    try:
+      lines = self._evaluator.lines(ema)
+    except UserError as error:  # about this generator: no reason to end the run
+      self._say(f'image {images}: no scores ({error})')
+      return None
+    values = {line['metric']: line['value'] for line in lines}
+    if jax.process_index() == 0:
+      with journal.forgiving():
+        scores.append(self._workdir, lines, images=images, checkpoint=step)
+      journal.draw(images, {f'eval/{name}': x for name, x in values.items()})
+      told = ', '.join(f'{name} {x:.4g}' for name, x in values.items())
+      self._say(f'image {images}: {told} ({time.perf_counter() - began:.0f} s)')
+    if not self._asked.best:
+      return None
+    value = values[self._asked.best_by]
+    return -value if self._evaluator.best[self._asked.best_by] == 'min' else value

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gan_jax.atomic import replacing
 from gan_jax.recipe import Watch
 
 WINDOWS = 4  # of good sheets that have to be there before D's gap is judged
@@ -124,6 +125,5 @@ def plot(out: Path, lines: list[dict[str, Any]]) -> None:
       if 'collapsed' in line:
         ax.axvline(line['images'], color='red', linewidth=1)
   axes[-1].set_xlabel('images')
-  part = out.with_name(f'.{out.name}')
-  figure.savefig(part, format='png')
-  part.replace(out)
+  with replacing(out) as part:
+    figure.savefig(part)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from gan_jax import UserError, recipe, sample, train
+from gan_jax import workdir as workdirs
 from gan_jax.stylegan import StyleGAN
 
 
@@ -148,6 +149,6 @@ def test_mistakes(workdir, tmp_path, flags, words):
 @pytest.mark.parametrize('flag', ['--mix=1', '--noise=off', '--interpolate=w'])
 def test_what_only_a_stylegan_can_do(flag, tmp_path):
   config = importlib.import_module('configs.biggan_digits').get_config('tiny').to_dict()
-  train.write_json(tmp_path / 'config.json', config)
+  workdirs.write_json(tmp_path / 'config.json', config)
   with pytest.raises(UserError, match='is for a StyleGAN'):
     sample.main([f'--workdir={tmp_path}', '--out=x.png', flag])

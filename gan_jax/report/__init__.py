@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gan_jax.report.page import PAGE, write
-from gan_jax.report.story import STARTS
 
-__all__ = ['PAGE', 'STARTS', 'Writer', 'write']
+__all__ = ['PAGE', 'Writer', 'write']
 
 
 class Writer:
@@ -43,8 +42,6 @@ class Writer:
 
   def finish(self) -> None:
     """Writes the page once more, and waits for it."""
-    if not self._active:
-      return
     self._judge()
     self.refresh()
     self._judge()

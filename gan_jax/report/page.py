@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_jax import UserError
+from gan_jax.atomic import replacing
 from gan_jax.report.story import POINTS, names, story
 
 PAGE = 'report.html'
@@ -151,11 +152,10 @@ def write(workdirs: Sequence[Path], out: Path | None = None) -> Path:
   inside = out is None
   path = Path(workdirs[0]) / PAGE if out is None else out
   text = page(workdirs, path.parent if inside else None)
-  part = path.with_name(f'.{path.name}.part')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(text, encoding='utf-8')
-    os.replace(part, path)
+    with replacing(path) as part:
+      part.write_text(text, encoding='utf-8')
   except OSError as error:
     raise UserError(f'{path} cannot be written: {error.strerror}.') from error
   return path

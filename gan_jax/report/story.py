@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from gan_jax import UserError
 
-STARTS = 'starts.jsonl'  # of a workdir: a line for each time that it was started
 POINTS = 1200  # of a curve; of more lines, the extremes of each stretch are shown
 
 Line = dict[str, Any]
@@ -179,7 +178,7 @@ def events(lines: Sequence[Line], workdir: Path) -> list[dict[str, Any]]:
   for line in timed(read(workdir / 'rollbacks.jsonl')):
     text = f'back to step {line.get("to_step")}: {line.get("collapsed")}'
     found.append(dict(images=line['images'], kind='rollback', text=text))
-  for line in timed(read(workdir / STARTS)):
+  for line in timed(read(workdir / 'starts.jsonl')):
     if line['images'] > 0:
       text = f'{moment(line.get("started"))}, on {topology(line)}'
       found.append(dict(images=line['images'], kind='resumed', text=text))
