@@ -72,6 +72,20 @@ def make_sampler(
   return jax.jit(sample, in_shardings=shardings, out_shardings=split)
 
 
+def make_styles(gan: StyleGAN, mesh: Mesh) -> Sampler:
+  """Compiles (g, z, classes, psi [layers]) -> ws [n, layers, dim_w], truncated.
+
+  z and classes as in `make_sampler`; psi is that of each layer.
+  """
+  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+
+  def styles(g, z, classes, psi):
+    labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
+    return gan.truncate(g, gan.w(g, z, labels), psi)
+
+  return jax.jit(styles, in_shardings=(whole, split, split, whole), out_shardings=split)
+
+
 def make_synthesizer(
   gan: StyleGAN, mesh: Mesh, res: int = 0, stored_noise: bool = False
 ) -> Sampler:
@@ -119,7 +133,12 @@ def standing_statistics(
   seeds = np.uint32(2**32 - 1) - np.arange(passes * batch, dtype=np.uint32)
   z = psi * latents(seeds, gan.dim_z, truncation).reshape(passes, batch, -1)
   labels = class_of_seed(seeds, gan.n_classes).reshape(passes, batch)
-  return make_standing(gan, mesh)(g, z, labels)
+  taken = []
+  for i in range(passes):  # one at a time: a single program for any number of them
+    g = make_standing(gan, mesh)(g, z[i : i + 1], labels[i : i + 1])
+    taken.append(g['batch_stats'])
+  mean = lambda *stats: sum(stats) / passes
+  return {**g, 'batch_stats': jax.tree.map(mean, *taken)}
 
 
 def in_batches(
