@@ -56,6 +56,7 @@ def train(
     recipe.shape(stage, mesh.size)
   dataset = data.load(**recipe.source())
   data.check_labels(dataset, gan.n_classes)
+  data.check_hosts(dataset)
   first = jax.process_index() == 0
   say = tqdm.write if first else lambda *_: None
   scorer = Scorer(recipe, dataset, workdir, say) if recipe.score.every else None

@@ -64,7 +64,8 @@ def torch_fidelity(real: np.ndarray, fake: np.ndarray, score: str) -> dict[str, 
       a, b, kid_subset_size=min(1000, len(real)), **quiet
     )
     return {'kid': found['kernel_inception_distance_mean']}
-  found = metric_prc.prc_features_to_metric(a, b, **quiet)
+  # Its other way, the default, holds three tables of n x n distances: 30 GB.
+  found = metric_prc.prc_features_to_metric(a, b, save_cpu_ram=True, **quiet)
   return {name: found[name] for name in ('precision', 'recall')}
 
 
