@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.sampler import class_of_seed, latents
+from gan_jax.sampler import class_of_seed, in_batches, latents
 from gan_jax.stylegan import StyleGAN
 
 
@@ -112,7 +112,9 @@ def plan_pictures(request: Request, gan: Drawn, text: str) -> Plan:
     raise UserError('--grid: this model knows no classes.')
   one_hot = np.eye(max(gan.n_classes, 1), dtype=np.float32)
   drawn = np.array(seeds, np.uint32)
-  z = np.asarray(latents(drawn, gan.dim_z, request.truncation))
+  batch = min(request.batch, len(drawn))  # of which there is a program already
+  draw = lambda seeds: latents(seeds, gan.dim_z, request.truncation)
+  z = np.concatenate(list(in_batches(draw, [drawn], batch)))
   if request.grid:
     rows = asked or list(range(gan.n_classes))
     tiled, columns = np.tile(drawn, len(rows)), len(seeds)
@@ -122,7 +124,8 @@ def plan_pictures(request: Request, gan: Drawn, text: str) -> Plan:
   if asked:
     classes = one_hot[np.resize(asked, len(seeds))]
   else:
-    classes = one_hot[np.asarray(class_of_seed(drawn, gan.n_classes))]
+    own = lambda seeds: class_of_seed(seeds, gan.n_classes)
+    classes = one_hot[np.concatenate(list(in_batches(own, [drawn], batch)))]
   if not request.interpolate:
     return Plan(z, classes, drawn, request.columns)
   if len(z) < 2:

@@ -19,6 +19,7 @@ from gan_jax.stylegan import StyleGAN
 Sampler = Any  # a jitted function, see make_sampler
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def latents(seeds: ArrayLike, dim_z: int, truncation: ArrayLike = np.inf) -> Array:
   """z [n, dim_z] of each seed; entries beyond +-truncation are drawn again.
 
@@ -34,6 +35,7 @@ def latents(seeds: ArrayLike, dim_z: int, truncation: ArrayLike = np.inf) -> Arr
   return jax.vmap(one)(jnp.asarray(seeds))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def class_of_seed(seeds: ArrayLike, n_classes: int) -> Array:
   """The class a seed shows unless one is asked for, int32 [n], uniform."""
 
@@ -136,8 +138,8 @@ def standing_statistics(
   taken = []
   for i in range(passes):  # one at a time: a single program for any number of them
     g = make_standing(gan, mesh)(g, z[i : i + 1], labels[i : i + 1])
-    taken.append(g['batch_stats'])
-  mean = lambda *stats: sum(stats) / passes
+    taken.append(jax.device_get(g['batch_stats']))
+  mean = lambda *stats: np.mean(stats, 0, dtype=np.float32)
   return {**g, 'batch_stats': jax.tree.map(mean, *taken)}
 
 

@@ -26,6 +26,7 @@ from gan_jax.journal import Journal, crossed, read_lines
 from gan_jax.recipe import Recipe
 from gan_jax.stages import Stages
 from gan_jax.step import TrainState, init_state, make_mesh, make_reset, replicate
+from gan_jax.waiting import waiting
 
 ROLLBACKS = 'rollbacks.jsonl'
 SPACING = 4  # checkpoints from one of the ring to the next
@@ -130,7 +131,10 @@ class Run:
     gan = recipe.gan
     g_tx, d_tx = recipe.g_adam.transform(), recipe.d_adam.transform()
     key = jax.random.key(recipe.train.seed)
-    self.state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
+    self._waiting = lambda what: waiting(workdir, what, say)
+    there = checkpoints.steps()
+    with self._waiting('restoring' if there else 'drawing the first weights'):
+      self.state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
     self.images = int(self.state.images)
     self.phase = recipe.schedule.phase_at(self.images, gan.res)
     self.unsaved = False
@@ -149,7 +153,6 @@ class Run:
       f'{recipe.data.name}: {len(dataset.examples)} images, {dataset.n_classes} '
       f'classes; {mesh.size} {jax.devices()[0].platform} device(s); '
       + (f'resuming at image {self.images}' if self.images else 'starting')
-      + '; the first step compiles and may take a minute or more'
     )
 
   def go(self) -> str | None:
@@ -187,7 +190,9 @@ class Run:
 
     if self.images >= train_.images:
       return None
-    now = self._stages.enter(self.images)
+    phase = recipe.schedule.phase_at(self.images, gan.res)
+    with self._waiting(f'compiling the step at {phase.res} pixels'):
+      now = self._stages.enter(self.images)
     stop.idle, step = False, int(self.state.step)
     while self.images < train_.images and not stop.asked(step):
       phase = self.phase = recipe.schedule.phase_at(self.images, gan.res)
