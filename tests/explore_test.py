@@ -88,7 +88,8 @@ def test_controls_move_the_picture_and_compile_nothing(styled):
   built = programs.cache_info().currsize
   others = [draw(choice) for choice in CHOICES]
   others += [draw(Choice(layers=2, noise=0.0)), draw(Choice(layers=2, psi=0.0))]
-  others.append(draw(Choice(layers=0, psi=0.0)))
+  others.append(draw(Choice(layers=3, psi=0.0)))
+  assert draw(Choice(layers=0, psi=0.0)) == first  # psi acts on no layer
   assert len({first, *others}) == 1 + len(others)
   assert programs.cache_info().currsize == built
   generator = desk._open(source)
