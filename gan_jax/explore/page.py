@@ -38,7 +38,9 @@ def serve(desk: Desk, host: str, port: int, show: bool) -> None:
     ui.add_css(style)
     try:
       source = desk.select(generator)
-      View(desk, source, await run.io_bound(desk.abilities, source)).build()
+      able = await run.io_bound(desk.abilities, source)
+      if able:  # None: the server is being ended
+        View(desk, source, able).build()
     except UserError as error:
       ui.label(str(error)).classes('told').props('role=alert id=refused')
 
@@ -212,6 +214,8 @@ class View:
     except UserError as error:
       self._told.set_text(str(error))
       return
+    if png is None:  # the server is being ended
+      return
     self._shown = request
     self._told.set_text('')
     self._tell()
@@ -253,4 +257,5 @@ class View:
   async def _download(self) -> None:
     if self._shown:
       png = await run.io_bound(self._desk.draw, self._source, self._shown)
-      ui.download.content(png, Path(self._name.value or 'picture.png').name)
+      if png:
+        ui.download.content(png, Path(self._name.value or 'picture.png').name)
