@@ -19,6 +19,7 @@ from gan_jax.stylegan import StyleGAN
 Sampler = Any  # a jitted function, see make_sampler
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def latents(seeds: ArrayLike, dim_z: int, truncation: ArrayLike = np.inf) -> Array:
   """z [n, dim_z] of each seed; entries beyond +-truncation are drawn again.
 
@@ -34,6 +35,7 @@ def latents(seeds: ArrayLike, dim_z: int, truncation: ArrayLike = np.inf) -> Arr
   return jax.vmap(one)(jnp.asarray(seeds))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def class_of_seed(seeds: ArrayLike, n_classes: int) -> Array:
   """The class a seed shows unless one is asked for, int32 [n], uniform."""
 
@@ -70,6 +72,20 @@ def make_sampler(
 
   shardings = (whole, split, split, whole, split, whole)
   return jax.jit(sample, in_shardings=shardings, out_shardings=split)
+
+
+def make_styles(gan: StyleGAN, mesh: Mesh) -> Sampler:
+  """Compiles (g, z, classes, psi [layers]) -> ws [n, layers, dim_w], truncated.
+
+  z and classes as in `make_sampler`; psi is that of each layer.
+  """
+  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+
+  def styles(g, z, classes, psi):
+    labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
+    return gan.truncate(g, gan.w(g, z, labels), psi)
+
+  return jax.jit(styles, in_shardings=(whole, split, split, whole), out_shardings=split)
 
 
 def make_synthesizer(
@@ -119,7 +135,12 @@ def standing_statistics(
   seeds = np.uint32(2**32 - 1) - np.arange(passes * batch, dtype=np.uint32)
   z = psi * latents(seeds, gan.dim_z, truncation).reshape(passes, batch, -1)
   labels = class_of_seed(seeds, gan.n_classes).reshape(passes, batch)
-  return make_standing(gan, mesh)(g, z, labels)
+  taken = []
+  for i in range(passes):  # one at a time: a single program for any number of them
+    g = make_standing(gan, mesh)(g, z[i : i + 1], labels[i : i + 1])
+    taken.append(jax.device_get(g['batch_stats']))
+  mean = lambda *stats: np.mean(stats, 0, dtype=np.float32)
+  return {**g, 'batch_stats': jax.tree.map(mean, *taken)}
 
 
 def in_batches(

@@ -15,14 +15,32 @@ ANIMATIONS = ('.gif', '.webp', '.mp4')
 
 
 def sheet(images: np.ndarray, columns: int) -> Image.Image:
-  """uint8 [n, h, w, c] as one picture, row by row, two white pixels apart."""
+  """uint8 [n, h, w, c] as one picture, row by row, two white pixels apart.
+
+  A single one is the picture itself, with nothing around it.
+  """
   n, h, w, c = images.shape
+  if n == 1:
+    return Image.fromarray(images[0].squeeze(-1) if c == 1 else images[0])
   rows = -(-n // columns)
   page = np.full((rows * (h + 2) + 2, columns * (w + 2) + 2, c), 255, np.uint8)
   for i, image in enumerate(images):
     y, x = (i // columns) * (h + 2) + 2, (i % columns) * (w + 2) + 2
     page[y : y + h, x : x + w] = image
   return Image.fromarray(page.squeeze(-1) if c == 1 else page)
+
+
+def check(out: Path, fps: int) -> None:
+  """Refuses what `write` cannot write, before anything is drawn.
+
+  Raises:
+    UserError: an ending that it does not know, no speed of a film.
+  """
+  allowed = ('.png', '.npz', *ANIMATIONS)
+  if out.suffix not in ('', *allowed):
+    raise UserError(f'--out={out}: end it in {", ".join(allowed)}, or name a folder.')
+  if not fps > 0:
+    raise UserError(f'--fps={fps}: it must be above 0.')
 
 
 def write(

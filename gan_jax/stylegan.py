@@ -363,10 +363,13 @@ class StyleGAN(growing.Family):
   def truncate(self, g: Variables, w: Array, psi: ArrayLike, res: int = 0) -> Array:
     """w [b, dim_w] -> [b, layers, dim_w], drawn towards the average by psi.
 
-    Only in the first `truncated_layers`; psi = 1 changes nothing.
+    Only in the first `truncated_layers`, or by the psi [layers] of each; psi = 1
+    changes nothing.
     """
     n = self.layers(res or self.res)
-    psi = jnp.where(jnp.arange(n) < self.truncated_layers, psi, 1.0)[None, :, None]
+    if not jnp.ndim(psi):
+      psi = jnp.where(jnp.arange(n) < self.truncated_layers, psi, 1.0)
+    psi = jnp.asarray(psi)[None, :, None]
     return lerp(w[:, None], g['moving']['w_avg'][:, None], 1 - psi)
 
   def mix(self, w: Array, w2: Array, cutoff: ArrayLike, res: int = 0) -> Array:
@@ -412,11 +415,13 @@ class StyleGAN(growing.Family):
     noise = None if keys is None else self.fresh_noise(keys, res or self.res)
     return self.synthesize(g, ws, noise, res=res, alpha=alpha)
 
-  def without_noise(self, g: Variables) -> Variables:
-    """g with the strengths of all noise at zero."""
+  def with_noise(self, g: Variables, strength: float) -> Variables:
+    """g with the strengths of all noise times `strength`; 0 silences it."""
+    if strength == 1:
+      return g
     params = dict(g['params'])
     params['synthesis'] = {
-      name: layer | {'strength': jnp.zeros_like(layer['strength'])}
+      name: layer | {'strength': layer['strength'] * strength}
       if isinstance(layer, dict) and 'strength' in layer
       else layer
       for name, layer in params['synthesis'].items()

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from gan_jax import UserError, data, sampler, scores, sheets, watch
+from gan_jax import UserError, data, report, sampler, scores, sheets, watch
 from gan_jax import workdir as workdirs
 from gan_jax.checkpoint import Checkpoints, own
 from gan_jax.evaluator import Evaluator, Protocol
@@ -26,6 +26,7 @@ from gan_jax.journal import Journal, crossed, read_lines
 from gan_jax.recipe import Recipe
 from gan_jax.stages import Stages
 from gan_jax.step import TrainState, init_state, make_mesh, make_reset, replicate
+from gan_jax.waiting import waiting
 
 ROLLBACKS = 'rollbacks.jsonl'
 SPACING = 4  # checkpoints from one of the ring to the next
@@ -43,9 +44,9 @@ def train(
 ) -> TrainState:
   """Trains to `recipe.train.images`, from the newest checkpoint of `workdir` if any.
 
-  The workdir gets config.json, run.json, metrics.jsonl, watch.png, sheets/,
-  checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save and return; while a
-  step is compiled, and all is saved, they raise `Stopped`.
+  The workdir gets config.json, run.json, starts.jsonl, metrics.jsonl, report.html,
+  watch.png, sheets/, checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save
+  and return; while a step is compiled, and all is saved, they raise `Stopped`.
 
   Raises:
     UserError: before anything is compiled, or where the run cannot go on; one sentence.
@@ -61,7 +62,9 @@ def train(
   say = tqdm.write if first else lambda *_: None
   scorer = Scorer(recipe, dataset, workdir, say) if recipe.score.every else None
   with own(workdir) if first else nullcontext(), Stop() as stop:
-    workdirs.prepare(workdir, config, mesh, allow_config_change, first)
+    about = {'images': len(dataset.examples), 'classes': dataset.class_names}
+    workdirs.prepare(workdir, config, mesh, allow_config_change, first, about)
+    page = report.Writer(workdir, first, say)
     if first:
       say(data.doctor(dataset, workdir))
     fewest = min(recipe.images_per_step(stage) for stage in recipe.stages)
@@ -74,7 +77,7 @@ def train(
       say=say,
     )
     while True:
-      run = Run(recipe, dataset, workdir, mesh, checkpoints, scorer, stop, say)
+      run = Run(recipe, dataset, workdir, mesh, checkpoints, scorer, stop, say, page)
       try:
         collapse = run.go()
         if collapse is None:
@@ -95,11 +98,12 @@ def train(
     if first:
       lines = read_lines(workdir / 'metrics.jsonl')
       watch.plot(workdir / 'watch.png', lines + read_lines(workdir / ROLLBACKS))
+    page.finish()
   finished = run.images >= recipe.train.images
   say(
     f'{"finished" if finished else "stopped; resume with the same"} at image '
-    f'{run.images}: pictures in {workdir}/sheets, curves in {workdir}/metrics.jsonl '
-    f'(tensorboard --logdir={workdir}); next: python -m gan_jax.sample '
+    f'{run.images}: pictures and curves in {workdir}/report.html (or tensorboard '
+    f'--logdir={workdir}); next: python -m gan_jax.sample '
     f'--workdir={workdir} --seeds=0-63 --out=sheet.png'
   )
   return run.state
@@ -118,14 +122,19 @@ class Run:
     scorer: 'Scorer | None',
     stop: 'Stop',
     say: Callable[[str], Any],
+    page: report.Writer,
   ):
     self._recipe, self._workdir, self._say = recipe, workdir, say
     self._checkpoints, self._scorer, self._stop = checkpoints, scorer, stop
+    self._page = page
     self._first = jax.process_index() == 0
     gan = recipe.gan
     g_tx, d_tx = recipe.g_adam.transform(), recipe.d_adam.transform()
     key = jax.random.key(recipe.train.seed)
-    self.state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
+    self._waiting = lambda what: waiting(workdir, what, say)
+    there = checkpoints.steps()
+    with self._waiting('restoring' if there else 'drawing the first weights'):
+      self.state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
     self.images = int(self.state.images)
     self.phase = recipe.schedule.phase_at(self.images, gan.res)
     self.unsaved = False
@@ -137,11 +146,13 @@ class Run:
     )
     self._rollbacks = read_lines(workdir / ROLLBACKS)
     self._rate = np.float32(recipe.watch.lower ** len(self._rollbacks))
+    if self._first:
+      workdirs.note_start(workdir, self.images)
+      page.refresh()
     say(
       f'{recipe.data.name}: {len(dataset.examples)} images, {dataset.n_classes} '
       f'classes; {mesh.size} {jax.devices()[0].platform} device(s); '
       + (f'resuming at image {self.images}' if self.images else 'starting')
-      + '; the first step compiles and may take a minute or more'
     )
 
   def go(self) -> str | None:
@@ -179,7 +190,9 @@ class Run:
 
     if self.images >= train_.images:
       return None
-    now = self._stages.enter(self.images)
+    phase = recipe.schedule.phase_at(self.images, gan.res)
+    with self._waiting(f'compiling the step at {phase.res} pixels'):
+      now = self._stages.enter(self.images)
     stop.idle, step = False, int(self.state.step)
     while self.images < train_.images and not stop.asked(step):
       phase = self.phase = recipe.schedule.phase_at(self.images, gan.res)
@@ -206,7 +219,9 @@ class Run:
       settle(log.metrics_every)  # of the step before: the devices need not wait
       step += 1
       before, self.images = self.images, self.images + now.images_per_step
-      pending = self.images, metrics | {'res': phase.res, 'alpha': phase.alpha}
+      moving = {'res': phase.res, 'alpha': phase.alpha}
+      moving |= {'g_lr': rates.g_lr, 'd_lr': rates.d_lr}
+      pending = self.images, metrics | moving
       if recipe.schedule.resets_between(before, self.images):
         self.state = self._reset(self.state)
       grows = recipe.schedule.phase_at(self.images, gan.res).res != phase.res
@@ -219,6 +234,7 @@ class Run:
         settle(1 if grows or self.images >= train_.images else log.metrics_every)
       if shows:
         collapse = self._look(journal)
+        self._page.refresh()
         if collapse:
           return collapse
       score = None

@@ -1,5 +1,6 @@
-"""What a workdir says about its run: config.json and run.json."""
+"""What a workdir says about its run: config.json, run.json and starts.jsonl."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -17,6 +18,7 @@ import gan_jax
 from gan_jax import UserError, recipe
 from gan_jax.atomic import replacing
 
+STARTS = 'starts.jsonl'  # a line for each time that the run was started
 FREE = (
   *('train.images', 'train.mapped', 'data.threads', 'data.data_dir'),
   *('log.', 'score.', 'watch.'),
@@ -24,9 +26,14 @@ FREE = (
 
 
 def prepare(
-  workdir: Path, config: Mapping[str, Any], mesh: Mesh, allow: bool, first: bool
+  workdir: Path,
+  config: Mapping[str, Any],
+  mesh: Mesh,
+  allow: bool,
+  first: bool,
+  dataset: Mapping[str, Any],
 ) -> None:
-  """Writes what this run is; refuses the workdir of another one.
+  """Writes what this run is, and of its `dataset`; refuses the workdir of another one.
 
   Raises:
     UserError: the config there differs, key by key.
@@ -56,11 +63,20 @@ def prepare(
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, config)
-    write_json(workdir / 'run.json', surroundings(mesh))
+    write_json(workdir / 'run.json', surroundings(mesh) | {'dataset': dataset})
   except OSError as error:
     raise UserError(
       f'--workdir={workdir} cannot be written: {error.strerror}.'
     ) from error
+
+
+def note_start(workdir: Path, images: int) -> None:
+  """Notes in starts.jsonl that the run goes on from here; a full disk is no reason."""
+  about = json.loads((workdir / 'run.json').read_text())
+  names = ('started', 'devices', 'device_kind', 'processes')
+  line = {'images': images} | {name: about[name] for name in names}
+  with contextlib.suppress(OSError), (workdir / STARTS).open('a') as f:
+    f.write(json.dumps(line) + '\n')
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

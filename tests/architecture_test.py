@@ -17,7 +17,10 @@ ORDER = (
   {'recipe'},
   {'step', 'workdir'},
   {'sampler', 'sheets', 'export'},
+  {'request'},
+  {'opened'},
   {'importers', 'sample', 'stages'},
+  {'explore'},
   {'metrics'},
   {'evaluator', 'scores'},
   {'frontier'},
@@ -30,7 +33,7 @@ ORDER = (
 # Whatever the row, any module may import these.
 BELOW = {'', 'atomic'}
 # These import nothing else of gan_jax, and are there from this module's row on.
-LEAVES = {'data', 'checkpoint'}
+LEAVES = {'data', 'checkpoint', 'report', 'waiting'}
 LEAVES_FROM = 'sampler'
 # Commands beside the order, which no module imports, with all that each may see.
 COMMANDS = {

@@ -62,6 +62,11 @@ def test_what_a_run_leaves_behind(whole):
   assert json.loads((folder / 'config.json').read_text())['train']['images'] == 32
   surroundings = json.loads((folder / 'run.json').read_text())
   assert surroundings['devices'] == 8 and surroundings['versions']['jax']
+  digits = [str(digit) for digit in range(10)]
+  assert surroundings['dataset'] == {'images': 1797, 'classes': digits}
+  starts = (folder / 'starts.jsonl').read_text().splitlines()
+  assert [json.loads(x)['images'] for x in starts] == [0]
+  assert 'finished' in (folder / 'report.html').read_text()
   assert int(state.images) == 32
   assert list((folder / 'tensorboard').iterdir())
   with Image.open(folder / 'data.png') as image:
@@ -176,8 +181,9 @@ def test_sigterm_saves_and_leaves_with_zero(tmp_path):
 @pytest.mark.parametrize(
   'flags, words',
   [
-    ((), '--config and --workdir are needed'),
-    (('--config=configs/biggan_digits.py',), '--config and --workdir are needed'),
+    (('--workdir=x',), '--config is needed'),
+    (('--config=configs/biggan_digits.py',), '--workdir=runs/biggan_digits'),
+    (('--config=emoji', '--workdir=x'), 'did you mean configs/biggan_emoji.py?'),
     (
       ('--config=configs/biggan_digit.py', '--workdir=x'),
       'did you mean configs/biggan_digits.py?',
@@ -204,3 +210,14 @@ def test_mistakes_on_the_command_line_are_one_sentence(flags, words):
   assert process.returncode not in (0, None)
   assert words in err and 'Traceback' not in err, err
   assert len(err.strip().splitlines()) == 1, err
+
+
+def test_nothing_says_what_to_type_and_help_is_a_manual_page():
+  process = command()
+  _, err = process.communicate(timeout=60)
+  assert process.returncode not in (0, None)
+  line = '--config=configs/biggan_emoji.py --workdir=runs/emoji'
+  assert line in err and 'Traceback' not in err
+  process = command('--help')
+  out, _ = process.communicate(timeout=60)
+  assert 'SYNOPSIS' in out and 'EXIT STATUS' in out and '--peer_timeout' in out
