@@ -164,7 +164,7 @@ def nans(scratch: Path) -> list[dict]:
         {
           'not_a_number': f'{where} of {net.upper()}',
           'times': times,
-          'skipped': sum(x['skipped'] for x in journal(workdir)),
+          'skipped': sum(x['skipped'] for x in journal(workdir, 'skipped')),
           'ended': said[:60] or 'finished',
           'last_good_intact': equal(restored(workdir, 3), before),
           'newest': steps[-1],
