@@ -85,6 +85,7 @@ def train(
         run.roll_back(collapse)
       except UserError:
         checkpoints.wait()  # what is being saved counts
+        page.finish()
         raise
     if run.unsaved or not checkpoints.wait():
       checkpoints.save(int(run.state.step), run.state)

@@ -284,6 +284,7 @@ def test_other_answers_to_a_collapse(tmp_path, monkeypatch, changes, words):
   with expected:
     run(values, tmp_path)
   assert [line['images'] for line in journal(tmp_path, 'collapsed')] == [24]
+  assert not (tmp_path / 'rollbacks.jsonl').exists()
 
 
 def on_devices(monkeypatch, n):

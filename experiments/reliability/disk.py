@@ -62,7 +62,7 @@ def full(scratch: Path) -> list[dict]:
         'disk': kind,
         'told': log.read_text().count('a checkpoint could not be written'),
         'exit': code,
-        'last_words': words[:100],
+        'last_words': words.replace(str(scratch), '')[:100],
         'as_undisturbed': code == 0
         and equal(restored(workdir, STEPS), restored(sound, STEPS)),
       }
