@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,11 +74,12 @@ def test_what_a_run_leaves_behind(whole):
     assert image.width > 200
 
 
-def test_a_finished_run_stays_as_it_is(whole):
-  before = sorted(p.name for p in (whole[0] / 'checkpoints').iterdir())
-  state = run(tiny(train__images=4 * 8), whole[0])
+def test_a_finished_run_stays_as_it_is(whole, tmp_path):
+  copy = shutil.copytree(whole[0], tmp_path / 'run')
+  before = sorted(p.name for p in (copy / 'checkpoints').iterdir())
+  state = run(tiny(train__images=4 * 8), copy)
   assert int(state.step) == 4
-  assert sorted(p.name for p in (whole[0] / 'checkpoints').iterdir()) == before
+  assert sorted(p.name for p in (copy / 'checkpoints').iterdir()) == before
 
 
 @pytest.mark.parametrize(
