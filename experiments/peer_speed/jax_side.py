@@ -36,8 +36,11 @@ class Side:
     k, b, g_batch = r.shape(self._stage, self._mesh.size)
     self._txs = r.g_adam.transform(), r.d_adam.transform()
     self._key = jax.random.key(0)
+    start = time.perf_counter()
     fresh = lambda: step.init_state(gan, *self._txs, self._key)
     self._state = step.replicate(jax.jit(fresh)(), self._mesh)
+    jax.block_until_ready(self._state)
+    init_s = time.perf_counter() - start
     rng = np.random.default_rng(0)
     shape = (self._mesh.size, k, b, gan.res, gan.res, 3)
     self._batch = step.shard_batch(
@@ -57,6 +60,7 @@ class Side:
     self.hello = {
       'side': 'gan_jax',
       'version': f'jax {jax.__version__}',
+      'init_s': init_s,
       'compile_s': time.perf_counter() - start,
     }
     for name in ('g', 'd'):
