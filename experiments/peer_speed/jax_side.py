@@ -36,8 +36,11 @@ class Side:
     k, b, g_batch = r.shape(self._stage, self._mesh.size)
     self._txs = r.g_adam.transform(), r.d_adam.transform()
     self._key = jax.random.key(0)
+    start = time.perf_counter()
     fresh = lambda: step.init_state(gan, *self._txs, self._key)
     self._state = step.replicate(jax.jit(fresh)(), self._mesh)
+    jax.block_until_ready(self._state)
+    init_s = time.perf_counter() - start
     rng = np.random.default_rng(0)
     shape = (self._mesh.size, k, b, gan.res, gan.res, 3)
     self._batch = step.shard_batch(
@@ -57,6 +60,7 @@ class Side:
     self.hello = {
       'side': 'gan_jax',
       'version': f'jax {jax.__version__}',
+      'init_s': init_s,
       'compile_s': time.perf_counter() - start,
     }
     for name in ('g', 'd'):
@@ -116,8 +120,14 @@ class Side:
     gan, phase, state = self._recipe.gan, self._phase, self._state
     batch = jax.tree.map(lambda x: x[0, 0], self._batch)
     draws = gan.draw(self._key, jnp.arange(self._stage.batch), phase)
-    d_loss = lambda g, d, p: gan.d_loss(g, d | {'params': p}, batch, draws, phase)
-    g_loss = lambda g, d, p: gan.g_loss(g | {'params': p}, d, draws, phase)
+
+    def d_loss(g, d, p, batch, draws):
+      return gan.d_loss(g, d | {'params': p}, batch, draws, phase)
+
+    def g_loss(g, d, p, batch, draws):
+      del batch
+      return gan.g_loss(g | {'params': p}, d, draws, phase)
+
     gradient = lambda loss: jax.value_and_grad(loss, argnums=2, has_aux=True)
     bare = lambda net: {k: v for k, v in net.items() if k != 'spectral'}
     everything = state.g, state.d
@@ -138,7 +148,8 @@ class Side:
         f, mesh=self._mesh, in_specs=P(), out_specs=P(), check_vma=False
       )
       run = jax.jit(mapped)
-      once = lambda run=run, args=args: jax.block_until_ready(run(*args))
+      given = *args, batch, draws
+      once = lambda run=run, given=given: jax.block_until_ready(run(*given))
       once()
       found[name] = statistics.median(timed(once)['wall'] for _ in range(repeats))
     whole = [timed(self.train, 1)['wall'] for _ in range(1 + repeats)]

@@ -51,6 +51,13 @@ VARIANTS: dict[str, tuple[dict, dict, tuple[str, ...]]] = {
 }
 
 
+GROWTH = {
+  'biggan': (32, 64, 128, 256),
+  'progan': (16, 32, 64, 128, 256),
+  'stylegan': (16, 32, 64, 128, 256),
+}
+
+
 class Worker:
   """A process that answers commands; see worker.py."""
 
@@ -113,7 +120,7 @@ def interleaved(
 
   Also how many cores something else kept busy meanwhile.
   """
-  warm = [worker.ask(f'{command} 2')['wall'] / 2 for worker in workers]
+  warm = [worker.ask(f'{command} 1')['wall'] for worker in workers]
   n = max(1, math.ceil(visit / max(warm)))
   times: list[list[dict]] = [[] for _ in workers]
   start, busy, own = time.perf_counter(), busy_seconds(), 0.0
@@ -143,7 +150,7 @@ def faster_format(python: str, case: Case, env: dict[str, str]) -> str:
     command = (python, str(HERE / 'torch_side.py'), '--format', name)
     with Worker(command, case, env) as worker:
       worker.ask('train 1')
-      walls[name] = min(worker.ask('train 1')['wall'] for _ in range(2))
+      walls[name] = worker.ask('train 1')['wall']
   print('  '.join(f'{name} {1e3 * x:.0f} ms' for name, x in walls.items()), flush=True)
   return min(walls, key=walls.__getitem__)
 
@@ -153,6 +160,7 @@ def cold_start(case: Case, env: dict[str, str]) -> dict[str, float]:
   with Worker(JAX, case, env) as worker:
     worker.ask('train 1')
     return {
+      'cold_init_s': worker.hello['init_s'],
       'cold_compile_s': worker.hello['compile_s'],
       'cold_first_s': worker.age,
       'cold_peak_mib': worker.ask('memory')['peak_mib'],
@@ -178,6 +186,8 @@ def compare(
     trained = interleaved(workers, 'train', args.seconds, args.least, args.visit)
     peaks = [worker.ask('memory')['peak_mib'] for worker in workers]
     brief = args.seconds / 4
+    for worker in workers:
+      worker.ask('sample 1')
     sampled = interleaved(workers, 'sample', brief, args.least, args.visit / 2)
     best = [0.0]
     if not args.peer:
@@ -212,40 +222,42 @@ def compare(
         for part, x in zip(('', '_low', '_high'), spread(ratios)):
           rows[-2][f'{kind}_ratio{part}'] = x
   if peer:
-    memory = rows[0]
-    memory['memory_ratio'] = peaks[0] / peaks[1]
+    rows[0]['memory_ratio'] = peaks[0] / peaks[1]
   return rows
 
 
 def measure(args: Any) -> None:
   began = time.perf_counter()
   formats: dict[str, str] = {}
-  with tempfile.TemporaryDirectory() as cache:
+  with tempfile.TemporaryDirectory() as fresh:
     for threads in args.threads:
-      with cores(threads) as environment:
-        env = environment | MALLOC | {'JAX_COMPILATION_CACHE_DIR': cache}
-        for name in args.cases:
-          case, peer, cold = CASES[name](args.tiny), shlex.split(args.peer), {}
+      for name in args.cases:
+        case, peer = CASES[name](args.tiny), shlex.split(args.peer)
+        cache = (args.cache or Path(fresh)).absolute() / name
+        env = MALLOC | {'JAX_COMPILATION_CACHE_DIR': str(cache)}
+        if not cache.exists():  # on all cores: programs are cut up for those there are
+          cache.mkdir(parents=True)
+          row = {'case': name, 'cores': CORES, **cold_start(case, env)}
+          write(args.out / 'cold.csv', [row], ('case',))
+        with cores(threads) as environment:
+          env |= environment
           if args.python and not peer:
             if name not in formats:
               formats[name] = faster_format(args.python, case, env)
             command = (args.python, str(HERE / 'torch_side.py'))
             peer = [*command, '--format', formats[name]]
-          if threads == args.threads[0]:
-            cold = cold_start(case, env)
           rows = compare(name, case, peer, threads, args, env)
-          rows[0] |= cold
-          write(args.out / 'steps.csv', rows, ('case', 'threads', 'what', 'side'))
-          print(
-            f'{name}, {threads} thread(s): {time.perf_counter() - began:.0f} s so far',
-            flush=True,
-          )
-  print_tables(args.out / 'steps.csv')
+        write(args.out / 'steps.csv', rows, ('case', 'threads', 'what'))
+        print(
+          f'{name}, {threads} thread(s): {time.perf_counter() - began:.0f} s so far',
+          flush=True,
+        )
+  print_tables(args.out)
 
 
-def print_tables(path: Path) -> None:
+def print_tables(folder: Path) -> None:
   """The tables of the README, from all that has been measured."""
-  rows = read(path)
+  rows = read(folder / 'steps.csv')
   by = {}
   for row in rows:
     by.setdefault((row['what'], row['case'], row['threads']), []).append(row)
@@ -261,46 +273,34 @@ def print_tables(path: Path) -> None:
     for (kind, case, threads), pair in sorted(by.items(), key=lambda x: -int(x[0][2])):
       if kind != what:
         continue
-      ours = next(r for r in pair if r['side'] == 'gan_jax')
-      peers = [r for r in pair if r is not ours] or [{}]
-      for peer in peers[-1:]:
-        table.append(
-          [
-            f'`{case}`',
-            threads,
-            ms(ours),
-            ms(peer) if peer else '',
-            number(ours, 'wall_ratio', 2),
-            number(ours, 'cpu_ratio', 2),
-            share(ours),
-            share(peer) if peer else '',
-          ]
-        )
-        if what == 'train':
-          table[-1] += [
-            number(ours, 'peak_mib'),
-            number(peer, 'peak_mib'),
-            number(ours, 'memory_ratio', 2),
-          ]
+      ours, peer = (pair + [{}])[:2]
+      table.append(
+        [
+          f'`{case}`',
+          threads,
+          ms(ours),
+          ms(peer) if peer else '',
+          number(ours, 'wall_ratio', 2),
+          number(ours, 'cpu_ratio', 2),
+          share(ours),
+          share(peer) if peer else '',
+        ]
+      )
+      if what == 'train':
+        table[-1] += [number(r, 'peak_mib') for r in (ours, peer)]
+        table[-1].append(number(ours, 'memory_ratio', 2))
     heads = ['case', 'threads', 'gan_jax, ms', 'peer, ms', 'wall', 'CPU']
     heads += ['GFLOP/s (of peak)', "peer's GFLOP/s (of peak)"]
     heads += ['peak MiB', "peer's peak MiB", 'memory'] if what == 'train' else []
     print_table(what, heads, table)
-  starts = [r for r in rows if r.get('cold_compile_s')]
-  print_table(
-    'start',
-    [
-      'case',
-      'compile, cold',
-      'from the cache',
-      'first iteration, cold',
-      'from the cache',
-    ],
-    [[f'`{r["case"]}`', *(number(r, k, 1) for k in START_COLUMNS)] for r in starts],
-  )
-
-
-START_COLUMNS = ('cold_compile_s', 'compile_s', 'cold_first_s', 'first_s')
+  columns = ('cold_init_s', 'cold_compile_s', 'compile_s', 'cold_first_s', 'first_s')
+  heads = ['case', 'state, cold', 'step, cold', 'step, from the cache']
+  heads += ['first iteration, cold', 'first iteration, from the cache']
+  lines = []
+  for cold in read(folder / 'cold.csv'):
+    found = by.get(('train', cold['case'], cold['cores']), [{}])[0]
+    lines.append([f'`{cold["case"]}`', *(number(found | cold, k, 1) for k in columns)])
+  print_table('start', heads, lines)
 
 
 # What our own step spends.
@@ -318,10 +318,11 @@ def ablate(args: Any) -> None:
         if 'split_d' in model and case['nets']['family'] != 'biggan':
           continue
         other['config']['model'] |= model
-        with (
-          Worker(JAX, case, env) as base,
-          Worker((*JAX, *options), other, env | extra) as changed,
-        ):
+        sides = (JAX, case, env), ((*JAX, *options), other, env | extra)
+        for side in sides:  # into the cache: compiling would count as memory
+          with Worker(*side):
+            pass
+        with Worker(*sides[0]) as base, Worker(*sides[1]) as changed:
           for worker in (base, changed):
             worker.ask('train 1')
           pair = base, changed
@@ -374,7 +375,7 @@ def parts(args: Any) -> None:
 def grow(args: Any) -> None:
   """Compile time of the step by family and resolution."""
   rows = []
-  for family, sizes in args.families.items():
+  for family, sizes in GROWTH.items():
     for res in sizes:
       if res > args.largest:
         continue
@@ -383,18 +384,15 @@ def grow(args: Any) -> None:
         found = []
         for _ in range(2):
           with Worker(JAX, deeper(family, res), env) as worker:
-            found.append(worker.hello['compile_s'])
-      rows.append(
-        {'family': family, 'res': res, 'cold_s': found[0], 'cached_s': found[1]}
-      )
-      write(args.out / 'compile.csv', rows[-1:], ('family', 'res'))
+            found.append(worker.hello)
+      row = {'family': family, 'res': res, 'state_cold_s': found[0]['init_s']}
+      row |= {'cold_s': found[0]['compile_s'], 'cached_s': found[1]['compile_s']}
+      write(args.out / 'compile.csv', [row], ('family', 'res'))
+      rows.append(row)
   print_table(
-    'seconds to compile a step',
-    ['family', 'resolution', 'cold', 'from the cache'],
-    [
-      [r['family'], r['res'], f'{r["cold_s"]:.1f}', f'{r["cached_s"]:.1f}']
-      for r in rows
-    ],
+    'seconds to compile',
+    ['family', 'resolution', 'state, cold', 'step, cold', 'step, from the cache'],
+    [[r['family'], r['res'], *(f'{x:.1f}' for x in [*r.values()][2:])] for r in rows],
   )
 
 
@@ -501,12 +499,13 @@ def main() -> None:
   )
   p.add_argument('--python', default='', help='interpreter that has torch')
   p.add_argument('--peer', default='', help='a command that speaks worker.py instead')
+  p.add_argument('--cache', type=Path, help='folder of compiled programs to keep')
   p.add_argument('--seconds', type=float, default=16, help='of rounds of training')
   p.add_argument('--least', type=int, default=3, help='rounds, however long')
   p.add_argument(
     '--visit', type=float, default=0.5, help='seconds of a visit, at least'
   )
-  p.add_argument('--largest', type=int, default=256, help='resolution to compile for')
+  p.add_argument('--largest', type=int, default=128, help='resolution to compile for')
   p.add_argument('--config', default='configs/biggan_emoji.py', help='to start')
   p.add_argument('--repeats', type=int, default=3, help='starts from a warm cache')
   p.add_argument('--tiny', action='store_true', help='tiny networks: does it run?')
@@ -514,11 +513,6 @@ def main() -> None:
   args = p.parse_args()
   if unknown := set(args.cases) - set(CASES):
     p.error(f'no case {", ".join(unknown)}: there are {", ".join(CASES)}')
-  args.families = {
-    'biggan': (32, 64, 128, 256),
-    'progan': (16, 32, 64, 128, 256),
-    'stylegan': (16, 32, 64, 128, 256),
-  }
   todo = {
     'measure': measure,
     'check': check,
