@@ -27,6 +27,7 @@ ORDER = (
   {'evaluate'},
   {'watch'},
   {'journal'},
+  {'showing'},
   {'train'},
   {'main'},
 )

@@ -23,6 +23,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tqdm import tqdm
 
 from gan_jax import UserError, data
+from gan_jax.atomic import replacing
 from gan_jax.data import pictures, png
 from gan_jax.data.files import Source
 from gan_jax.data.pictures import Refused
@@ -330,10 +331,9 @@ def _manifest(
 
 def _write(path: Path, text: str) -> None:
   """Atomically, and for good."""
-  part = path.with_name(f'{path.name}.part')
-  part.write_text(text)
-  _sync(part)
-  os.replace(part, path)
+  with replacing(path) as part:
+    part.write_text(text)
+    _sync(part)
 
 
 def _sync(path: Path) -> None:
