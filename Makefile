@@ -8,13 +8,14 @@ SOURCES := setup.cfg pyproject.toml requirements.txt
 JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-progan demo-stylegan digits test lint setup clean
+.PHONY: help demo demo-progan demo-stylegan digits test test-browser lint setup clean
 
 help:
 	@echo 'make demo    train BigGAN on emoji into runs/emoji'
 	@echo 'make demo-progan, make demo-stylegan    the same with a growing GAN'
 	@echo 'make digits  train BigGAN on 16 x 16 digits into runs/digits'
 	@echo 'make test    run the tests on the CPU'
+	@echo 'make test-browser    run the tests of the pages in Chromium'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make setup   install the library and the test tools into .venv'
 	@echo 'make clean   remove .venv and all caches; runs/ stays'
@@ -36,6 +37,12 @@ test: $(VENV)/test.stamp
 	@echo 'test: running the tests on the CPU; compiled programs are kept in $(JAX_COMPILATION_CACHE_DIR)'
 	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
 	  $(PY) -m pytest -q -n 2 --dist=worksteal
+
+test-browser: $(VENV)/browser.stamp
+	@command -v chromium >/dev/null || { echo 'the browser tests need Chromium: on Debian and Ubuntu, apt-get install chromium' >&2; exit 1; }
+	@echo 'test-browser: running the tests of the pages in Chromium'
+	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
+	  $(PY) -m pytest -q -m browser tests/browser_test.py
 
 lint: $(VENV)/test.stamp
 	@echo 'lint: ruff, then mypy'
@@ -76,6 +83,13 @@ $(VENV)/test.stamp: $(SOURCES)
 	@echo 'setup: installing gan_jax and the test tools into $(VENV) (1 to 5 minutes)'
 	@$(call install,.[test])
 	@touch $(VENV)/base.stamp $(VENV)/digits.stamp $(VENV)/plots.stamp $@
+
+$(VENV)/browser.stamp: $(VENV)/test.stamp
+	@echo 'setup: installing NiceGUI and Playwright into $(VENV) (less than a minute)'
+	@$(call install,.[test$(comma)browser])
+	@touch $@
+
+comma := ,
 
 define venv
 if ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

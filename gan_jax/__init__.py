@@ -2,6 +2,8 @@
 
 import glob
 import os
+import sys
+from collections.abc import Callable
 
 __version__ = '0.1.0'
 
@@ -26,3 +28,12 @@ if _runs_on_cpu() and 'ynn_fusion_type' not in _flags:
 
 class UserError(ValueError):
   """A mistake in what was asked for: printed as one sentence, without a traceback."""
+
+
+def command(main: Callable[[], None]) -> None:
+  """Runs `main`; a UserError ends the process with one sentence and status 2."""
+  try:
+    main()
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)

@@ -9,7 +9,6 @@ header the model section of the config.
 import dataclasses
 import json
 import math
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gan_jax import UserError
-from gan_jax.gan import GAN, Variables
+from gan_jax.atomic import replacing
+from gan_jax.gan import GAN, Variables, to_uint8
 
 PLATFORMS = ('cpu', 'tpu', 'cuda')
 ALIGNMENT = 64  # bytes, of the first array in a .safetensors file
@@ -88,7 +88,7 @@ def exported(
     variables = jax.lax.optimization_barrier(constants)
     labels = classes if gan.n_classes else jnp.zeros(z.shape[0], jnp.int32)
     images = gan.generate(variables, z, labels, psi, **fixed)
-    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+    return to_uint8(images)
 
   (b,) = jax.export.symbolic_shape('b')
   shapes = ((b, gan.dim_z), (b, gan.n_classes), ())
@@ -145,8 +145,5 @@ def safetensors(
 
 
 def _replace(path: Path, parts: Sequence[bytes]) -> None:
-  part = path.with_name(f'.{path.name}.part')
-  with part.open('wb') as f:
-    for piece in parts:
-      f.write(piece)
-  os.replace(part, path)
+  with replacing(path) as part, part.open('wb') as f:
+    f.writelines(parts)

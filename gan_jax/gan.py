@@ -152,6 +152,11 @@ def to_float(images: Array, dtype: Any = jnp.float32) -> Array:
   return images.astype(dtype) / 127.5 - 1
 
 
+def to_uint8(images: Array) -> Array:
+  """[-1, 1] -> 0..255, rounded; what lies beyond is cut."""
+  return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
 def example_keys(key: Array, index: Array) -> Array:
   """One key for each global example index [b]: devices change nothing."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, index)

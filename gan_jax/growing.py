@@ -12,6 +12,7 @@ the start; those beyond `res` do not enter, so their gradients are exactly zero.
 """
 
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gan_jax import UserError
-from gan_jax.gan import Batch, Phase, to_float
+from gan_jax.gan import Batch, Phase, Variables, to_float
 from gan_jax.layers import (
   EqualizedConv,
   EqualizedDense,
@@ -96,6 +97,24 @@ def draw_labels(key: Array, n_classes: int) -> Array:
   """A label of each key [b], uniform over the classes."""
   draw = lambda k: jax.random.randint(k, (), 0, max(n_classes, 1))
   return jax.vmap(draw)(key)
+
+
+class Family:
+  """What ProGAN and StyleGAN say alike to the training step and the sampler."""
+
+  ema_lags: ClassVar[bool] = True
+
+  mbstd_group: int
+
+  @property
+  def group(self) -> int:
+    """Examples that minibatch standard deviation puts together."""
+    return max(self.mbstd_group, 1)
+
+  def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
+    """g itself: there are no batch statistics."""
+    del z, labels
+    return g
 
 
 class Discriminator(nn.Module):

@@ -342,7 +342,8 @@ def spectral_scales(
 
   Power iteration as in BigGAN-PyTorch layers.py: the refreshed u already enters
   sigma; u and v are constants to the gradient, sigma is not. Further rows of u
-  follow the next singular values (Gram-Schmidt) and are only logged.
+  follow the next singular values (Gram-Schmidt) and are only logged: no gradient
+  passes them, and beyond the rank of a weight they become 0.
 
   Args:
     shared: under the mesh axis each device goes over its part of every weight only.
@@ -455,10 +456,10 @@ def _power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array,
   vs: list[Array] = []
   sigmas = []
   for row in u:
-    v = _normalized(_orthogonalized(matrix @ row, vs), eps)
+    v = _normalized(_orthogonalized(matrix @ row, vs, eps), eps)
     vs.append(v)
     stretched = v @ matrix
-    us.append(_normalized(_orthogonalized(stretched, us), eps))
+    us.append(_normalized(_orthogonalized(stretched, us, eps), eps))
     sigmas.append(stretched @ us[-1])
   return jnp.stack(us), jnp.stack(vs), jnp.stack(sigmas)
 
@@ -467,9 +468,9 @@ def _normalized(x: Array, eps: float) -> Array:
   return x / jnp.maximum(jnp.linalg.norm(x), eps)
 
 
-def _orthogonalized(x: Array, others: list[Array]) -> Array:
+def _orthogonalized(x: Array, others: list[Array], eps: float) -> Array:
   for y in others:
-    x = x - (x @ y) / (y @ y) * y
+    x = x - (x @ y) / jnp.maximum(y @ y, eps) * y
   return x
 
 

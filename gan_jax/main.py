@@ -1,10 +1,36 @@
-"""Trains: python -m gan_jax.main --config=configs/biggan_emoji.py --workdir=DIR."""
+"""Trains a GAN, or goes on training it.
+
+SYNOPSIS
+  python -m gan_jax.main --config=CONFIG --workdir=DIR [--config.SECTION.KEY=VALUE ...]
+
+DESCRIPTION
+  CONFIG is a recipe, such as configs/biggan_emoji.py; after a colon it takes a variant:
+  configs/biggan_imagenet.py:deep256, or :tiny, which runs two steps anywhere. DIR gets
+  checkpoints, sheets of pictures, metrics.jsonl and report.html, a page to open in a
+  browser. The same command on the same DIR resumes. Ctrl-C saves first.
+
+EXAMPLES
+  Ten minutes on a laptop:
+    python -m gan_jax.main --config=configs/biggan_emoji.py --workdir=runs/emoji
+  Your own pictures, a folder with a sub-folder for each label:
+    python -m gan_jax.prepare photos/ sets/photos --res=256 --crop
+    python -m gan_jax.main --config=configs/stylegan_lsun.py \\
+      --config.data.name=./sets/photos --workdir=runs/photos
+  A pod, the same on every host:
+    python -m gan_jax.main --config=configs/biggan_imagenet.py:128 \\
+      --workdir=/shared/run --distributed=auto
+
+EXIT STATUS
+  0 finished or asked to stop, 2 something that only you can put right, anything else:
+  start the same command again.
+"""
 
 import difflib
 import glob
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,27 +57,51 @@ _PEER = flags.DEFINE_integer(
 )
 
 
+WELCOME = """\
+To train, say what and where; this takes ten minutes on a laptop:
+
+  python -m gan_jax.main --config=configs/biggan_emoji.py --workdir=runs/emoji
+
+Then look at runs/emoji/report.html, or draw:
+
+  python -m gan_jax.sample --workdir=runs/emoji --seeds=0-63 --out=sheet.png
+
+Recipes are in configs/; --help says the rest."""
+
+
 def parse(argv: list[str]) -> list[str]:
   """absl's parser, whose errors become one sentence."""
+  if len(argv) == 1:
+    raise SystemExit(WELCOME)
   try:
     rest = flags.FLAGS(argv)
-    if _CONFIG.value is None or not _WORKDIR.value:
-      raise ValueError(
-        '--config and --workdir are needed; try: python -m gan_jax.main '
-        '--config=configs/biggan_emoji.py --workdir=runs/emoji'
-      )
+    if _CONFIG.value is None:
+      raise ValueError('--config is needed, such as --config=configs/biggan_emoji.py')
+    if not _WORKDIR.value:
+      config: Any = flags.FLAGS['config']
+      name = Path(config.config_filename.partition(':')[0]).stem
+      raise ValueError(f'--workdir is needed, such as --workdir=runs/{name}')
     if len(rest) > 1:
       raise ValueError(f'{rest[1]!r} is no flag.')
     _CONFIG.value.to_dict()
   except OSError:
     flag: Any = flags.FLAGS['config']
     path = flag.config_filename.partition(':')[0]
-    near = difflib.get_close_matches(path, glob.glob('configs/*.py'), 1)
-    hint = f'; did you mean {near[0]}?' if near else '.'
+    near = nearest(path)
+    hint = f'; did you mean {near}?' if near else '.'
     raise SystemExit(f'error: --config={path}: there is no such file{hint}') from None
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     raise SystemExit(f'error: {_sentence(error)}') from None
   return rest
+
+
+def nearest(path: str) -> str | None:
+  """The config that a name which is none was probably meant to be."""
+  known = {Path(name).stem: name for name in sorted(glob.glob('configs/*.py'))}
+  stem = Path(path).stem
+  parts = [name for name in known if stem and stem in name]
+  near = difflib.get_close_matches(stem, known, 1) or parts
+  return known[near[0]] if near else None
 
 
 def _sentence(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -79,7 +79,7 @@ class Draws(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ProGAN:
+class ProGAN(growing.Family):
   """The ProGAN family; fields are the model section of a config.
 
   Widths are channels at 1x1, 4x4, 8x8, ..., or empty for the paper's. Labels make
@@ -88,8 +88,6 @@ class ProGAN:
   Raises:
     UserError: a resolution or widths without a network.
   """
-
-  ema_lags: ClassVar[bool] = True
 
   res: int
   n_classes: int = 0
@@ -110,11 +108,6 @@ class ProGAN:
 
   def __post_init__(self):
     growing.check(self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths})
-
-  @property
-  def group(self) -> int:
-    """Examples that minibatch standard deviation puts together."""
-    return max(self.mbstd_group, 1)
 
   @property
   def generator(self) -> Generator:
@@ -220,11 +213,6 @@ class ProGAN:
     del keys
     weights = self._weights(labels)
     return self.generator.apply(g, psi * z, weights, res or self.res, alpha)
-
-  def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
-    """g itself: there are no batch statistics."""
-    del z, labels
-    return g
 
   def _weights(self, labels: Array) -> Array:
     return one_hot(labels, self.n_classes)

@@ -57,14 +57,33 @@ class Log:
 
 
 @dataclasses.dataclass(frozen=True)
+class Score:
+  """Scores taken while training; see evaluator.py.
+
+  Of a growing GAN the final resolution is scored, from when it has faded in: scores of
+  different resolutions do not compare.
+  """
+
+  every: int = 0  # images; 0: only gan_jax.evaluate takes any
+  metrics: tuple[str, ...] = ()  # none: all that need no file of weights
+  n: int = 0  # generated images; 0: as many as real ones, 50,000 at most
+  reals: int = 0  # 0: all
+  best: int = 0  # checkpoints that stay for their score
+  best_by: str = ''  # that score, such as 'fid'
+
+
+@dataclasses.dataclass(frozen=True)
 class Watch:
   """When a run counts as lost, and what is done then; see watch.py."""
 
   patience: int = 20  # iterations in a row with an update that is not finite: stop
   # Collapsed are `sheets` in a row with less than this share of the best variety, or
-  # on which D was this many times as sure as usual; 0 asks for neither.
-  diversity: float = 0.2
-  gap: float = 10.0
+  # on which D was this many times as sure as usual, a singular value this many times
+  # as large, or G's gradient this many times larger or smaller; 0 does not ask.
+  diversity: float = 0.3
+  gap: float = 4.0
+  sigma: float = 4.0
+  gradient: float = 4.0
   sheets: int = 2
   response: str = 'tell'  # or 'stop', or 'rollback' to the last good checkpoint
   lower: float = 0.5  # times the learning rates with each rollback
@@ -82,7 +101,21 @@ class Recipe:
   data: Data
   train: Train
   log: Log
+  score: Score
   watch: Watch
+
+  def source(self, split: str = '') -> dict[str, Any]:
+    """The arguments of `data.load`; `split` in place of the config's."""
+    source = self.data
+    return dict(
+      name=source.name,
+      split=split or source.split,
+      data_dir=source.data_dir or None,
+      res=self.gan.res,
+      channels=self.gan.channels,
+      upscale=source.upscale,
+      skip_bad=source.skip_bad,
+    )
 
   @property
   def stages(self) -> tuple[Stage, ...]:
@@ -122,6 +155,7 @@ SECTIONS = {  # besides model and schedule, whose classes the family decides
   'data': Data,
   'train': Train,
   'log': Log,
+  'score': Score,
   'watch': Watch,
 }
 
@@ -156,6 +190,19 @@ def read(config: Mapping[str, Any]) -> Recipe:
     )
   if not 0 < watch.lower <= 1:
     raise UserError(f'watch.lower is {watch.lower}: it lies above 0, and is at most 1.')
+  score = recipe.score
+  for key in ('every', 'n', 'reals', 'best'):
+    if getattr(score, key) < 0:
+      raise UserError(f'score.{key} is {getattr(score, key)}: it must not be negative.')
+  if bool(score.best) != bool(score.best_by):
+    raise UserError(
+      f'score.best={score.best} and score.best_by={score.best_by!r} go together: how '
+      "many checkpoints stay, and for which score, such as 'fid'."
+    )
+  if score.best and not score.every:
+    raise UserError(
+      f'score.best is {score.best}, but score.every is 0: no score would be taken.'
+    )
   for name, keys in {
     'train': ('images', 'd_steps', 'accum'),
     'log': ('metrics_every', 'sheet_every', 'checkpoint_every', 'keep'),

@@ -2,344 +2,14 @@
 
 import argparse
 import dataclasses
-import functools
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import logging
-from jax import Array
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from jax.typing import ArrayLike
-from PIL import Image
-from tqdm import tqdm
 
-from gan_jax import UserError, checkpoint, export, recipe
-from gan_jax.biggan import BigGAN
-from gan_jax.gan import GAN, Phase, Variables
-from gan_jax.layers import AXIS
-from gan_jax.step import make_mesh
-from gan_jax.stylegan import StyleGAN
-
-ANIMATIONS = ('.gif', '.webp', '.mp4')
-Sampler = Any  # a jitted function, see make_sampler
-
-
-def latents(seeds: ArrayLike, dim_z: int, truncation: ArrayLike = np.inf) -> Array:
-  """z [n, dim_z] of each seed; entries beyond +-truncation are drawn again.
-
-  That is a normal cut at the threshold, drawn directly. `inf` does not truncate.
-  """
-
-  def one(seed):
-    key = jax.random.key(seed)
-    t = jnp.minimum(jnp.asarray(truncation, jnp.float32), 5)  # beyond: never used
-    cut = jax.random.truncated_normal(key, -t, t, (dim_z,))
-    return jnp.where(jnp.isinf(truncation), jax.random.normal(key, (dim_z,)), cut)
-
-  return jax.vmap(one)(jnp.asarray(seeds))
-
-
-def class_of_seed(seeds: ArrayLike, n_classes: int) -> Array:
-  """The class a seed shows unless one is asked for, int32 [n], uniform."""
-
-  def one(seed):
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    return jax.random.randint(key, (), 0, max(n_classes, 1))
-
-  return jax.vmap(one)(jnp.asarray(seeds))
-
-
-def make_sampler(
-  gan: GAN, mesh: Mesh, res: int = 0, stored_noise: bool = False
-) -> Sampler:
-  """Compiles (g, z, classes, psi, seeds, alpha) -> pictures uint8 [n, h, w, c].
-
-  The batch is split over the mesh. Truncation is in z and in psi, so sweeping it
-  compiles nothing new. The compiled function takes
-
-    g: variables of the generator.
-    z: [n, dim_z]; classes [n, n_classes]: weights, one-hot for one class.
-    psi: of `gan.generate`; a scalar, as is alpha, how far `res` has faded in.
-    seeds: uint32 [n], of the noise beside z, where a family has any.
-
-  Args:
-    res: the resolution a growing run has come to; 0: the final one.
-    stored_noise: draw all pictures with the noise that came with the weights.
-  """
-  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
-
-  def sample(g, z, classes, psi, seeds, alpha):
-    labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
-    keys = None if stored_noise else noise_keys(seeds)
-    return to_uint8(gan.generate(g, z, labels, psi, keys=keys, res=res, alpha=alpha))
-
-  shardings = (whole, split, split, whole, split, whole)
-  return jax.jit(sample, in_shardings=shardings, out_shardings=split)
-
-
-def make_synthesizer(
-  gan: StyleGAN, mesh: Mesh, res: int = 0, stored_noise: bool = False
-) -> Sampler:
-  """Compiles (g, ws [n, layers, dim_w], seeds [n], alpha) -> uint8 [n, h, w, c].
-
-  As `make_sampler`, from styles in place of z, classes and psi.
-  """
-  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
-
-  def sample(g, ws, seeds, alpha):
-    noise = None if stored_noise else gan.fresh_noise(noise_keys(seeds), res or gan.res)
-    return to_uint8(gan.synthesize(g, ws, noise, res=res, alpha=alpha))
-
-  return jax.jit(sample, in_shardings=(whole, split, split, whole), out_shardings=split)
-
-
-def noise_keys(seeds: Array) -> Array:
-  """Of the noise that a seed draws beside z [n]."""
-  return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(seeds)
-
-
-def to_uint8(images: Array) -> Array:
-  """[-1, 1] -> 0..255, rounded; what lies beyond is cut."""
-  return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
-@functools.cache
-def make_standing(gan: GAN, mesh: Mesh) -> Callable[..., Variables]:
-  """Compiles `gan.standing`, its batches z [n, b, dim_z], labels [n, b] split."""
-  specs = (P(), P(None, AXIS), P(None, AXIS))
-  return jax.jit(
-    jax.shard_map(
-      gan.standing, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False
-    )
-  )
-
-
-def standing_statistics(
-  gan: GAN,
-  mesh: Mesh,
-  g: Variables,
-  passes: int,
-  batch: int,
-  truncation: float = np.inf,
-  psi: float = 1.0,
-) -> Variables:
-  """g with the batch statistics of this truncation, averaged over `passes` batches."""
-  if 'batch_stats' not in g:
-    return g
-  seeds = np.uint32(2**32 - 1) - np.arange(passes * batch, dtype=np.uint32)
-  z = psi * latents(seeds, gan.dim_z, truncation).reshape(passes, batch, -1)
-  labels = class_of_seed(seeds, gan.n_classes).reshape(passes, batch)
-  return make_standing(gan, mesh)(g, z, labels)
-
-
-def sheet(images: np.ndarray, columns: int) -> Image.Image:
-  """uint8 [n, h, w, c] as one picture, row by row, two white pixels apart."""
-  n, h, w, c = images.shape
-  rows = -(-n // columns)
-  page = np.full((rows * (h + 2) + 2, columns * (w + 2) + 2, c), 255, np.uint8)
-  for i, image in enumerate(images):
-    y, x = (i // columns) * (h + 2) + 2, (i % columns) * (w + 2) + 2
-    page[y : y + h, x : x + w] = image
-  return Image.fromarray(page.squeeze(-1) if c == 1 else page)
-
-
-def in_batches(
-  draw: Callable[..., ArrayLike], rows: Sequence[np.ndarray], batch: int
-) -> Iterator[np.ndarray]:
-  """draw(*rows) in batches, the last one shorter; every call has one and the same size.
-
-  Args:
-    draw: takes `batch` entries of each of the rows.
-    rows: arrays of one length.
-  """
-  total = len(rows[0])
-  for start in range(0, total, batch):
-    n = min(batch, total - start)
-    part = np.minimum(np.arange(start, start + batch), total - 1)
-    yield np.asarray(draw(*(x[part] for x in rows)))[:n]
-
-
-def parse_numbers(text: str, what: str) -> list[int]:
-  """'0-3,8' -> [0, 1, 2, 3, 8].
-
-  Raises:
-    UserError: anything else.
-  """
-  numbers: list[int] = []
-  for part in text.split(','):
-    first, _, last = part.partition('-')
-    if not first.isdigit() or (last and not last.isdigit()):
-      raise UserError(f'--{what}={text}: give numbers such as 0-63 or 1,5,9-12.')
-    numbers += range(int(first), int(last or first) + 1)
-  return numbers
-
-
-class Plan(NamedTuple):
-  """What the arguments ask for, a row for each picture."""
-
-  z: np.ndarray  # [n, dim_z]
-  classes: np.ndarray  # weights [n, n_classes]
-  seeds: np.ndarray  # uint32 [n]
-  columns: int  # of a sheet
-
-
-def plan_pictures(args: argparse.Namespace, gan: GAN, text: str) -> Plan:
-  """The pictures of the seeds in `text`, or those between them.
-
-  Raises:
-    UserError: classes that the model does not have, too few seeds.
-  """
-  if args.num:
-    seeds = list(range(args.num))
-  else:
-    seeds = parse_numbers(text, 'seeds')
-  asked = parse_numbers(args.classes, 'classes') if args.classes else []
-  if asked and not gan.n_classes:
-    raise UserError('--classes: this model knows no classes.')
-  if asked and max(asked) >= gan.n_classes:
-    raise UserError(f'--classes={args.classes}: classes are 0-{gan.n_classes - 1}.')
-  if args.grid and not gan.n_classes:
-    raise UserError('--grid: this model knows no classes.')
-  one_hot = np.eye(max(gan.n_classes, 1), dtype=np.float32)
-  drawn = np.array(seeds, np.uint32)
-  z = np.asarray(latents(drawn, gan.dim_z, args.truncation))
-  if args.grid:
-    rows = asked or list(range(gan.n_classes))
-    tiled, columns = np.tile(drawn, len(rows)), len(seeds)
-    return Plan(
-      np.tile(z, (len(rows), 1)), one_hot[np.repeat(rows, columns)], tiled, columns
-    )
-  if asked:
-    classes = one_hot[np.resize(asked, len(seeds))]
-  else:
-    classes = one_hot[np.asarray(class_of_seed(drawn, gan.n_classes))]
-  if not args.interpolate:
-    return Plan(z, classes, drawn, args.columns)
-  if len(z) < 2:
-    raise UserError('--interpolate needs at least two seeds.')
-  # One noise for all, so that nothing but the asked for changes.
-  noise = np.repeat(drawn[:1], (len(z) - 1) * args.frames)
-  if args.interpolate == 'w':  # whose ends `plan_styles` takes
-    return Plan(z, classes, noise, args.frames)
-  classes = between(classes, args.frames)
-  if args.interpolate == 'z':
-    z = between(z, args.frames)
-  else:
-    z = np.repeat(z[:1], len(classes), 0)
-  return Plan(z, classes, noise, args.frames)
-
-
-def between(x: np.ndarray, frames: int) -> np.ndarray:
-  """[n, ...] -> [(n - 1) * frames, ...]: straight lines from each to the next."""
-  t = np.linspace(0, 1, frames, dtype=np.float32)
-  t = t.reshape(-1, *[1] * (x.ndim - 1))
-  pairs = zip(x[:-1], x[1:], strict=True)
-  return np.concatenate([(1 - t) * a + t * b for a, b in pairs])
-
-
-def style_ranges(gan: StyleGAN) -> dict[str, range]:
-  """Layers of the coarse, middle and fine styles.
-
-  The paper's (section 3.1) are 4-8, 16-32 and 64-1024 pixels; of fewer resolutions
-  the same share, and at least one each.
-  """
-  sizes = gan.layers(gan.res) // 2
-  step = max(1, round(sizes * 2 / 9))
-  ends = [0, 2 * step, 4 * step, 2 * sizes]
-  names = ('coarse', 'middle', 'fine')
-  return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
-
-
-def mixed_styles(
-  rows: np.ndarray, columns: np.ndarray, layers: Sequence[range]
-) -> np.ndarray:
-  """Each row's styles with those of each column's in some layers (paper, figure 3).
-
-  Args:
-    rows: [r, layers, dim_w]; columns [c, layers, dim_w].
-    layers: one range for each band of the sheet.
-
-  Returns:
-    [len(layers) * r * c, layers, dim_w], band by band and row by row.
-  """
-  mixed = np.repeat(rows[:, None], len(columns), 1)
-  bands = []
-  for band in layers:
-    taken = mixed.copy()
-    taken[:, :, list(band)] = columns[None][:, :, list(band)]
-    bands.append(taken)
-  return np.stack(bands).reshape(-1, *rows.shape[1:])
-
-
-def write(
-  out: Path,
-  images: Iterator[np.ndarray],
-  classes: Any,
-  seeds: Any,
-  columns: int,
-  fps: int,
-) -> None:
-  """A sheet, an animation, an .npz or a folder of PNGs; whole or not at all."""
-  total = len(classes)
-  progress = tqdm(total=total, unit='img', disable=total < 256)
-
-  def counted():
-    for batch in images:
-      progress.update(len(batch))
-      yield batch
-
-  out.parent.mkdir(parents=True, exist_ok=True)
-  if out.suffix:
-    everything = np.concatenate(list(counted()))
-    part = out.with_name(f'.{out.stem}.part{out.suffix}')
-    if out.suffix == '.png':
-      sheet(everything, columns).save(part)
-    elif out.suffix in ANIMATIONS:
-      animate(part, everything, fps)
-    else:
-      labels = classes.argmax(-1).astype(np.int32)
-      np.savez(part, images=everything, labels=labels, seeds=seeds)
-    os.replace(part, out)
-  else:
-    out.mkdir(exist_ok=True)
-    number = 0
-    for batch in counted():
-      for image in batch:
-        sheet_of_one = image.squeeze(-1) if image.shape[-1] == 1 else image
-        Image.fromarray(sheet_of_one).save(out / f'{number:06d}.png')
-        number += 1
-  progress.close()
-
-
-def animate(out: Path, images: np.ndarray, fps: int) -> None:
-  """uint8 [n, h, w, c] as .gif, .webp or .mp4, enlarged to 256 pixels or a bit more.
-
-  Raises:
-    UserError: .mp4 without its package.
-  """
-  times = max(1, -(-256 // images.shape[1]))
-  frames = np.broadcast_to(images, (*images.shape[:3], max(images.shape[3], 3)))
-  frames = frames.repeat(times, 1).repeat(times, 2)
-  if out.suffix == '.mp4':
-    try:
-      import imageio.v3 as iio
-
-      iio.imwrite(out, frames[..., :3], plugin='pyav', fps=fps, codec='libx264')
-    except ImportError as error:
-      raise UserError(
-        ".mp4 needs a package: pip install 'gan_jax[video]'; .webp and .gif do not."
-      ) from error
-  else:
-    first, *rest = (Image.fromarray(frame) for frame in frames)
-    first.save(out, save_all=True, append_images=rest, duration=1000 / fps, loop=0)
+from gan_jax import UserError, command, sheets
+from gan_jax.opened import Opened, Program
+from gan_jax.request import Request
 
 
 def parser() -> argparse.ArgumentParser:
@@ -347,7 +17,12 @@ def parser() -> argparse.ArgumentParser:
     prog='python -m gan_jax.sample',
     description='Draws pictures with the averaged generator of a run.',
   )
-  p.add_argument('--workdir', required=True, help='folder of the run')
+  p.add_argument('--workdir', help='folder of the run')
+  p.add_argument(
+    '--program',
+    metavar='GEN.stablehlo',
+    help='instead of a run: a generator that --export wrote',
+  )
   p.add_argument(
     '--export',
     metavar='GEN.stablehlo',
@@ -359,23 +34,21 @@ def parser() -> argparse.ArgumentParser:
     help='sheet.png, images.npz, morph.webp (.gif, .mp4), or a folder for PNGs',
   )
   p.add_argument('--checkpoint', type=int, help='step to load; default: the newest')
-  p.add_argument('--seeds', default='0-63', help='one picture each: 0-63 or 1,5,9-12')
-  p.add_argument('--num', type=int, default=0, help='instead: seeds 0 to NUM-1')
-  p.add_argument('--classes', default='', help='0-8 or 3,5; taken in turn')
+  p.add_argument('--seeds', help='one picture each: 0-63 or 1,5,9-12')
+  p.add_argument('--num', type=int, help='instead: seeds 0 to NUM-1')
+  p.add_argument('--classes', help='0-8 or 3,5; taken in turn')
   p.add_argument(
     '--grid', action='store_true', help='a row for each class, a column for each seed'
   )
   p.add_argument(
     '--truncation',
     type=float,
-    default=np.inf,
     metavar='T',
     help='draw entries of z beyond +-T again (BigGAN; smaller: better, less varied)',
   )
   p.add_argument(
     '--psi',
     type=float,
-    default=1.0,
     help='BigGAN: scale z, a normal cut at 2 unless --truncation says otherwise; '
     'StyleGAN: draw w towards its average (smaller: better, less varied)',
   )
@@ -388,30 +61,28 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--noise',
     choices=('own', 'stored', 'off'),
-    default='own',
     help="StyleGAN: each seed's own noise, the one that came with the weights, or none",
   )
   p.add_argument(
     '--noise_seed', type=int, metavar='N', help='StyleGAN: all with the noise of seed N'
   )
   p.add_argument(
+    '--noise_strength', type=float, metavar='S', help='StyleGAN: times all noise'
+  )
+  p.add_argument(
     '--mix',
-    default='',
     metavar='SEEDS',
     help='StyleGAN: a sheet of --seeds (rows) with styles of these (columns)',
   )
   p.add_argument(
     '--mix_layers',
-    default='coarse,middle,fine',
-    help='what is taken from the columns: these names, or layers such as 0-3',
+    help='what is taken from the columns, a band for each: coarse, middle, fine, '
+    'layers such as 0-3, or several such as coarse+middle',
   )
-  p.add_argument(
-    '--res', type=int, default=0, help='an earlier resolution of a growing GAN'
-  )
+  p.add_argument('--res', type=int, help='an earlier resolution of a growing GAN')
   p.add_argument(
     '--standing',
     type=int,
-    default=16,
     metavar='N',
     help='batches from which batch statistics are taken anew; 0: the running ones',
   )
@@ -420,187 +91,47 @@ def parser() -> argparse.ArgumentParser:
     choices=('z', 'w', 'class'),
     help='from each seed to the next: in z, in w (StyleGAN), or in the class alone',
   )
-  p.add_argument('--frames', type=int, default=8, help='pictures from seed to seed')
+  p.add_argument('--frames', type=int, help='pictures from seed to seed')
+  p.add_argument(
+    '--only', type=int, metavar='N', help='of all these, picture N alone, from 0 on'
+  )
   p.add_argument('--fps', type=int, default=24, help='frames a second of an animation')
-  p.add_argument('--columns', type=int, default=8, help='of a sheet')
-  p.add_argument('--batch', type=int, default=64, help='pictures at a time')
+  p.add_argument('--columns', type=int, help='of a sheet')
+  p.add_argument('--batch', type=int, help='pictures at a time')
+  p.set_defaults(**dataclasses.asdict(Request()))
   return p
 
 
-def check(args: argparse.Namespace, gan: GAN) -> GAN:
-  """The GAN with what the arguments change of it.
-
-  Raises:
-    UserError: what this family cannot do, or what nothing can.
-  """
-  if not isinstance(gan, StyleGAN):
-    asked = {
-      '--truncated_layers': args.truncated_layers is not None,
-      '--noise': args.noise != 'own',
-      '--noise_seed': args.noise_seed is not None,
-      '--mix': bool(args.mix),
-      '--interpolate=w': args.interpolate == 'w',
-    }
-    for flag in [flag for flag, given in asked.items() if given]:
-      raise UserError(f'{flag} is for a StyleGAN, which this model is not.')
-    if not args.psi > 0:
-      raise UserError(f'--psi={args.psi}: it must be above 0.')
-  elif args.mix and args.interpolate:
-    raise UserError('--mix and --interpolate are two kinds of sheet: ask for one.')
-  elif args.truncated_layers is not None:
-    gan = dataclasses.replace(gan, truncated_layers=args.truncated_layers)
-  if isinstance(gan, BigGAN) and args.psi != 1 and np.isinf(args.truncation):
-    args.truncation = 2.0
-  return gan
-
-
-def mix_ranges(text: str, gan: StyleGAN) -> list[range]:
-  """'coarse,2-3' -> ranges of layers.
-
-  Raises:
-    UserError: names or layers that are not there.
-  """
-  named, last = style_ranges(gan), gan.layers(gan.res) - 1
-  ranges = []
-  for part in text.split(','):
-    layers = named.get(part) or parse_numbers(part, 'mix_layers')
-    if layers[-1] > last:
-      raise UserError(f'--mix_layers={text}: layers are 0-{last}.')
-    ranges.append(range(layers[0], layers[-1] + 1))
-  return ranges
+def asked(args: argparse.Namespace) -> Request:
+  """The request in a parsed command line."""
+  names = [field.name for field in dataclasses.fields(Request)]
+  return Request(**{name: getattr(args, name) for name in names})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parser().parse_args(argv)
   logging.set_verbosity(logging.ERROR)  # orbax warns of reading what it may not write
+  if bool(args.workdir) == bool(args.program):
+    raise UserError('--workdir of a run or --program of an exported one: give one.')
   if bool(args.out) == bool(args.export):
     raise UserError('--out for pictures or --export for the generator: give one.')
-  out = Path(args.out or args.export)
-  allowed = ('.png', '.npz', *ANIMATIONS)
-  if args.out and out.suffix not in ('', *allowed):
-    raise UserError(f'--out={out}: end it in {", ".join(allowed)}, or name a folder.')
-  for name in ('truncation', 'columns', 'batch', 'frames', 'fps'):
-    if not getattr(args, name) > 0:
-      raise UserError(f'--{name}={getattr(args, name)}: it must be above 0.')
-  run = read_run(args.workdir)
-  gan = check(args, run.gan)
-  plan = plan_pictures(args, gan, args.seeds)
-  g, _ = jax.eval_shape(gan.init, jax.random.key(0))
-  g, images = checkpoint.restore_ema(args.workdir, g, args.checkpoint)
-  phase = run.schedule.phase_at(images, gan.res)
-  res, alpha = come_to(args.res, phase)
-  mesh = make_mesh()
-  size = -(-args.batch // mesh.size) * mesh.size
-  if args.standing:
-    g = standing_statistics(
-      gan, mesh, g, args.standing, size, args.truncation, args.psi
-    )
-  if isinstance(gan, StyleGAN) and args.noise == 'off':
-    g = gan.without_noise(g)
-  if args.export:
-    files = export.write(gan, g, out, res=res, alpha=alpha)
+  out, request = Path(args.out or args.export), asked(args)
+  if args.out:
+    sheets.check(out, args.fps)
+  if args.program:
+    if args.export or args.checkpoint:
+      raise UserError('--export and --checkpoint are for a run, not a --program.')
+    generator: Opened | Program = Program(args.program)
+  else:
+    generator = Opened(args.workdir, args.checkpoint)
+  if args.export and isinstance(generator, Opened):
+    files = generator.export(request, out)
     print(f'the generator is in {files[0]}, its weights in {files[1]}')
     return
-  stored = args.noise == 'stored'
-  draw: Callable[..., Array]
-  if isinstance(gan, StyleGAN) and (args.mix or args.interpolate == 'w'):
-    ws, plan = plan_styles(args, gan, g, plan)
-    synthesizer = make_synthesizer(gan, mesh, res, stored)
-    draw = lambda ws, noise: synthesizer(g, ws, noise, alpha)
-    rows = [ws[:, : gan.layers(res)], noise_of(args, plan)]
-  else:
-    sampler = make_sampler(gan, mesh, res, stored)
-    draw = lambda z, classes, noise: sampler(g, z, classes, args.psi, noise, alpha)
-    rows = [plan.z, plan.classes, noise_of(args, plan)]
-  batch = min(size, -(-len(rows[0]) // mesh.size) * mesh.size)
-  pictures = in_batches(draw, rows, batch)
-  if args.mix:
-    pictures = framed(pictures, len(parse_numbers(args.seeds, 'seeds')), plan.columns)
-  write(out, pictures, plan.classes, plan.seeds, plan.columns, args.fps)
-  print(f'{len(plan.seeds)} pictures in {out}')
-
-
-def come_to(asked: int, phase: Phase) -> tuple[int, ArrayLike]:
-  """The resolution to draw, and how far it has faded in.
-
-  Raises:
-    UserError: one that is not there.
-  """
-  if not asked or asked == phase.res:
-    return phase.res, phase.alpha
-  if asked > phase.res or asked < 4 or asked & (asked - 1):
-    raise UserError(
-      f'--res={asked}: this run has come to {phase.res}; allowed are that and, of a '
-      'growing GAN, the powers of two from 4 on below it.'
-    )
-  return asked, 1.0
-
-
-def noise_of(args: argparse.Namespace, plan: Plan) -> np.ndarray:
-  """Seeds of the noise beside z, uint32 [n]."""
-  if args.noise_seed is None:
-    return plan.seeds
-  return np.full(len(plan.seeds), args.noise_seed, np.uint32)
-
-
-def plan_styles(
-  args: argparse.Namespace, gan: StyleGAN, g: Variables, plan: Plan
-) -> tuple[np.ndarray, Plan]:
-  """ws [n, layers, dim_w] of a mixing sheet or of an interpolation in w.
-
-  A mixing sheet comes as its sources, rows then columns, and then the mixtures.
-  """
-
-  @jax.jit
-  def styles(z, classes):
-    labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
-    return gan.truncate(g, gan.w(g, z, labels), args.psi)
-
-  ws = np.asarray(styles(plan.z, plan.classes))
-  if not args.mix:
-    classes = between(plan.classes, args.frames)
-    return between(ws, args.frames), plan._replace(classes=classes)
-  ranges = mix_ranges(args.mix_layers, gan)
-  other = plan_pictures(args, gan, args.mix)
-  columns = np.asarray(styles(other.z, other.classes))
-  n = len(ranges)
-  mixed = mixed_styles(ws, columns, ranges)
-  seeds = np.concatenate(
-    [plan.seeds, other.seeds, np.tile(np.repeat(plan.seeds, len(columns)), n)]
-  )
-  everything = np.concatenate([ws, columns, mixed])
-  classes = np.zeros((len(everything), 1), np.float32)
-  return everything, Plan(plan.z, classes, seeds, len(columns) + 1)
-
-
-def framed(
-  pictures: Iterator[np.ndarray], n_rows: int, columns: int
-) -> Iterator[np.ndarray]:
-  """The sources of a mixing sheet put above and to the left of its mixtures."""
-  drawn = np.concatenate(list(pictures))
-  rows, tops = drawn[:n_rows], drawn[n_rows : n_rows + columns - 1]
-  mixed = drawn[n_rows + columns - 1 :].reshape(-1, columns - 1, *drawn.shape[1:])
-  yield np.full_like(drawn[:1], 255)
-  yield tops
-  for i, line in enumerate(mixed):
-    yield np.concatenate([rows[i % n_rows][None], line])
-
-
-def read_run(workdir: str | Path) -> recipe.Recipe:
-  """The recipe of a run, from the config it wrote.
-
-  Raises:
-    UserError: there is no run.
-  """
-  path = Path(workdir) / 'config.json'
-  if not path.is_file():
-    raise UserError(f'{workdir} is not the folder of a run: there is no {path.name}.')
-  return recipe.read(json.loads(path.read_text()))
+  pictures = generator.pictures(request)
+  sheets.write(out, *pictures, args.fps)
+  print(f'{len(pictures.seeds)} pictures in {out}')
 
 
 if __name__ == '__main__':
-  try:
-    main()
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  command(main)

@@ -9,11 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 from jax import Array
 from jax.sharding import Mesh
+from orbax.checkpoint import multihost
 
 from gan_jax import data
 from gan_jax.gan import Batch
 from gan_jax.recipe import Recipe
 from gan_jax.step import Step, TrainState, make_train_step, shard_batch
+
+COMPILED_MS = 3_600_000  # that processes wait for the slowest one
+_entered = itertools.count()  # a barrier's name is used once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,9 @@ class Stages:
   def enter(self, images: int) -> Open:
     """The stage that trains after `images` images; the one after it is begun.
 
-    What takes long is done by the worker, so that a signal interrupts the wait.
+    What takes long is done by the worker, so that a signal interrupts the wait. Several
+    processes meet here: one of them compiles more, and collectives, which follow, do
+    not wait for a late one (on CPUs 30 s).
     """
     stage = (self._next or self._worker.submit(self._open, images)).result()
     if stage.start != images:  # the run was not resumed where it was planned to be
@@ -70,6 +76,8 @@ class Stages:
     self._next = None
     if follower is not None and follower < self._recipe.train.images:
       self._next = self._worker.submit(self._open, follower)
+    meet = multihost.get_barrier_sync_fn()
+    meet(key=f'stage {next(_entered)}', timeout_ms=COMPILED_MS)
     return stage
 
   def _first_beyond(self, stage: Open) -> int | None:

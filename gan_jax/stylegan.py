@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -169,7 +169,7 @@ class Draws(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleGAN:
+class StyleGAN(growing.Family):
   """The StyleGAN family; fields are the model section of a config.
 
   Widths are channels at 1x1, 4x4, 8x8, ..., or empty for the paper's. Table 1 of the
@@ -180,8 +180,6 @@ class StyleGAN:
   Raises:
     UserError: a resolution, widths or loss that do not exist.
   """
-
-  ema_lags: ClassVar[bool] = True
 
   res: int
   n_classes: int = 0
@@ -220,11 +218,6 @@ class StyleGAN:
     growing.check(self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths})
     if self.loss not in ('logistic', 'wgan'):
       raise UserError(f'model.loss is {self.loss!r}: allowed are logistic and wgan.')
-
-  @property
-  def group(self) -> int:
-    """Examples that minibatch standard deviation puts together."""
-    return max(self.mbstd_group, 1)
 
   @property
   def mapping(self) -> Mapping:
@@ -370,10 +363,13 @@ class StyleGAN:
   def truncate(self, g: Variables, w: Array, psi: ArrayLike, res: int = 0) -> Array:
     """w [b, dim_w] -> [b, layers, dim_w], drawn towards the average by psi.
 
-    Only in the first `truncated_layers`; psi = 1 changes nothing.
+    Only in the first `truncated_layers`, or by the psi [layers] of each; psi = 1
+    changes nothing.
     """
     n = self.layers(res or self.res)
-    psi = jnp.where(jnp.arange(n) < self.truncated_layers, psi, 1.0)[None, :, None]
+    if not jnp.ndim(psi):
+      psi = jnp.where(jnp.arange(n) < self.truncated_layers, psi, 1.0)
+    psi = jnp.asarray(psi)[None, :, None]
     return lerp(w[:, None], g['moving']['w_avg'][:, None], 1 - psi)
 
   def mix(self, w: Array, w2: Array, cutoff: ArrayLike, res: int = 0) -> Array:
@@ -419,16 +415,13 @@ class StyleGAN:
     noise = None if keys is None else self.fresh_noise(keys, res or self.res)
     return self.synthesize(g, ws, noise, res=res, alpha=alpha)
 
-  def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
-    """g itself: there are no batch statistics."""
-    del z, labels
-    return g
-
-  def without_noise(self, g: Variables) -> Variables:
-    """g with the strengths of all noise at zero."""
+  def with_noise(self, g: Variables, strength: float) -> Variables:
+    """g with the strengths of all noise times `strength`; 0 silences it."""
+    if strength == 1:
+      return g
     params = dict(g['params'])
     params['synthesis'] = {
-      name: layer | {'strength': jnp.zeros_like(layer['strength'])}
+      name: layer | {'strength': layer['strength'] * strength}
       if isinstance(layer, dict) and 'strength' in layer
       else layer
       for name, layer in params['synthesis'].items()

@@ -1,15 +1,8 @@
 """The training loop, the only one."""
 
-import contextlib
 import dataclasses
-import functools
-import importlib.metadata
 import json
-import math
-import os
-import platform
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -21,24 +14,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-import gan_jax
-from gan_jax import UserError, data, sample, watch
+from gan_jax import UserError, data, report, watch
+from gan_jax import workdir as workdirs
 from gan_jax.checkpoint import Checkpoints, own
-from gan_jax.gan import Phase
+from gan_jax.journal import Journal, crossed, read_lines
 from gan_jax.recipe import Recipe
+from gan_jax.showing import Scorer, Sheets
 from gan_jax.stages import Stages
 from gan_jax.step import TrainState, init_state, make_mesh, make_reset, replicate
+from gan_jax.waiting import waiting
 
-# A resumed run may differ in these without being another run.
-FREE = (
-  *('train.images', 'train.mapped', 'data.threads', 'data.data_dir'),
-  *('log.', 'watch.'),
-)
 ROLLBACKS = 'rollbacks.jsonl'
 SPACING = 4  # checkpoints from one of the ring to the next
 
@@ -55,9 +42,9 @@ def train(
 ) -> TrainState:
   """Trains to `recipe.train.images`, from the newest checkpoint of `workdir` if any.
 
-  The workdir gets config.json, run.json, metrics.jsonl, watch.png, sheets/,
-  checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save and return; while a
-  step is compiled, and all is saved, they raise `Stopped`.
+  The workdir gets config.json, run.json, starts.jsonl, metrics.jsonl, report.html,
+  watch.png, sheets/, checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save
+  and return; while a step is compiled, and all is saved, they raise `Stopped`.
 
   Raises:
     UserError: before anything is compiled, or where the run cannot go on; one sentence.
@@ -66,28 +53,29 @@ def train(
   gan, log = recipe.gan, recipe.log
   for stage in recipe.stages:
     recipe.shape(stage, mesh.size)
-  dataset = data.load(
-    recipe.data.name,
-    split=recipe.data.split,
-    data_dir=recipe.data.data_dir or None,
-    res=gan.res,
-    channels=gan.channels,
-  )
+  dataset = data.load(**recipe.source())
   data.check_labels(dataset, gan.n_classes)
+  data.check_hosts(dataset)
   first = jax.process_index() == 0
   say = tqdm.write if first else lambda *_: None
+  scorer = Scorer(recipe, dataset, workdir, say) if recipe.score.every else None
   with own(workdir) if first else nullcontext(), Stop() as stop:
-    prepare_workdir(workdir, config, mesh, allow_config_change, first)
+    about = {'images': len(dataset.examples), 'classes': dataset.class_names}
+    workdirs.prepare(workdir, config, mesh, allow_config_change, first, about)
+    page = report.Writer(workdir, first, say)
+    if first:
+      say(data.doctor(dataset, workdir))
     fewest = min(recipe.images_per_step(stage) for stage in recipe.stages)
     checkpoints = Checkpoints(
       workdir,
       log.keep,
       ring=log.ring,
       spacing=SPACING * max(log.checkpoint_every // fewest, 1),
+      best=recipe.score.best,
       say=say,
     )
     while True:
-      run = Run(recipe, dataset, workdir, mesh, checkpoints, stop, say)
+      run = Run(recipe, dataset, workdir, mesh, checkpoints, scorer, stop, say, page)
       try:
         collapse = run.go()
         if collapse is None:
@@ -95,6 +83,7 @@ def train(
         run.roll_back(collapse)
       except UserError:
         checkpoints.wait()  # what is being saved counts
+        page.finish()
         raise
     if run.unsaved or not checkpoints.wait():
       checkpoints.save(int(run.state.step), run.state)
@@ -108,11 +97,12 @@ def train(
     if first:
       lines = read_lines(workdir / 'metrics.jsonl')
       watch.plot(workdir / 'watch.png', lines + read_lines(workdir / ROLLBACKS))
+    page.finish()
   finished = run.images >= recipe.train.images
   say(
     f'{"finished" if finished else "stopped; resume with the same"} at image '
-    f'{run.images}: pictures in {workdir}/sheets, curves in {workdir}/metrics.jsonl '
-    f'(tensorboard --logdir={workdir}); next: python -m gan_jax.sample '
+    f'{run.images}: pictures and curves in {workdir}/report.html (or tensorboard '
+    f'--logdir={workdir}); next: python -m gan_jax.sample '
     f'--workdir={workdir} --seeds=0-63 --out=sheet.png'
   )
   return run.state
@@ -128,16 +118,22 @@ class Run:
     workdir: Path,
     mesh: Mesh,
     checkpoints: Checkpoints,
+    scorer: Scorer | None,
     stop: 'Stop',
     say: Callable[[str], Any],
+    page: report.Writer,
   ):
     self._recipe, self._workdir, self._say = recipe, workdir, say
-    self._checkpoints, self._stop = checkpoints, stop
+    self._checkpoints, self._scorer, self._stop = checkpoints, scorer, stop
+    self._page = page
     self._first = jax.process_index() == 0
     gan = recipe.gan
     g_tx, d_tx = recipe.g_adam.transform(), recipe.d_adam.transform()
     key = jax.random.key(recipe.train.seed)
-    self.state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
+    self._waiting = lambda what: waiting(workdir, what, say)
+    there = checkpoints.steps()
+    with self._waiting('restoring' if there else 'drawing the first weights'):
+      self.state = start_state(gan, g_tx, d_tx, key, mesh, checkpoints)
     self.images = int(self.state.images)
     self.phase = recipe.schedule.phase_at(self.images, gan.res)
     self.unsaved = False
@@ -149,11 +145,13 @@ class Run:
     )
     self._rollbacks = read_lines(workdir / ROLLBACKS)
     self._rate = np.float32(recipe.watch.lower ** len(self._rollbacks))
+    if self._first:
+      workdirs.note_start(workdir, self.images)
+      page.refresh()
     say(
       f'{recipe.data.name}: {len(dataset.examples)} images, {dataset.n_classes} '
       f'classes; {mesh.size} {jax.devices()[0].platform} device(s); '
       + (f'resuming at image {self.images}' if self.images else 'starting')
-      + '; the first step compiles and may take a minute or more'
     )
 
   def go(self) -> str | None:
@@ -191,7 +189,9 @@ class Run:
 
     if self.images >= train_.images:
       return None
-    now = self._stages.enter(self.images)
+    phase = recipe.schedule.phase_at(self.images, gan.res)
+    with self._waiting(f'compiling the step at {phase.res} pixels'):
+      now = self._stages.enter(self.images)
     stop.idle, step = False, int(self.state.step)
     while self.images < train_.images and not stop.asked(step):
       phase = self.phase = recipe.schedule.phase_at(self.images, gan.res)
@@ -218,22 +218,29 @@ class Run:
       settle(log.metrics_every)  # of the step before: the devices need not wait
       step += 1
       before, self.images = self.images, self.images + now.images_per_step
-      pending = self.images, metrics | {'res': phase.res, 'alpha': phase.alpha}
+      moving = {'res': phase.res, 'alpha': phase.alpha}
+      moving |= {'g_lr': rates.g_lr, 'd_lr': rates.d_lr}
+      pending = self.images, metrics | moving
       if recipe.schedule.resets_between(before, self.images):
         self.state = self._reset(self.state)
       grows = recipe.schedule.phase_at(self.images, gan.res).res != phase.res
       shows = grows or crossed(before, self.images, log.sheet_every)
-      saves = grows or crossed(before, self.images, log.checkpoint_every)
+      scored = self._scorer and self._scorer.due(before, self.images, phase)
+      saves = scored or grows or crossed(before, self.images, log.checkpoint_every)
       if alone and crossed(before, self.images, log.metrics_every):
         saves = saves or checkpoints.poll()  # the last one has failed: once more
       if shows or saves:  # what the journal says goes as far as what is saved
         settle(1 if grows or self.images >= train_.images else log.metrics_every)
       if shows:
         collapse = self._look(journal)
+        self._page.refresh()
         if collapse:
           return collapse
+      score = None
+      if self._scorer and scored:
+        score = self._scorer.take(self.state.ema, self.images, step, journal)
       if saves:
-        self.unsaved = not checkpoints.save(step, self.state)
+        self.unsaved = not checkpoints.save(step, self.state, score)
     settle(1)
     return None
 
@@ -248,14 +255,8 @@ class Run:
         values = watch.singular_values(net.get('spectral', {}))
         if values:
           line[f'{name}_sigma'] = max(s[0] for s in values.values())
-        journal.draw(
-          self.images,
-          {
-            f'{name}_sigma/{layer}/{i + 1}': s
-            for layer, found in values.items()
-            for i, s in enumerate(found)
-          },
-        )
+        for layer, found in values.items():
+          line |= {f'{name}_sigma/{layer}/{i + 1}': s for i, s in enumerate(found)}
       line['diversity'] = varied
       self._watcher.see(line)
       journal.note(line)
@@ -291,7 +292,11 @@ class Run:
     """
     checkpoints = self._checkpoints
     checkpoints.wait()
-    back = checkpoints.newest(up_to=self._watcher.good_step)
+    good = self._watcher.good_step
+    last = self._rollbacks[-1] if self._rollbacks else None
+    if last and good <= last['step']:  # where it went then led here: further back
+      good = min(good, last['to_step'] - 1)
+    back = checkpoints.newest(up_to=good)
     if back is None:
       raise UserError(
         f'stopped at image {self.images} for a collapse ({collapse}): there is no '
@@ -305,16 +310,11 @@ class Run:
       f'{self._recipe.watch.lower}'
     )
     if self._first:
-      event = {'images': self.images, 'to_step': back, 'collapsed': collapse}
+      event = {'images': self.images, 'step': int(self.state.step), 'to_step': back}
       with (self._workdir / ROLLBACKS).open('a') as f:
-        f.write(json.dumps(event) + '\n')
+        f.write(json.dumps(event | {'collapsed': collapse}) + '\n')
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('rolled back')
-
-
-def crossed(before: int, after: int, every: int) -> bool:
-  """Whether a multiple of `every` lies in (before, after]."""
-  return after // every > before // every
 
 
 def start_state(
@@ -334,88 +334,6 @@ def start_state(
     jax.eval_shape(fresh),
   )
   return checkpoints.restore(latest, like)
-
-
-def prepare_workdir(
-  workdir: Path, config: Mapping[str, Any], mesh: Mesh, allow: bool, first: bool
-) -> None:
-  """Writes what this run is; refuses the workdir of another one.
-
-  Raises:
-    UserError: the config there differs, key by key.
-  """
-  path = workdir / 'config.json'
-  flat = flatten(json.loads(json.dumps(config)))
-  if path.is_file():
-    old = flatten(json.loads(path.read_text()))
-    changes = [
-      f'{name}: {old.get(name, "absent")} -> {flat.get(name, "absent")}'
-      for name in sorted({*old, *flat})
-      if old.get(name) != flat.get(name) and not name.startswith(FREE)
-    ]
-    if any(change.startswith('model.') for change in changes):
-      raise UserError(
-        f'{workdir} holds another model ({"; ".join(changes)}): take another workdir.'
-      )
-    if changes and not allow:
-      raise UserError(
-        f'{workdir} was run with another config ({"; ".join(changes)}): take another '
-        'workdir, or --allow_config_change to go on with the new one.'
-      )
-    if changes and first:
-      print(f'accepted config changes: {"; ".join(changes)}')
-  if not first:
-    return
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, config)
-    write_json(workdir / 'run.json', surroundings(mesh))
-  except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be written: {error.strerror}.'
-    ) from error
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f'{prefix}{key}.')
-    else:
-      flat[f'{prefix}{key}'] = value
-  return flat
-
-
-def write_json(path: Path, value: Any) -> None:
-  write_text(path, json.dumps(value, indent=2) + '\n')
-
-
-def write_text(path: Path, text: str) -> None:
-  """Atomically."""
-  part = path.with_suffix('.part')
-  part.write_text(text)
-  os.replace(part, path)
-
-
-def surroundings(mesh: Mesh) -> dict[str, Any]:
-  """Versions, devices and revision, for the record."""
-  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
-  source = Path(__file__).parent
-  revision = subprocess.run(
-    ['git', 'rev-parse', 'HEAD'], cwd=source, capture_output=True, text=True
-  )
-  devices = list(mesh.devices.flat)
-  return {
-    'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-    'gan_jax': gan_jax.__version__,
-    'revision': revision.stdout.strip(),
-    'python': platform.python_version(),
-    'versions': {name: importlib.metadata.version(name) for name in packages},
-    'devices': len(devices),
-    'device_kind': devices[0].device_kind,
-    'processes': jax.process_count(),
-    'xla_flags': os.environ.get('XLA_FLAGS', ''),
-  }
 
 
 class Stop:
@@ -449,157 +367,3 @@ class Stop:
     if jax.process_count() > 1:
       return multihost_utils.reached_preemption_sync_point(step)
     return self._signal
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-  """JSON lines up to the first that is not whole, as a kill may leave the last."""
-  lines: list[dict[str, Any]] = []
-  with contextlib.suppress(FileNotFoundError, ValueError):
-    for text in path.read_text().splitlines():
-      lines.append(json.loads(text))
-  return lines
-
-
-class Journal:
-  """Progress bar, JSON lines and TensorBoard, on the first process.
-
-  Lines beyond the images of a resumed run are cut: the journal is that of one run.
-  A full disk costs lines, not the run.
-  """
-
-  def __init__(
-    self,
-    workdir: Path,
-    total: int,
-    images: int,
-    active: bool,
-    say: Callable[[str], Any],
-  ):
-    self._active, self._say, self._told = active, say, False
-    self._total, self._seen = total, images
-    self._mark = images, time.perf_counter()
-    self._path, self._events = workdir / 'metrics.jsonl', workdir / 'tensorboard'
-    self.lines: list[dict[str, Any]] = []  # that were there, on the first process
-    self._board: EventsWriter | None = None
-    if active:
-      self.lines = [x for x in read_lines(self._path) if x['images'] <= images]
-      text = ''.join(json.dumps(line) + '\n' for line in self.lines)
-      if self._path.is_file() and self._path.read_text() != text:
-        write_text(self._path, text)
-    self._bar = tqdm(
-      total=total, initial=images, unit='img', disable=not active, smoothing=0.1
-    )
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self._bar.close()
-    if self._board:
-      with self._forgiving():
-        self._board.close()
-
-  @contextlib.contextmanager
-  def _forgiving(self):
-    try:
-      yield
-    except OSError as error:
-      if not self._told:
-        self._say(f'{self._path} could not be written ({error.strerror}): going on')
-      self._told = True
-
-  def note(self, line: dict[str, Any]) -> None:
-    """Writes a line; `draw` gets its numbers."""
-    if not self._active:
-      return
-    with self._forgiving(), self._path.open('a') as f:
-      f.write(json.dumps(line) + '\n')
-    self.draw(line['images'], {n: x for n, x in line.items() if n != 'images'})
-
-  def draw(self, images: int, values: Mapping[str, Any]) -> None:
-    """Scalars for TensorBoard; what is no number is left out."""
-    numbers = {n: x for n, x in values.items() if isinstance(x, int | float)}
-    if not self._active or not numbers:
-      return
-    with self._forgiving():
-      if self._board is None:
-        self._events.mkdir(exist_ok=True)
-        name = f'.{time.time_ns()}'
-        self._board = EventsWriter(str(self._events / 'events'), name)
-        # TensorBoard forgets what an earlier process wrote beyond this.
-        start = SessionLog(status=SessionLog.START)
-        self._board.write_event(Event(step=images, session_log=start))
-      summary = Summary(
-        value=[Summary.Value(tag=n, simple_value=x) for n, x in numbers.items()]
-      )
-      event = Event(step=images, wall_time=time.time(), summary=summary)
-      self._board.write_event(event)
-      self._board.flush()
-
-  def add(
-    self, images: int, metrics: Any, every: int, watcher: watch.Watcher
-  ) -> dict[str, float]:
-    """Waits for a step's metrics; writes them where a multiple of `every` is passed.
-
-    What is not finite is left out: JSON has no word for it, and `skipped` says so.
-    """
-    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
-    self._bar.update(images - self._seen)
-    before, self._seen = self._seen, images
-    if not crossed(before, images, every) or not self._active:
-      return values
-    then, since = self._mark
-    now = time.perf_counter()
-    self._mark = images, now
-    found = {name: x for name, x in values.items() if math.isfinite(x)}
-    line = {'images': images, **found, 'images_per_s': (images - then) / (now - since)}
-    watcher.see(line)
-    self.note(line)
-    self._bar.set_postfix(
-      {n: f'{v:.2f}' for n, v in found.items() if n.startswith(('d_real', 'd_fake'))}
-    )
-    return values
-
-
-class Sheets:
-  """Pictures of the averaged generator from noise that never changes.
-
-  A conditional model gets a row for each of its first classes.
-  """
-
-  def __init__(
-    self, recipe: Recipe, workdir: Path, active: bool, say: Callable[[str], Any]
-  ):
-    self._say = say
-    gan, log = recipe.gan, recipe.log
-    rows, self._columns = log.sheet_rows, log.sheet_columns
-    n = rows * self._columns
-    self._folder, self._active = workdir / 'sheets', active
-    # Every process draws for itself on its own first device: no collectives here.
-    mesh = make_mesh(jax.local_devices()[:1])
-    self._sampler = functools.cache(functools.partial(sample.make_sampler, gan, mesh))
-    seeds = np.arange(n, dtype=np.uint32)
-    z = sample.latents(seeds, gan.dim_z)
-    labels = np.arange(n) // self._columns % max(gan.n_classes, 1)
-    classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)[labels]
-    self._inputs = z, classes, np.float32(1), seeds
-
-  def prepare(self, state: Any, res: int) -> None:
-    """Compiles the sampler of a resolution, from the shapes of a state."""
-    if self._active:
-      mine = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.ema)
-      self._sampler(res).lower(mine, *self._inputs, np.float32(1)).compile()
-
-  def write(self, ema: Any, images: int, phase: Phase) -> float:
-    """The sheet of the phase that has just trained; how much its pictures vary."""
-    if not self._active:
-      return 0.0
-    mine = jax.tree.map(lambda x: x.addressable_data(0), ema)
-    drawn = np.asarray(self._sampler(phase.res)(mine, *self._inputs, phase.alpha))
-    page = sample.sheet(drawn, self._columns)
-    try:
-      self._folder.mkdir(exist_ok=True)
-      page.save(self._folder / f'{images:010d}.png')
-    except OSError as error:
-      self._say(f'{self._folder} could not be written ({error.strerror}): going on')
-    return watch.diversity(drawn, self._columns)

@@ -1,6 +1,7 @@
 """Notices a run that is lost: updates that are not finite, a collapse."""
 
 import statistics
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from gan_jax.atomic import replacing
 from gan_jax.recipe import Watch
 
-WINDOWS = 4  # of good sheets that have to be there before D's gap is judged
+WINDOWS = 4  # of good sheets that have to be there before more than variety is judged
+RECENT = 8  # good windows that say what is usual
+# What is compared with what is usual: how it is called, and the limit of its ratio.
+JUDGED = {
+  'gap': ("D's scores of real and fake differ by", 'gap'),
+  'g_grad': ("G's gradient is", 'gradient'),
+  'd_sigma': ("D's largest singular value is", 'sigma'),
+  'g_sigma': ("G's largest singular value is", 'sigma'),
+}
 
 
 class Watcher:
@@ -18,8 +28,10 @@ class Watcher:
 
   So it survives a restart: feed it the lines that are there. A sheet closes a window
   of steps, and the window is bad where the sheet shows much less variety than the
-  most varied good one of this resolution, or D's gap between real and fake is many
-  times the usual one.
+  most varied good one of this resolution; where D's gap between real and fake, or the
+  largest singular value of a network, is many times what is usual here; or where G's
+  gradient is many times larger or smaller than that. On these two real collapses show
+  first; pictures, drawn by an average, follow later.
   """
 
   def __init__(self, limits: Watch):
@@ -30,8 +42,8 @@ class Watcher:
 
   def _new_resolution(self, res: int) -> None:
     self._res = res
-    self._gaps: list[float] = []  # of the window
-    self._usual: list[float] = []  # of the good windows
+    self._steps: dict[str, list[float]] = {}  # of the window
+    self._usual: deque[dict[str, float]] = deque(maxlen=RECENT)
     self._most = 0.0  # diversity
     self._bad: list[str] = []
 
@@ -47,28 +59,34 @@ class Watcher:
     if 'd_real' in line and 'd_fake' in line:
       if line['res'] != self._res:
         self._new_resolution(line['res'])
-      self._gaps.append(abs(line['d_real'] - line['d_fake']))
+      self._steps.setdefault('gap', []).append(abs(line['d_real'] - line['d_fake']))
+      if 'g_grad' in line:
+        self._steps.setdefault('g_grad', []).append(line['g_grad'])
     if 'diversity' not in line:
       return
-    gap = statistics.median(self._gaps) if self._gaps else 0.0
-    complaint = self._complaint(line['diversity'], gap)
-    self._gaps = []
+    window = {name: statistics.median(x) for name, x in self._steps.items()}
+    window |= {name: line[name] for name in ('d_sigma', 'g_sigma') if name in line}
+    complaint = self._complaint(line['diversity'], window)
+    self._steps = {}
     if complaint:
       self._bad.append(complaint)
       return
     self._bad, self.good_step = [], line['step']
     self._most = max(self._most, line['diversity'])
-    self._usual.append(gap)
+    self._usual.append(window)
 
-  def _complaint(self, diversity: float, gap: float) -> str | None:
-    limits = self._limits
-    if diversity < limits.diversity * self._most:
+  def _complaint(self, diversity: float, window: Mapping[str, float]) -> str | None:
+    if diversity < self._limits.diversity * self._most:
       return f'pictures vary by {diversity:.3f}, once by {self._most:.3f}'
-    if len(self._usual) < WINDOWS or not limits.gap:
-      return None
-    usual = statistics.median(self._usual)
-    if gap > limits.gap * usual:
-      return f"D's scores of real and fake differ by {gap:.3g}, usually {usual:.3g}"
+    for name, value in window.items():
+      words, field = JUDGED[name]
+      limit = getattr(self._limits, field)
+      before = [good[name] for good in self._usual if name in good]
+      if not limit or len(before) < WINDOWS:
+        continue
+      usual = statistics.median(before)
+      if value > limit * usual or name == 'g_grad' and value < usual / limit:
+        return f'{words} {value:.3g}, usually {usual:.3g}'
     return None
 
   def verdict(self) -> str | None:
@@ -96,6 +114,16 @@ def singular_values(spectral: Any) -> dict[str, list[float]]:
   return found
 
 
+def curves(lines: list[dict[str, Any]], name: str) -> dict[str, list[tuple]]:
+  """(images, value) of `name` and of all `name/...`, each by its full name."""
+  found: dict[str, list[tuple]] = {}
+  for line in lines:
+    for key, value in line.items():
+      if key == name or key.startswith(f'{name}/'):
+        found.setdefault(key, []).append((line['images'], value))
+  return found
+
+
 def plot(out: Path, lines: list[dict[str, Any]]) -> None:
   """The curves of a journal as one picture, if matplotlib is installed."""
   try:
@@ -103,9 +131,9 @@ def plot(out: Path, lines: list[dict[str, Any]]) -> None:
   except ImportError:
     return
   panels = (
-    ("D's scores", ('d_real', 'd_fake')),
+    ("D's scores; red: a collapse was noticed", ('d_real', 'd_fake')),
     ('norms of gradients', ('d_grad', 'g_grad')),
-    ('largest singular value', ('d_sigma', 'g_sigma')),
+    ('singular values, largest in bold', ('d_sigma', 'g_sigma')),
     ('diversity of the sheet', ('diversity',)),
     ('updates skipped', ('skipped',)),
   )
@@ -113,17 +141,21 @@ def plot(out: Path, lines: list[dict[str, Any]]) -> None:
   axes = figure.subplots(len(panels), sharex=True)
   for ax, (title, names) in zip(axes, panels, strict=True):
     ax.set_title(title, fontsize=9)
-    for name in names:
-      points = [(line['images'], line[name]) for line in lines if name in line]
-      if points:
-        ax.plot(*zip(*points, strict=True), label=name, linewidth=1)
-        ax.legend(fontsize=8)
+    for color, name in zip(('C0', 'C1'), names, strict=False):
+      for key, points in curves(lines, name).items():
+        whole = {'label': name} if key == name else {'alpha': 0.25}
+        ax.plot(*zip(*points, strict=True), color=color, linewidth=1, **whole)
+    if ax.lines:
+      ax.legend(fontsize=8)
     if 'grad' in names[0]:
       ax.set_yscale('log')
+      ax.yaxis.set_major_formatter('{x:g}')
+      ax.yaxis.set_minor_formatter('')
+    if names == ('skipped',):
+      ax.set_ylim(-0.1, max(1.1, ax.get_ylim()[1]))
     for line in lines:
       if 'collapsed' in line:
         ax.axvline(line['images'], color='red', linewidth=1)
   axes[-1].set_xlabel('images')
-  part = out.with_name(f'.{out.name}')
-  figure.savefig(part, format='png')
-  part.replace(out)
+  with replacing(out) as part:
+    figure.savefig(part)

@@ -43,6 +43,13 @@ def reference(request) -> Path:
   return request.config.getoption('--reference')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def programs_of_a_module():
+  """Lets go of them: a program is many memory mappings, a process may have 65,530."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture
 def rng_seed() -> int:
   """A new seed for each run; GAN_JAX_TEST_SEED repeats the one a failing test shows."""

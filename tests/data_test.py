@@ -4,16 +4,19 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gan_jax import UserError, data, prepare
+from gan_jax.data import examples, pictures, png
 
 
 class Numbered:
@@ -295,15 +298,70 @@ def test_photos_are_cropped_and_shrunk():
   photo = np.stack([y, 255 * (x >= 256), 255 - y], axis=-1).astype(np.uint8)
   jpeg = encoded(photo, 'JPEG', quality=95, subsampling=0).getvalue()
   source = [{'image': jpeg, 'label': 3}]
-  image, label = data._Tfds('photos', source, 16, 3, labeled=True)[0]
+  image, label = examples.Encoded('photos', source, 16, 3, labeled=True)[0]
   want = photo[:, 128:384].reshape(16, 16, 16, 16, 3).mean(axis=(1, 3))
   assert label == 3 and np.abs(image - want).max() < 4
-  image, _ = data._Tfds('photos', source, 64, 3, labeled=True)[0]
+  image, _ = examples.Encoded('photos', source, 64, 3, labeled=True)[0]
   assert np.all(image[:, 32, 1] > image[:, 31, 1] + 200), 'the edge stays sharp'
   # A factor that is not whole, and a set without labels.
-  image, label = data._Tfds('photos', source, 24, 1, labeled=False)[0]
+  image, label = examples.Encoded('photos', source, 24, 1, labeled=False)[0]
   assert image.shape == (24, 24, 1) and label == 0
   assert abs(image.mean() - (photo[:, 128:384] @ [0.299, 0.587, 0.114]).mean()) < 1
+
+
+@pytest.mark.parametrize('turned', [1, 6, 8])
+@pytest.mark.parametrize('size', [(500, 375), (375, 501), (259, 386)])
+def test_the_middle_of_a_drafted_photo_is_the_middle_of_the_whole(size, turned):
+  x, y = np.meshgrid(*map(np.arange, size))
+  waves = [np.sin(x / 9), np.sin(y / 11), np.sin((x + y) / 13)]
+  photo = np.rint(127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
+  exif = Image.Exif()
+  exif[0x0112] = turned
+  jpeg = encoded(photo, 'JPEG', quality=98, subsampling=0, exif=exif).getvalue()
+  assert Image.open(io.BytesIO(jpeg)).draft('RGB', (64, 64)), 'made for the draft'
+  image = pictures.open_picture(jpeg)
+  want = pictures.upright(pictures.crop(pictures.decode(image, 3), 32), image)
+  found = examples.decoded(jpeg, 32, 3)
+  # A quarter of an output pixel beside the middle would be 5 and more.
+  assert np.abs(found - want.astype(int)).mean() < 1.5
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_wrapped_pngs_are_pngs(channels, rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  for side in (4, 150):  # 150 x 150 x 3 bytes are more than one block of zlib holds
+    pixels = rng.integers(0, 256, (side, side, channels), np.uint8)
+    content = png.wrap(pixels)
+    picture = Image.open(io.BytesIO(content))
+    picture.verify()
+    picture = np.asarray(Image.open(io.BytesIO(content))).reshape(pixels.shape)
+    np.testing.assert_array_equal(picture, pixels)
+    np.testing.assert_array_equal(png.unwrap(content, pixels.shape), pixels)
+    assert len(content) < pixels.size + side + 100
+
+
+def test_other_and_damaged_pngs_are_not_unwrapped(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  y, x = np.mgrid[:64, :64]
+  ramps = np.stack([x, y, x + y], -1).astype(np.uint8)  # PIL filters its rows
+  shape = ramps.shape
+  for level in (0, 6):
+    other = encoded(ramps, compress_level=level).getvalue()
+    assert png.unwrap(other, shape) is None
+    np.testing.assert_array_equal(examples.decoded(other, 64, 3), ramps)
+  content = png.wrap(ramps)
+  for another in ((32, 64, 3), (64, 64, 1), (64, 64, 4)):
+    assert png.unwrap(content, another) is None
+  assert png.unwrap(b'', shape) is None
+  place = int(rng.integers(100, len(content) - 100))
+  flipped = bytes([content[place] ^ 1])
+  for damaged in (
+    content[:place] + flipped + content[place + 1 :],
+    content[:place],
+    content[:41] + zlib.compress(bytes(99), 0).ljust(len(content)),
+  ):
+    with pytest.raises(pictures.Refused, match='cannot be decoded'):
+      png.unwrap(damaged, shape)
 
 
 def test_refusals(monkeypatch):
@@ -386,7 +444,7 @@ def test_enlarging_is_refused_unless_asked_for(tmp_path, tiny):
     ):
       data.load(where, res=32, channels=3)
     large = data.load(where, res=32, channels=3, upscale=True)
-    back = data.means(np.stack([large.examples[i][0] for i in range(5)]), 2)
+    back = pictures.means(np.stack([large.examples[i][0] for i in range(5)]), 2)
     assert np.abs(back.astype(int) - pixels).mean() < 20
   with pytest.raises(UserError, match='up to 5 pixels'):
     data.load('tiny_pictures', data_dir=str(tiny), res=8, channels=3)
@@ -444,15 +502,59 @@ def test_labels_that_cannot_train_a_conditional_model():
     data.check_labels(dataset([-1, 1]), 2)
 
 
-def test_overlapping_hosts_are_refused():
-  data.check_hosts([(0, 3), (2, 1)])
-  with pytest.raises(UserError, match='Hosts 0 and 2 read for device 1'):
-    data.check_hosts([(0, 1), (2,), (1, 3)])
-  with pytest.raises(UserError, match='No host reads for device 1: 3 devices are'):
-    data.check_hosts([(0, 3), (2,)])
+def test_devices_that_are_not_there_are_refused():
   for devices in ((0, 0), (0, 3), (-1,)):
     with pytest.raises(UserError, match=r'devices .* of 0 to \d are needed'):
       global_order(1, hosts=(devices, (1,)))
+
+
+HOST = """
+import sys
+import jax
+from gan_jax import UserError, data
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+mine = sys.argv[3 + jax.process_index()]
+answer = open(f'{mine}.txt', 'w')  # on the terminal gloo speaks, too
+try:
+  data.check_hosts(data.load(mine, res=16, channels=3))
+  print('same', file=answer, flush=True)
+except UserError as error:
+  print(error, file=answer, flush=True)
+jax.distributed.shutdown()
+"""
+
+
+@pytest.mark.parametrize(
+  ('change', 'answer'),
+  [
+    (lambda path: None, r'same'),
+    (lambda path: path.unlink(), r'Processes 0 and 1 .*\(20 and 19 images\): give'),
+    (
+      lambda path: path.write_bytes(
+        encoded(np.zeros((16, 16, 3), np.uint8)).getvalue()
+      ),
+      r'Processes 0 and 1 read different data .*\(20 and 20 images\): give',
+    ),
+  ],
+)
+def test_hosts_with_different_copies_are_refused(tmp_path, free_port, change, answer):
+  for copy in 'ab':
+    photo_folder(tmp_path / copy)
+  change(tmp_path / 'b/cat/000.png')
+  hosts = [
+    subprocess.Popen(
+      [
+        *(sys.executable, '-c', HOST, f'127.0.0.1:{free_port}', str(i)),
+        *(str(tmp_path / 'a'), str(tmp_path / 'b')),
+      ],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
+    for i in range(2)
+  ]
+  said = [host.communicate(timeout=300) for host in hosts]
+  for copy in 'ab':
+    assert re.match(answer, (tmp_path / f'{copy}.txt').read_text()), said
 
 
 def test_doctor(tmp_path):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import UserError, data, evaluate, recipe, step
+from gan_jax import UserError, data, evaluate, frontier, recipe, scores, step
+from gan_jax import evaluator as evaluators
 from gan_jax.checkpoint import Checkpoints
-from gan_jax.evaluate import Evaluator, Protocol
+from gan_jax.evaluator import Evaluator, Protocol
 from gan_jax.metrics import Observed, inception, small
 from gan_jax.metrics.features import FeatureStats, InceptionScore
 from gan_jax.step import make_mesh
@@ -128,7 +129,7 @@ def test_real_statistics_are_kept_under_their_protocol(
   again = Evaluator(model[0], digits, ['fd_small'], SHARED, cache=cache, progress=False)
   want = evaluator.scores(model[1])['fd_small']
   with monkeypatch.context() as patch:
-    patch.setattr(evaluate, 'read', lambda *_: pytest.fail('looks at the data again'))
+    patch.setattr(evaluators, 'read', lambda *_: pytest.fail('looks at the data again'))
     again._reals()
   assert again.scores(model[1])['fd_small'] == pytest.approx(want, rel=1e-9)
   # Another protocol is another file; a damaged file is made anew.
@@ -163,8 +164,8 @@ def test_what_processes_saw_is_joined(monkeypatch):
   # Two processes that saw the same.
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   twice = lambda x: np.stack([x, x])
-  monkeypatch.setattr(evaluate.multihost_utils, 'process_allgather', twice)
-  joined = evaluate.gathered(seen)
+  monkeypatch.setattr(evaluators.multihost_utils, 'process_allgather', twice)
+  joined = evaluators.gathered(seen)
   both = np.concatenate([rows, rows])
   assert joined.stats.n == 20
   np.testing.assert_array_equal(joined.stats.rows, both[:12])
@@ -181,30 +182,33 @@ def test_a_frontier_compiles_one_sampler(evaluator, model, tmp_path):
     cache=evaluator.cache, progress=False,
   )  # fmt: skip
   raw = {**g, 'params': jax.tree.map(lambda x: 1.1 * x, g['params'])}
-  rows = evaluate.frontier(evaluator, {True: g, False: raw}, [0.5, 2.0])
+  lines = frontier.sweep(evaluator, {True: g, False: raw}, [0.5, 2.0])
+  assert [line['stamp']['truncation'] for line in lines[::4]] == [2.0, 0.5, 2.0, 0.5]
+  rows = frontier.table(lines)
   assert evaluator._sampler._cache_size() == 1
   assert [(r['ema'], r['truncation']) for r in rows] == [
     (True, 2.0), (True, 0.5), (False, 2.0), (False, 0.5),
   ]  # fmt: skip
-  evaluate.write_csv(rows, tmp_path / 'frontier.csv')
+  pytest.importorskip('matplotlib')
+  frontier.write(lines, tmp_path / 'frontier')
+  written = (tmp_path / 'frontier.jsonl').read_text().splitlines()
+  assert [json.loads(line) for line in written] == lines
   with (tmp_path / 'frontier.csv').open() as f:
     table = list(csv.DictReader(f))
   assert float(table[3]['recall_small']) == rows[3]['recall_small']
-  pytest.importorskip('matplotlib')
-  evaluate.plot(rows, tmp_path / 'frontier.png')
   with Image.open(tmp_path / 'frontier.png') as image:
     assert image.size == (600, 480)
   with pytest.raises(UserError, match='prdc_small'):
-    evaluate.plot([{'truncation': 1.0, 'ema': True, 'swd': 1.0}], tmp_path / 'x.png')
+    frontier.plot([{'truncation': 1.0, 'ema': True, 'swd': 1.0}], tmp_path / 'x.png')
 
 
 def test_amenable_to_truncation():
   rows = lambda *values: [{'truncation': 1.0, 'is': v} for v in values]
-  assert evaluate.amenable(rows(5, 6, 7.5)) == 1
-  assert evaluate.amenable(rows(5, 6, 4, 2)) == pytest.approx(1 / 3)
-  assert evaluate.amenable(rows(5, 4.99)) == 1  # within the tolerance
+  assert frontier.amenable(rows(5, 6, 7.5)) == 1
+  assert frontier.amenable(rows(5, 6, 4, 2)) == pytest.approx(1 / 3)
+  assert frontier.amenable(rows(5, 4.99)) == 1  # within the tolerance
   with pytest.raises(UserError, match='two thresholds'):
-    evaluate.amenable(rows(5))
+    frontier.amenable(rows(5))
 
 
 def test_the_command(workdir, cache, capsys, tmp_path):
@@ -229,8 +233,8 @@ def test_the_command(workdir, cache, capsys, tmp_path):
   assert capsys.readouterr().out.split()[0] == 'fd_small'
   run('--metrics=fd_small', '--raw', '--seed=128')
   with pytest.raises(UserError, match='ema False and True; seeds 128-255 and 0-127'):
-    evaluate.compare(workdir, before)
-  raw = evaluate.newest(workdir)['fd_small']['value']
+    scores.compare(workdir, before)
+  raw = scores.newest(workdir)['fd_small']['value']
   assert raw != lines[0]['value']
 
 
@@ -260,14 +264,14 @@ def test_what_cannot_be_scored_or_compared(evaluator, model, tmp_path):
   with pytest.raises(UserError, match='params/linear/kernel holds NaN'):
     evaluator.scores(broken)
   with pytest.raises(UserError, match='no scores; run'):
-    evaluate.newest(tmp_path)
+    scores.newest(tmp_path)
   line = {'metric': 'fid', 'value': 1.0, 'stamp': {'n': 1}}
   (tmp_path / 'a').write_text(json.dumps(line))
   (tmp_path / 'b').write_text(json.dumps({**line, 'metric': 'is'}))
   (tmp_path / 'c').write_text('{}')
   with pytest.raises(UserError, match='no score in common'):
-    evaluate.compare(tmp_path / 'a', tmp_path / 'b')
+    scores.compare(tmp_path / 'a', tmp_path / 'b')
   with pytest.raises(UserError, match='does not hold scores'):
-    evaluate.compare(tmp_path / 'a', tmp_path / 'c')
+    scores.compare(tmp_path / 'a', tmp_path / 'c')
   with pytest.raises(UserError, match='--workdir=DIR or --compare'):
     evaluate.main([])

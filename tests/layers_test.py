@@ -153,6 +153,26 @@ def test_a_scale_is_the_weight_s_wherever_it_is_applied(pixels, rng_seed):
   assert np.abs(ours - module.apply(variables, x)).max() > 0.01
 
 
+def test_singular_values_beyond_the_rank_do_no_harm(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  params = {'linear': {'kernel': jnp.asarray(rng.normal(size=(8, 1)), jnp.float32)}}
+  spectral = layers.init_spectral(jax.random.key(0), params, ('kernel',), vectors=3)
+  one = {'linear': {'u': spectral['linear']['u'][:1], 'sigma': jnp.ones(1)}}
+
+  def first(params, spectral):
+    scales, after = layers.spectral_scales(params, spectral, eps=1e-12)
+    kernel = params['linear']['kernel'] * scales['linear']['kernel']
+    return kernel[0, 0], after['linear']
+
+  gradient = jax.grad(first, has_aux=True)
+  (ours, after), (theirs, _) = (gradient(params, s) for s in (spectral, one))
+  np.testing.assert_array_equal(ours['linear']['kernel'], theirs['linear']['kernel'])
+  for _ in range(3):
+    _, after = gradient(params, {'linear': after})
+    assert all(np.isfinite(x).all() for x in after.values())
+  np.testing.assert_allclose(after['sigma'][1:], 0, atol=1e-5)
+
+
 def test_a_weight_without_u_has_no_scale():
   params = {'a': {'kernel': jnp.full((2, 2), 3.0)}}
   assert layers.spectral_scales(params, {}, eps=1e-12) == ({}, {})

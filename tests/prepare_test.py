@@ -23,6 +23,7 @@ from PIL import Image
 
 from gan_jax import UserError, data, prepare
 from gan_jax.data import pictures
+from gan_jax.data.files import open_source
 
 
 def encoded(image, kind='PNG', **options):
@@ -93,10 +94,20 @@ def with_palette():
   return encoded(image, transparency=0)
 
 
-def turned():
+def turned(orientation):
+  """COLOURS as a camera stores it that was held so."""
+  stored = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+  }[orientation]
   exif = Image.Exif()
-  exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-  return encoded(np.rot90(COLOURS), exif=exif)
+  exif[0x0112] = orientation
+  return encoded(Image.fromarray(COLOURS).transpose(stored), exif=exif)
 
 
 @pytest.mark.filterwarnings('ignore:.*mode.*parameter:DeprecationWarning')
@@ -123,7 +134,7 @@ def turned():
       np.where(RAMP[..., None] > 100, np.array([[[200, 100, 50]]]), 255),
       0,
     ),
-    (turned, COLOURS, 0),
+    *((functools.partial(turned, o), COLOURS, 0) for o in range(2, 9)),
     (lambda: encoded(COLOURS, 'WEBP', lossless=True), COLOURS, 0),
     (
       lambda: encoded(
@@ -155,7 +166,7 @@ def test_channels_and_background():
 def test_crop_pad_and_upscale():
   wide = np.concatenate([COLOURS, COLOURS[::-1]], 1)  # 16 x 8
   content = encoded(wide)
-  with pytest.raises(prepare.Refused, match=r'is 16 x 8, not square \(--crop or --pad'):
+  with pytest.raises(pictures.Refused, match=r'is 16 x 8, not square \(--crop or'):
     prepare.fitted(content, options())
   _, cropped = prepare.fitted(content, options(fit='crop'))
   np.testing.assert_array_equal(cropped, wide[:, 4:12])
@@ -163,7 +174,7 @@ def test_crop_pad_and_upscale():
   want = np.full((16, 16, 3), np.array([[[9, 8, 7]]]), np.uint8)
   want[4:12] = wide
   np.testing.assert_array_equal(padded, want)
-  with pytest.raises(prepare.Refused, match=r'is 8 x 8, below 16 \(--upscale'):
+  with pytest.raises(pictures.Refused, match=r'is 8 x 8, below 16 \(--upscale'):
     prepare.fitted(encoded(COLOURS), options(res=16))
   _, large = prepare.fitted(encoded(COLOURS), options(res=16, upscale=True))
   assert np.abs(pictures.means(large[None], 2)[0].astype(int) - COLOURS).mean() < 5
@@ -185,7 +196,7 @@ def test_crop_pad_and_upscale():
   ],
 )
 def test_what_is_refused(content, why):
-  with pytest.raises(prepare.Refused, match=why):
+  with pytest.raises(pictures.Refused, match=why):
     prepare.fitted(content(), options())
 
 
@@ -305,7 +316,7 @@ def test_labels_from_a_table(tmp_path, table, content, names, labels, wrap):
   files = {name: encoded(COLOURS) for name in ('a.png', 'b.png', 'c/d.png')}
   files[table] = content.encode('utf-8-sig')
   write(tmp_path / 'src', {f'{wrap}{name}': x for name, x in files.items()})
-  source = pictures.open_source(tmp_path / 'src')
+  source = open_source(tmp_path / 'src')
   assert source.class_names == tuple(names.split())
   assert ''.join(map(str, source.labels)) == labels
   assert (source.n, source.others, dict(source.refused)) == (3, 0, {})
@@ -313,7 +324,7 @@ def test_labels_from_a_table(tmp_path, table, content, names, labels, wrap):
 
 def test_labels_from_folders_are_in_the_order_of_numbers(tmp_path):
   write(tmp_path, {f'{i}/x/a.png': encoded(COLOURS) for i in (10, 9, 0)})
-  source = pictures.open_source(tmp_path)
+  source = open_source(tmp_path)
   assert source.class_names == ('0', '9', '10')
   assert [source.title(i) for i in range(3)] == ['0/x/a.png', '10/x/a.png', '9/x/a.png']
   assert source.labels.tolist() == [0, 2, 1]
@@ -351,13 +362,13 @@ PNG = encoded(COLOURS)
 def test_unclear_sources_are_refused(tmp_path, files, message):
   write(tmp_path / 'src', files)
   with pytest.raises(UserError, match=message):
-    pictures.open_source(tmp_path / 'src')
+    open_source(tmp_path / 'src')
 
 
 def test_files_without_labels_and_labels_without_files(tmp_path):
   table = b'file,label\na.png,cat\n../../etc/passwd.png,dog\n'
   write(tmp_path, {'a.png': PNG, 'b.png': PNG, 'labels.csv': table})
-  source = pictures.open_source(tmp_path)
+  source = open_source(tmp_path)
   assert (source.n, source.class_names) == (1, ('cat',))
   assert source.refused == {
     '../../etc/passwd.png': 'is listed in labels.csv, but not there',
@@ -366,7 +377,7 @@ def test_files_without_labels_and_labels_without_files(tmp_path):
 
 
 def test_hostile_zip(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(pictures, 'MAX_BYTES', 100_000)
+  monkeypatch.setattr('gan_jax.data.files.MAX_BYTES', 100_000)
   path = tmp_path / 'in' / 'hostile.zip'
   path.parent.mkdir()
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -431,7 +442,7 @@ def test_links_in_a_folder_are_not_followed(tmp_path):
   (tmp_path / 'src/cat/link.png').symlink_to(tmp_path / 'secret/a.png')
   (tmp_path / 'src/dogs').symlink_to(tmp_path / 'secret')
   os.mkfifo(tmp_path / 'src/cat/pipe.png')
-  source = pictures.open_source(tmp_path / 'src')
+  source = open_source(tmp_path / 'src')
   assert source.n == 1 and source.refused == {
     'cat/link.png': 'is a symbolic link',
     'cat/pipe.png': 'is no regular file',
@@ -573,7 +584,7 @@ def test_damage_found_late_keeps_what_is_done(folder, tmp_path, monkeypatch):
     UserError, match=r'other pictures or options \(--shard_images: 5 ->'
   ):
     prepare.main([str(folder), str(dest), '--shard_images=6', '--skip_bad'])
-  monkeypatch.setattr(prepare, '_write_shard', None)  # nothing is left to write
+  monkeypatch.setattr(prepare.writer, '_write_shard', None)  # nothing is left to write
   prepare.main([str(folder), str(dest), '--shard_images=5', '--skip_bad'])
   manifest = json.loads((dest / 'manifest.json').read_text())
   assert (manifest['count'], list(manifest['refused'])) == (11, ['dog/3.png'])
@@ -584,7 +595,7 @@ def test_a_changed_source_or_a_second_writer_is_refused(folder, tmp_path, monkey
   dest = tmp_path / 'pets'
   main = functools.partial(prepare.main, [str(folder), str(dest)])
   with monkeypatch.context() as patch:
-    patch.setattr(prepare, '_manifest', lambda *_: main())
+    patch.setattr(prepare.writer, '_manifest', lambda *_: main())
     with pytest.raises(UserError, match='pets.partial is being written by another'):
       main()
   (folder / 'cat/7.png').write_bytes(PNG)
@@ -638,5 +649,5 @@ def test_csv_writer_and_reader_agree_on_awkward_names(tmp_path):
   write(tmp_path, dict.fromkeys(names, PNG))
   with (tmp_path / 'labels.csv').open('w', newline='') as file:
     csv.writer(file).writerows([('file', 'label'), *((n, n[0]) for n in names)])
-  source = pictures.open_source(tmp_path)
+  source = open_source(tmp_path)
   assert [source.class_names[i] for i in source.labels] == ['a', 'p', 'ä']

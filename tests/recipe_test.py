@@ -57,6 +57,8 @@ def test_every_tiny_config_runs_two_steps(name, tmp_path):
     ('model', 'g_widths', 2, 'g_widths is 2: a tuple of ints'),
     ('schedule', 'batch', 0, 'schedule.batch is 0'),
     ('train', 'mapped', 'xmap', 'pmap and jit'),
+    ('score', 'n', -1, 'score.n is -1'),
+    ('score', 'best', 2, "score.best=2 and score.best_by=''"),
     ('schedule', 'lr', 1e-3, "no key 'lr'"),
     ('optimizer', 'lr', 1e-3, 'no section'),
   ],

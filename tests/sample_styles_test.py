@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import UserError, recipe, sample, train
+from gan_jax import UserError, recipe, request, sample, train
+from gan_jax import workdir as workdirs
 from gan_jax.stylegan import StyleGAN
 
 
@@ -55,7 +56,7 @@ def test_strengths_at_zero_silence_the_noise():
       },
     }
   }
-  quiet = gan.without_noise(g)['params']['synthesis']
+  quiet = gan.with_noise(g, 0.0)['params']['synthesis']
   np.testing.assert_array_equal(quiet['layer0']['strength'], 0)
   np.testing.assert_array_equal(quiet['layer0']['bias'], 1)
   np.testing.assert_array_equal(quiet['const'], 1)
@@ -71,7 +72,7 @@ def test_psi_zero_draws_the_average_face(draw):
 def test_mixing_takes_layers_of_the_columns():
   rows = np.zeros((2, 6, 1), np.float32)
   columns = np.arange(1, 4, dtype=np.float32).reshape(3, 1, 1) * np.ones((3, 6, 1))
-  mixed = sample.mixed_styles(rows, columns, [range(2), range(4, 6)])
+  mixed = request.mixed_styles(rows, columns, [range(2), range(4, 6)])
   assert mixed.shape == (2 * 2 * 3, 6, 1)
   band = mixed.reshape(2, 2, 3, 6)
   np.testing.assert_array_equal(band[0, 1, 2], [3, 3, 0, 0, 0, 0])
@@ -82,7 +83,7 @@ def test_mixing_takes_layers_of_the_columns():
   'res, ends', [(1024, [4, 8, 18]), (256, [4, 8, 14]), (32, [2, 4, 8]), (8, [2, 4, 4])]
 )
 def test_ranges_of_styles(res, ends):
-  ranges = sample.style_ranges(StyleGAN(res=res))
+  ranges = request.style_ranges(StyleGAN(res=res))
   assert list(ranges) == ['coarse', 'middle', 'fine']
   assert [r.stop for r in ranges.values()] == ends
 
@@ -148,6 +149,6 @@ def test_mistakes(workdir, tmp_path, flags, words):
 @pytest.mark.parametrize('flag', ['--mix=1', '--noise=off', '--interpolate=w'])
 def test_what_only_a_stylegan_can_do(flag, tmp_path):
   config = importlib.import_module('configs.biggan_digits').get_config('tiny').to_dict()
-  train.write_json(tmp_path / 'config.json', config)
+  workdirs.write_json(tmp_path / 'config.json', config)
   with pytest.raises(UserError, match='is for a StyleGAN'):
     sample.main([f'--workdir={tmp_path}', '--out=x.png', flag])

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from gan_jax import UserError, checkpoint, recipe, sample, train
+from gan_jax import UserError, checkpoint, recipe, sample, sampler, train
+from gan_jax import workdir as workdirs
 from gan_jax.step import make_mesh
 
 
@@ -22,34 +23,34 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def loaded(workdir):
-  gan = sample.read_run(workdir).gan
+  gan = workdirs.read(workdir).gan
   g, _ = jax.eval_shape(gan.init, jax.random.key(0))
   return gan, checkpoint.restore_ema(workdir, g)[0]
 
 
 def test_truncated_latents_are_a_cut_normal():
   seeds = np.arange(2000, dtype=np.uint32)
-  z = np.asarray(sample.latents(seeds, 8, 0.7)).ravel()
+  z = np.asarray(sampler.latents(seeds, 8, 0.7)).ravel()
   assert np.abs(z).max() <= 0.7
   assert stats.kstest(z, stats.truncnorm(-0.7, 0.7).cdf).pvalue > 1e-3
-  free = np.asarray(sample.latents(seeds, 8)).ravel()
+  free = np.asarray(sampler.latents(seeds, 8)).ravel()
   assert stats.kstest(free, 'norm').pvalue > 1e-3
-  again = sample.latents(seeds[5:7], 8)
+  again = sampler.latents(seeds[5:7], 8)
   np.testing.assert_array_equal(again, free.reshape(2000, 8)[5:7])
 
 
 def test_a_truncation_sweep_compiles_once(loaded):
   gan, g = loaded
-  sampler = sample.make_sampler(gan, make_mesh())
+  draw_page = sampler.make_sampler(gan, make_mesh())
   seeds = np.arange(8, dtype=np.uint32)
   classes = np.eye(10, dtype=np.float32)[seeds]
   pages = [
     np.asarray(
-      sampler(g, sample.latents(seeds, gan.dim_z, t), classes, psi, seeds, 1.0)
+      draw_page(g, sampler.latents(seeds, gan.dim_z, t), classes, psi, seeds, 1.0)
     )
     for t, psi in ((np.inf, 1.0), (1.0, 1.0), (0.5, 1.0), (2.0, 0.3))
   ]
-  assert sampler._cache_size() == 1
+  assert draw_page._cache_size() == 1
   assert pages[0].dtype == np.uint8 and pages[0].shape == (8, 16, 16, 1)
   for page in pages[1:]:
     assert (page != pages[0]).any()
@@ -58,14 +59,14 @@ def test_a_truncation_sweep_compiles_once(loaded):
 def test_devices_and_batches_change_nothing(loaded):
   gan, g = loaded
   seeds = np.arange(11, dtype=np.uint32)
-  z = np.asarray(sample.latents(seeds, gan.dim_z))
+  z = np.asarray(sampler.latents(seeds, gan.dim_z))
   classes = np.eye(10, dtype=np.float32)[seeds % 10]
   pages = []
   for devices, batch in ((1, 11), (4, 4)):
     g_here = jax.device_get(g)
-    sampler = sample.make_sampler(gan, make_mesh(jax.devices()[:devices]))
-    draw = lambda z, c, s, f=sampler, g=g_here: f(g, z, c, 1.0, s, 1.0)
-    parts = sample.in_batches(draw, (z, classes, seeds), batch)
+    draw_page = sampler.make_sampler(gan, make_mesh(jax.devices()[:devices]))
+    draw = lambda z, c, s, f=draw_page, g=g_here: f(g, z, c, 1.0, s, 1.0)
+    parts = sampler.in_batches(draw, (z, classes, seeds), batch)
     pages.append(np.concatenate(list(parts)).astype(int))
   assert np.abs(pages[0] - pages[1]).max() <= 1
   assert len(pages[0]) == 11
@@ -75,14 +76,14 @@ def test_standing_statistics_are_those_of_the_batches(loaded):
   gan, g = loaded
   g = jax.device_get(g)
   out = [
-    sample.standing_statistics(gan, make_mesh(jax.devices()[:n]), g, 2, 16)
+    sampler.standing_statistics(gan, make_mesh(jax.devices()[:n]), g, 2, 16)
     for n in (1, 4)
   ]
   for a, b in zip(*(jax.tree.leaves(o['batch_stats']) for o in out), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   # The first norm sees the first layer's output, which is easily had by hand.
   seeds = np.uint32(2**32 - 1) - np.arange(32, dtype=np.uint32)
-  z = np.asarray(sample.latents(seeds, gan.dim_z))
+  z = np.asarray(sampler.latents(seeds, gan.dim_z))
   linear = g['params']['linear']
   kernel = np.asarray(linear['kernel'])
   row = np.asarray(g['spectral']['linear']['u'])[0]

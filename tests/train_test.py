@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from gan_jax import UserError, recipe, sample, train
+from gan_jax import UserError, recipe, train
+from gan_jax import workdir as workdirs
+from gan_jax.journal import read_lines
+from gan_jax.metrics import small
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,15 +63,23 @@ def test_what_a_run_leaves_behind(whole):
   assert json.loads((folder / 'config.json').read_text())['train']['images'] == 32
   surroundings = json.loads((folder / 'run.json').read_text())
   assert surroundings['devices'] == 8 and surroundings['versions']['jax']
+  digits = [str(digit) for digit in range(10)]
+  assert surroundings['dataset'] == {'images': 1797, 'classes': digits}
+  starts = (folder / 'starts.jsonl').read_text().splitlines()
+  assert [json.loads(x)['images'] for x in starts] == [0]
+  assert 'finished' in (folder / 'report.html').read_text()
   assert int(state.images) == 32
   assert list((folder / 'tensorboard').iterdir())
+  with Image.open(folder / 'data.png') as image:
+    assert image.width > 200
 
 
-def test_a_finished_run_stays_as_it_is(whole):
-  before = sorted(p.name for p in (whole[0] / 'checkpoints').iterdir())
-  state = run(tiny(train__images=4 * 8), whole[0])
+def test_a_finished_run_stays_as_it_is(whole, tmp_path):
+  copy = shutil.copytree(whole[0], tmp_path / 'run')
+  before = sorted(p.name for p in (copy / 'checkpoints').iterdir())
+  state = run(tiny(train__images=4 * 8), copy)
   assert int(state.step) == 4
-  assert sorted(p.name for p in (whole[0] / 'checkpoints').iterdir()) == before
+  assert sorted(p.name for p in (copy / 'checkpoints').iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -103,6 +116,38 @@ def test_mistakes_end_before_anything_is_written(tmp_path, changes, words):
   assert not (tmp_path / 'run').exists()
 
 
+def test_scores_while_training_decide_which_checkpoints_stay(tmp_path, monkeypatch):
+  monkeypatch.setattr(small, '_STEPS', 5)
+  monkeypatch.setenv('GAN_JAX_CACHE', str(tmp_path / 'cache'))
+  config = tiny(train__images=6 * 8, log__keep=1, log__ring=0)
+  config['score'] = dict(
+    every=16, metrics=('fd_small', 'swd'), n=128, reals=256, best=1, best_by='fd_small'
+  )
+  run(config, tmp_path / 'run')
+  lines = read_lines(tmp_path / 'run' / 'evaluations.jsonl')
+  taken = {x['checkpoint']: x['value'] for x in lines if x['metric'] == 'fd_small'}
+  assert list(taken) == [2, 4, 6]
+  assert lines[0]['images'] == 16 and lines[0]['stamp']['n'] == 128
+  logged = [
+    line['eval/fd_small']
+    for line in read_lines(tmp_path / 'run' / 'metrics.jsonl')
+    if 'eval/fd_small' in line
+  ]
+  assert logged == list(taken.values())
+  stay = {int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir()}
+  assert stay == {6, min(taken, key=taken.__getitem__)}
+
+
+def test_a_score_that_nobody_takes(tmp_path):
+  config = tiny()
+  config['score'] = dict(every=16, metrics=('swd',), best=1, best_by='fid')
+  with pytest.raises(
+    UserError, match="best_by is 'fid', .* take one of swd, swd_16[.]"
+  ):
+    run(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
 def command(*flags):
   env = {**os.environ, 'XLA_FLAGS': ''}
   return subprocess.Popen(
@@ -129,7 +174,7 @@ def test_sigterm_saves_and_leaves_with_zero(tmp_path):
   out, err = process.communicate(timeout=120)
   assert process.returncode == 0, err
   assert 'stopped' in out
-  assert sample.read_run(tmp_path).gan.res == 16
+  assert workdirs.read(tmp_path).gan.res == 16
   saved = max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir())
   seen = json.loads(lines.read_text().splitlines()[-1])['images']
   assert saved * 8 == seen
@@ -138,8 +183,9 @@ def test_sigterm_saves_and_leaves_with_zero(tmp_path):
 @pytest.mark.parametrize(
   'flags, words',
   [
-    ((), '--config and --workdir are needed'),
-    (('--config=configs/biggan_digits.py',), '--config and --workdir are needed'),
+    (('--workdir=x',), '--config is needed'),
+    (('--config=configs/biggan_digits.py',), '--workdir=runs/biggan_digits'),
+    (('--config=emoji', '--workdir=x'), 'did you mean configs/biggan_emoji.py?'),
     (
       ('--config=configs/biggan_digit.py', '--workdir=x'),
       'did you mean configs/biggan_digits.py?',
@@ -166,3 +212,14 @@ def test_mistakes_on_the_command_line_are_one_sentence(flags, words):
   assert process.returncode not in (0, None)
   assert words in err and 'Traceback' not in err, err
   assert len(err.strip().splitlines()) == 1, err
+
+
+def test_nothing_says_what_to_type_and_help_is_a_manual_page():
+  process = command()
+  _, err = process.communicate(timeout=60)
+  assert process.returncode not in (0, None)
+  line = '--config=configs/biggan_emoji.py --workdir=runs/emoji'
+  assert line in err and 'Traceback' not in err
+  process = command('--help')
+  out, _ = process.communicate(timeout=60)
+  assert 'SYNOPSIS' in out and 'EXIT STATUS' in out and '--peer_timeout' in out

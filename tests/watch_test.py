@@ -7,14 +7,18 @@ import pytest
 from gan_jax import layers, recipe, watch
 
 
-def lines(diversity, gap, res=16, start=0, per_sheet=5):
+def lines(diversity, gap, res=16, start=0, per_sheet=5, grad=None, sigma=None):
   """A journal of one sheet for each entry, with steps before it."""
   found, images = [], start
-  for step, (varied, apart) in enumerate(zip(diversity, gap, strict=True), 1):
+  grad, sigma = (x or [1.0] * len(gap) for x in (grad, sigma))
+  sheets = zip(diversity, gap, grad, sigma, strict=True)
+  for step, (varied, apart, g_grad, g_sigma) in enumerate(sheets, 1):
+    scores = {'d_real': apart, 'd_fake': 0.0, 'g_grad': g_grad, 'res': res}
     for _ in range(per_sheet):
       images += 8
-      found.append({'images': images, 'd_real': apart, 'd_fake': 0.0, 'res': res})
-    found.append({'images': images, 'step': start + step, 'diversity': varied})
+      found.append({'images': images, **scores})
+    sheet = {'images': images, 'step': start + step, 'g_sigma': g_sigma}
+    found.append(sheet | {'diversity': varied})
   return found
 
 
@@ -31,8 +35,10 @@ def verdicts(journal, **limits):
 def test_noise_about_a_healthy_run_is_no_alarm(rng_seed):
   rng = np.random.default_rng(rng_seed)
   varied = np.linspace(0.05, 0.4, 50) * rng.uniform(0.6, 1.4, 50)
-  gap = rng.uniform(0.3, 2, 50)
-  assert {v for v, _ in verdicts(lines(varied, gap))} == {None}
+  gap, grad = rng.uniform(0.3, 2, 50), [*rng.uniform(1, 4, 50)]
+  sigma = [*np.geomspace(1, 8, 50)]  # slowly
+  journal = lines(varied, gap, grad=grad, sigma=sigma)
+  assert {v for v, _ in verdicts(journal)} == {None}
 
 
 def test_pictures_that_become_one_are_noticed():
@@ -50,9 +56,25 @@ def test_a_discriminator_that_is_too_sure_is_noticed():
   assert verdicts(lines([0.3] * 6, gap), gap=0.0)[-1][0] is None
 
 
+@pytest.mark.parametrize(
+  'grad, sigma, off, words',
+  [
+    (0.05, 1.0, 'gradient', "G's gradient is 0.05, usually 1"),
+    (20.0, 1.0, 'gradient', "G's gradient is 20, usually 1"),
+    (1.0, 5.0, 'sigma', "G's largest singular value is 5, usually 1"),
+  ],
+)
+def test_what_is_far_from_usual_is_noticed(grad, sigma, off, words):
+  grad, sigma = [1.0] * 4 + [grad] * 2, [1.0] * 4 + [sigma] * 2
+  journal = lines([0.3] * 6, [1.0] * 6, grad=grad, sigma=sigma)
+  found = verdicts(journal)
+  assert [v for v, _ in found] == [None] * 5 + [words] and found[-1][1] == 4
+  assert verdicts(journal, **{off: 0.0})[-1][0] is None
+
+
 def test_another_resolution_is_judged_anew():
   low = lines([0.3] * 6, [1.0] * 6, res=4)
-  high = lines([0.05] * 3, [20.0] * 3, res=8, start=1000)
+  high = lines([0.05] * 3, [20.0] * 3, res=8, start=1000, sigma=[9.0] * 3)
   assert verdicts(low + high)[-1][0] is None
 
 
@@ -83,8 +105,14 @@ def test_singular_values_are_those_of_the_weights():
   assert watch.singular_values({}) == {}
 
 
+def test_curves_go_by_their_full_names():
+  journal = [{'images': 8, 'd': 1, 'd/a/1': 2}, {'images': 16, 'd/a/1': 3, 'd_x': 4}]
+  assert watch.curves(journal, 'd') == {'d': [(8, 1)], 'd/a/1': [(8, 2), (16, 3)]}
+
+
 def test_the_plot_is_a_picture(tmp_path):
   journal = lines([0.2, 0.3], [1.0, 2.0])
+  journal += [{'images': 80, 'd_sigma': 2.0, 'd_sigma/conv/1': 2.0}]
   journal += [{'images': 80, 'collapsed': 'so'}]
   watch.plot(tmp_path / 'watch.png', journal)
   assert (tmp_path / 'watch.png').read_bytes().startswith(b'\x89PNG')

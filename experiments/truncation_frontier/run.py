@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gan_jax import checkpoint, data, evaluate, recipe, train
+from gan_jax import checkpoint, data, frontier, recipe, train
+from gan_jax.evaluator import Evaluator, Protocol
 
 THRESHOLDS = (2.0, 1.5, 1.0, 0.7, 0.5, 0.3, 0.2)
 
@@ -35,13 +36,11 @@ def frontier_of(config: dict, workdir: Path, num: int) -> list[dict]:
   )
   shapes, _ = jax.eval_shape(r.gan.init, jax.random.key(0))
   parts, _ = checkpoint.restore_parts(workdir, {'ema': shapes, 'g': shapes})
-  evaluator = evaluate.Evaluator(
-    r.gan, dataset, ['fd_small', 'prdc_small'], evaluate.Protocol(n=num)
-  )
+  evaluator = Evaluator(r.gan, dataset, ['fd_small', 'prdc_small'], Protocol(n=num))
   generators = {True: parts['ema'], False: parts['g']}
-  rows = evaluate.frontier(evaluator, generators, THRESHOLDS)
-  evaluate.plot(rows, workdir / 'frontier.png')
-  return rows
+  lines = frontier.sweep(evaluator, generators, THRESHOLDS)
+  frontier.write(lines, workdir / 'frontier')
+  return frontier.table(lines)
 
 
 def main() -> None:
@@ -61,7 +60,7 @@ def main() -> None:
       rows = frontier_of(config, args.runs / f'ortho{ortho:g}-seed{seed}', args.num)
       for ema in (True, False):
         own = [row for row in rows if row['ema'] == ema]
-        share = evaluate.amenable(own)
+        share = frontier.amenable(own)
         print(f'ortho {ortho:g}, seed {seed}, ema {ema}: amenable {share:.2f}')
         table += [
           {'ortho': ortho, 'seed': seed, **row, 'amenable': share} for row in own

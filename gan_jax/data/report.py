@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gan_jax import UserError
-from gan_jax.data.pictures import Refused, printable
+from gan_jax.data.files import printable
+from gan_jax.data.pictures import Refused
 
 if TYPE_CHECKING:
-  from gan_jax.data import Dataset
+  from gan_jax.data.examples import Dataset
 
 _LOOKS = 512  # images looked at where looking at all would take too long
 _SHOWN = 64

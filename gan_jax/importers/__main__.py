@@ -2,11 +2,10 @@
 
 import argparse
 import ast
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from gan_jax import UserError
+from gan_jax import UserError, command
 from gan_jax.importers import sources, workdir
 
 
@@ -71,8 +70,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  try:
-    main()
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  command(main)

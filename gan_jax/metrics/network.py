@@ -1,7 +1,6 @@
 """Feature networks: their weights from files, and running them on many images."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gan_jax import UserError
+from gan_jax.atomic import replacing
 from gan_jax.importers import files
 from gan_jax.layers import AXIS
 
@@ -101,7 +101,5 @@ def make_extractor(
 def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
   """Whole or not at all, whoever else writes the same file."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
-  with part.open('wb') as f:
-    np.savez(f, allow_pickle=False, **arrays)
-  os.replace(part, path)
+  with replacing(path) as part:
+    np.savez(part, allow_pickle=False, **arrays)

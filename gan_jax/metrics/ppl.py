@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gan_jax import UserError, sample
+from gan_jax import UserError, sampler
 from gan_jax.gan import GAN, Variables
 from gan_jax.layers import AXIS
 from gan_jax.metrics.network import fingerprint, read_weights
@@ -203,14 +203,14 @@ def draws(
     n = len(seeds[start : start + batch])
     rows = np.minimum(np.arange(start, start + batch), start + n - 1)
     first = seeds[rows]
-    z0 = sample.latents(first, gan.dim_z)
+    z0 = sampler.latents(first, gan.dim_z)
     # The far end counts down from the top, where no other seed is.
-    z1 = sample.latents(np.uint32(2**32 - 1) - first, gan.dim_z)
+    z1 = sampler.latents(np.uint32(2**32 - 1) - first, gan.dim_z)
     t = np.zeros((batch, 1), np.float32)
     if path.sampling == 'full':
       keys = [np.random.Generator(np.random.Philox(int(s))) for s in first]
       t[:, 0] = [key.random(dtype=np.float32) for key in keys]
-    labels = sample.class_of_seed(first, gan.n_classes)
+    labels = sampler.class_of_seed(first, gan.n_classes)
     yield np.asarray(z0), np.asarray(z1), t, np.asarray(labels), np.array(n)
 
 

@@ -1,0 +1,152 @@
+"""Runs that are made to collapse, and healthy ones, under the watch of watch.py."""
+
+import dataclasses
+import importlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from launch import journal
+
+from gan_jax import UserError, data, recipe, train
+from gan_jax.watch import JUDGED, RECENT, WINDOWS, Watcher
+
+BATCH = 32
+
+
+def emoji(images: int, seed: int = 0, g_rate: float = 1.0, d_rate: float = 1.0) -> dict:
+  """The demo's BigGAN at 16 pixels and half its width, 18 sheets to 24,000 images."""
+  config = importlib.import_module('configs.biggan_emoji').get_config().to_dict()
+  config['model'] |= dict(
+    res=16,
+    dim_z=48,
+    g_ch=16,
+    d_ch=16,
+    g_widths=(4, 2, 1),
+    d_widths=(1, 2, 4),
+    g_sn_vectors=3,
+    d_sn_vectors=3,
+  )
+  config['schedule']['batch'] = BATCH
+  config['schedule']['g_lr'] *= g_rate
+  config['schedule']['d_lr'] *= d_rate
+  config['train'] |= dict(images=images, seed=seed)
+  config['log'] |= dict(
+    metrics_every=10 * BATCH,
+    sheet_every=40 * BATCH,
+    checkpoint_every=40 * BATCH,
+    keep=3,
+    ring=3,
+  )
+  return config
+
+
+def one_label(dataset: data.Dataset) -> data.Dataset:
+  """As a slip in a loader would: every label is 0. (A set of one class is refused.)"""
+  zeros = np.zeros_like(dataset.examples.labels)
+  examples = dataclasses.replace(dataset.examples, labels=zeros)
+  return dataclasses.replace(dataset, examples=examples)
+
+
+def go(
+  workdir: Path,
+  config: dict,
+  harm: Callable[[data.Dataset], data.Dataset] | None = None,
+) -> str:
+  """Trains, or goes on, on harmed data; what it said when it gave up, or ''."""
+  load = data.load
+  if harm:
+    data.load = lambda *args, **kw: harm(load(*args, **kw))
+  try:
+    train.train(recipe.read(config), config, workdir, allow_config_change=True)
+  except UserError as error:
+    return str(error)
+  finally:
+    data.load = load
+  return ''
+
+
+FAULTS = {
+  'learning rates x 20': (dict(g_rate=20.0, d_rate=20.0), None),
+  'learning rate of D x 20': (dict(d_rate=20.0), None),
+  'constant labels': ({}, one_label),
+}
+
+
+def verdicts(lines: list[dict]) -> list[int]:
+  """At how many images the watch calls a run lost, told its journal."""
+  watcher, found = Watcher(recipe.Watch()), []
+  for line in lines:
+    watcher.see(line)
+    if 'diversity' in line and watcher.verdict():
+      found.append(line['images'])
+  return found
+
+
+def collapses(scratch: Path, images: int) -> list[dict]:
+  """Half of a healthy run, then the fault, to be answered by rolling back."""
+  healthy, half = scratch / 'healthy', images // 2
+  go(healthy, emoji(half))
+  rows = []
+  for name, (rates, harm) in FAULTS.items():
+    workdir = scratch / name.replace(' ', '_')
+    if not workdir.is_dir():
+      shutil.copytree(healthy, workdir)
+    config = emoji(images, **rates) | {'watch': dict(response='rollback')}
+    said = go(workdir, config, harm)
+    back = journal(workdir, 'to_step', 'rollbacks.jsonl')
+    row = {
+      'fault': name,
+      'noticed_after': back[0]['images'] - half if back else '',
+      'why': back[0]['collapsed'] if back else '',
+      'rolled_back_to': ' '.join(str(x['to_step'] * BATCH - half) for x in back),
+      'ended': said.partition(':')[0] or 'finished',
+      'diversity_at_the_end': journal(workdir, 'diversity')[-1]['diversity'],
+    }
+    print(row, flush=True)
+    rows.append(row)
+  return rows
+
+
+def seeds(scratch: Path, images: int, n: int) -> list[dict]:
+  """Healthy runs: every alarm is a false one."""
+  rows = []
+  for seed in range(n):
+    workdir = scratch / f'seed{seed}'
+    if not journal(workdir) or journal(workdir)[-1]['images'] < images:
+      go(workdir, emoji(images, seed=seed))
+    lines = journal(workdir, 'images')
+    alarms = len(verdicts(lines))
+    row = {'seed': seed, 'alarms': alarms} | margins(lines)
+    row['skipped'] = sum(line.get('skipped', 0) for line in lines)
+    print(row, flush=True)
+    rows.append(row)
+  return rows
+
+
+def margins(lines: list[dict]) -> dict:
+  """How near a run came to an alarm: its extremes, as parts of what was usual."""
+  found: dict[str, list[float]] = {name: [] for name in ('diversity', *JUDGED)}
+  seen: dict[str, list[float]] = {name: [] for name in found}
+  steps: list[dict] = []
+  for line in lines:
+    if 'd_real' in line:
+      steps.append(line | {'gap': abs(line['d_real'] - line['d_fake'])})
+    if 'diversity' not in line:
+      continue
+    for name in ('gap', 'g_grad'):
+      line[name] = float(np.median([step[name] for step in steps]))
+    steps = []
+    for name, before in seen.items():
+      usual = max(before, default=0) if name == 'diversity' else before[-RECENT:]
+      if len(before) >= WINDOWS:
+        found[name].append(line[name] / float(np.median(usual)))
+      before.append(line[name])
+  return {
+    'least_diversity': round(min(found['diversity']), 2),
+    'widest_gap': round(max(found['gap']), 2),
+    'least_gradient': round(min(found['g_grad']), 2),
+    'largest_gradient': round(max(found['g_grad']), 2),
+    'largest_sigma': round(max(found['d_sigma'] + found['g_sigma']), 2),
+  }

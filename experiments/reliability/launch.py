@@ -1,0 +1,85 @@
+"""Starts runs of gan_jax in processes of their own, and reads what they leave."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> Path:
+  """A config file that `gan_jax.main` takes."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(
+    'from ml_collections import ConfigDict\n\n\n'
+    f'def get_config():\n  return ConfigDict({dict(config)!r})\n'
+  )
+  return path
+
+
+def start(
+  workdir: Path, *flags: str, devices: int = 1, log: Path | None = None, **env: str
+) -> subprocess.Popen:
+  """Begins a run; what it says goes to `log`, or a log beside the workdir."""
+  count = f'--xla_force_host_platform_device_count={devices}'
+  quick = '--xla_backend_optimization_level=0'  # as in the tests: half the compile
+  workdir.parent.mkdir(parents=True, exist_ok=True)
+  with (log or workdir.with_suffix('.log')).open('a') as file:
+    return subprocess.Popen(
+      [sys.executable, '-m', 'gan_jax.main', f'--workdir={workdir}', *flags],
+      cwd=ROOT,
+      env={
+        **os.environ,
+        'PYTHONPATH': str(ROOT),
+        'XLA_FLAGS': f'{count} {quick}',
+        **env,
+      },
+      stdout=file,
+      stderr=file,
+    )
+
+
+def finish(*processes: subprocess.Popen) -> None:
+  """Waits for runs that have to succeed."""
+  codes = [process.wait() for process in processes]
+  if any(codes):
+    raise SystemExit(f'{processes[0].args}: exit codes {codes}; see the log')
+
+
+def free_address() -> str:
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    return f'127.0.0.1:{s.getsockname()[1]}'
+
+
+def journal(workdir: Path, key: str = 'd_real', file: str = 'metrics.jsonl') -> list:
+  """The lines that have `key`; the last one may be half written."""
+  path, lines = workdir / file, []
+  for text in path.read_text().splitlines() if path.is_file() else ():
+    try:
+      lines.append(json.loads(text))
+    except ValueError:
+      break
+  return [line for line in lines if key in line]
+
+
+def restored(workdir: Path, step: int) -> list[np.ndarray]:
+  """All arrays of a checkpoint, read by orbax alone."""
+  folder = (workdir / 'checkpoints' / str(step) / 'default').absolute()
+  reader = ocp.PyTreeCheckpointer()
+  tree = reader.metadata(folder).item_metadata.tree
+  plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+  return jax.tree.leaves(reader.restore(folder, restore_args=plain))
+
+
+def equal(ours: list, theirs: list) -> bool:
+  return len(ours) == len(theirs) and all(map(np.array_equal, ours, theirs))

@@ -1,0 +1,47 @@
+"""What kill -9, damage, moves and collapses do to a run; see README.md."""
+
+import argparse
+import csv
+from pathlib import Path
+
+import gan_jax  # noqa: F401  (before jax: sets its flags)
+
+# isort: split
+import numpy as np
+from broken import flips, kills, nans
+from collapse import collapses, seeds
+from disk import full
+from elastic import elastic
+
+RESULTS = Path(__file__).parent / 'results'
+
+
+def main() -> None:
+  p = argparse.ArgumentParser(description=__doc__)
+  questions = ('kills', 'flips', 'elastic', 'nans', 'full', 'collapses', 'seeds')
+  p.add_argument('what', choices=questions)
+  p.add_argument('--scratch', type=Path, required=True, help='folder for the runs')
+  p.add_argument('--n', type=int, default=0, help='kills, flips or seeds')
+  p.add_argument('--images', type=int, default=24_000, help='of a run on emoji')
+  p.add_argument('--seed', type=int, default=0, help='of kills, flips and nudges')
+  args = p.parse_args()
+  scratch, rng = args.scratch.absolute(), np.random.default_rng(args.seed)
+  scratch.mkdir(parents=True, exist_ok=True)
+  rows = {
+    'kills': lambda: kills(scratch, rng, args.n or 30),
+    'flips': lambda: flips(scratch, rng, args.n or 200),
+    'elastic': lambda: elastic(scratch, rng),
+    'nans': lambda: nans(scratch),
+    'full': lambda: full(scratch),
+    'collapses': lambda: collapses(scratch, args.images),
+    'seeds': lambda: seeds(scratch, args.images, args.n or 10),
+  }[args.what]()
+  RESULTS.mkdir(exist_ok=True)
+  with (RESULTS / f'{args.what}.csv').open('w', newline='') as f:
+    writer = csv.DictWriter(f, list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+if __name__ == '__main__':
+  main()

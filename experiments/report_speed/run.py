@@ -1,0 +1,49 @@
+"""Times gan_jax.report on long journals, and what it costs the training loop."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from gan_jax import report
+
+LINE = {
+  'alpha': 1.0, 'd_fake': -0.12345678, 'd_grad': 1.5, 'd_loss_fake': 0.3, 'd_lr': 5e-4,
+  'd_loss_real': 0.4, 'd_real': 0.2, 'g_grad': 2.5, 'g_loss': 0.5, 'g_lr': 4e-4,
+  'res': 32.0, 'skipped': 0.0, 'images_per_s': 100.0,
+}  # fmt: skip
+
+
+def main():
+  p = argparse.ArgumentParser(description=__doc__)
+  p.add_argument('--lines', type=int, nargs='+', default=[1_000, 10_000, 100_000])
+  for n in p.parse_args().lines:
+    with tempfile.TemporaryDirectory() as folder:
+      workdir = Path(folder)
+      (workdir / 'config.json').write_text('{"train": {"images": 1}}')
+      with (workdir / 'metrics.jsonl').open('w') as f:
+        for i in range(n):
+          f.write(json.dumps({'images': 32 * (i + 1), **LINE, 'd_real': i % 7}) + '\n')
+        f.write('{"images": 1, "d_re')  # killed here
+      began, before = time.perf_counter(), os.times().children_user
+      command = [sys.executable, '-m', 'gan_jax.report', folder]
+      subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+      took, used = time.perf_counter() - began, os.times().children_user - before
+      size = (workdir / report.PAGE).stat().st_size
+      writer = report.Writer(workdir, True, print)
+      began = time.perf_counter()
+      writer.refresh()
+      call = time.perf_counter() - began
+      writer.finish()
+      print(
+        f'{n} lines: {took:.2f} s ({used:.2f} s of processor), {size:,} bytes; the '
+        f'loop is held up for {1000 * call:.1f} ms'
+      )
+
+
+if __name__ == '__main__':
+  main()
