@@ -79,8 +79,7 @@ def up_conv(x: Array, kernel: Array) -> Array:
     return conv(upsample(x), kernel)
   if form == 'dilated':
     return _dilated_conv(x, _shifted_sum(kernel), 2)
-  folded = _parity_kernels(kernel)
-  return _interleaved(x, folded) if form == 'phases' else _depth_to_space(x, folded)
+  return _interleaved(x, _parity_kernels(kernel))
 
 
 def down_conv(x: Array, kernel: Array) -> Array:
@@ -109,7 +108,7 @@ def up_form(device: str, size: int) -> str:
     return 'phases'
   if device != 'tpu' or size <= 8:
     return 'plain'
-  return 'dilated' if size <= 32 else 'depth'
+  return 'dilated'
 
 
 def down_form(device: str, size: int) -> str:
@@ -132,22 +131,6 @@ def _parity_kernels(kernel: Array) -> Array:
   rows = jnp.stack([jnp.stack([k0, k1 + k2]), jnp.stack([k0 + k1, k2])])
   k0, k1, k2 = jnp.moveaxis(rows, 2, 0)
   return jnp.stack([jnp.stack([k0, k1 + k2], 2), jnp.stack([k0 + k1, k2], 2)], 1)
-
-
-def _depth_to_space(x: Array, kernels: Array) -> Array:
-  """What `_interleaved` gives, by one 3x3 convolution to the channels of all parities.
-
-  It multiplies by zeros as well, but fills the lanes of a matrix unit where o is few.
-  """
-  b, h, w, c = x.shape
-  o = kernels.shape[-1]
-
-  def padded(i: int, j: int) -> Array:
-    return jnp.pad(kernels[i, j], ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
-
-  parities = [padded(i, j) for i in range(2) for j in range(2)]
-  y = conv(x, jnp.concatenate(parities, -1)).reshape(b, h, w, 2, 2, o)
-  return y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, o)
 
 
 def _interleaved(x: Array, kernels: Array) -> Array:
@@ -556,18 +539,65 @@ class Attention(nn.Module):
     query = project(c // 8, 'theta').reshape(b, h * w, -1)
     key = nn.max_pool(project(c // 8, 'phi'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
     value = nn.max_pool(project(c // 2, 'g'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
-    scores = jnp.einsum('bqc,bkc->bqk', query, key)
-    wide = scores.astype(widened(scores.dtype))
-    # Softmax's sum is one more channel of the values, which the same product adds up;
-    # its largest score is a shift without influence, and so without gradient.
-    shifted = wide - lax.stop_gradient(wide.max(-1, keepdims=True))
-    weights = jnp.exp(shifted).astype(scores.dtype)
-    value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
-    out = jnp.einsum('bqk,bkc->bqc', weights, value, preferred_element_type=wide.dtype)
-    out = (out[..., :-1] / out[..., -1:]).astype(x.dtype).reshape(b, h, w, c // 2)
+    out = attend(query, key, value).reshape(b, h, w, c // 2)
     out = self.conv(c, size=1, bias=False, name='o')(out)
     gamma = self.param('gamma', nn.initializers.zeros, ())
     return x + gamma.astype(x.dtype) * out
+
+
+_SCORES = 2**22  # that are held at a time: those of 4096 queries and 1024 keys
+
+
+def attend(query: Array, key: Array, value: Array) -> Array:
+  """softmax(query key^T) value: [b, q, c], [b, k, c], [b, k, v] -> [b, q, v].
+
+  A few images at a time, whose scores fit a processor's own memory, and which are
+  computed again for the gradient (FlashAttention, Dao et al. 2022, arXiv:2205.14135).
+  """
+  b, most = query.shape[0], _SCORES // (query.shape[1] * key.shape[1])
+  n = next(i for i in range(max(min(b, most), 1), 0, -1) if b % i == 0)
+  if n == b:
+    return _attended(query, key, value)
+  some = [x.reshape(b // n, n, *x.shape[1:]) for x in (query, key, value)]
+  return lax.map(lambda x: _attended(*x), some).reshape(*query.shape[:2], -1)
+
+
+@jax.custom_vjp
+def _attended(query: Array, key: Array, value: Array) -> Array:
+  return _attended_forward(query, key, value)[0]
+
+
+def _scores(query, key):
+  wide = widened(query.dtype)
+  return jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=wide)
+
+
+def _attended_forward(query, key, value):
+  scores = _scores(query, key)
+  most = scores.max(-1, keepdims=True)
+  weights = jnp.exp(scores - most).astype(value.dtype)
+  # Softmax's sum is one more channel of the values, which the same product adds up.
+  value_1 = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
+  out = jnp.einsum('bqk,bkc->bqc', weights, value_1, preferred_element_type=most.dtype)
+  out, total = out[..., :-1] / out[..., -1:], out[..., -1:]
+  out = out.astype(value.dtype)
+  return out, (query, key, value, out, most + jnp.log(total))
+
+
+def _attended_backward(saved, g):
+  query, key, value, out, log_total = saved
+  weights = jnp.exp(_scores(query, key) - log_total)
+  along = jnp.sum(g * out, -1, keepdims=True, dtype=log_total.dtype)
+  by_scores = weights * (_scores(g, value) - along)
+  weights, by_scores = weights.astype(value.dtype), by_scores.astype(query.dtype)
+  return (
+    jnp.einsum('bqk,bkc->bqc', by_scores, key),
+    jnp.einsum('bqk,bqc->bkc', by_scores, query),
+    jnp.einsum('bqk,bqc->bkc', weights, g),
+  )
+
+
+_attended.defvjp(_attended_forward, _attended_backward)
 
 
 # The growing GANs: learning rates equalized at run time, and their normalisations.

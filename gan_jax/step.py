@@ -63,11 +63,12 @@ def init_state(
   )
 
 
-CUT_FROM = 2**15  # entries of an array of optimizer state; smaller ones are not cut
+CUT_FROM = 2**15  # entries of an array; smaller ones are not cut
+_CUT = 'g_opt', 'd_opt', 'ema'
 
 
 def cut_axis(shape: tuple[int, ...], parts: int) -> int | None:
-  """The axis along which an array of optimizer state is divided over the devices.
+  """The axis along which an optimizer's or average's array is divided over the devices.
 
   The last but one, else the last, if it divides; None: every device has all of it.
   """
@@ -103,8 +104,9 @@ def train_step(
     batch: images [d_steps * accum, b, h, w, c] and labels [d_steps * accum, b].
     g_batch: fakes per device and micro-batch in the G step.
     parts: 1, or the number of devices: then each of them has its own part of large
-      arrays in `g_opt` and `d_opt` (`cut_axis`), moves that part of the parameters, and
-      all gather them (ZeRO, Rajbhandari et al. 2019, arXiv:1910.02054, stage 1).
+      arrays in `g_opt`, `d_opt` and `ema` (`cut_axis`), moves that part of the
+      parameters, and all gather them (ZeRO, Rajbhandari et al. 2019,
+      arXiv:1910.02054, stage 1).
     key: the run's key; the step number is folded in here.
   """
   devices, me = lax.axis_size(AXIS), lax.axis_index(AXIS)
@@ -188,6 +190,9 @@ def train_step(
   g, d, g_opt, d_opt = state.g, state.d, state.g_opt, state.d_opt
   rounds, skipped = jnp.arange(accum), jnp.zeros(())
   for i in range(d_steps):  # unrolled: a loop hides work from cost analysis
+    # Else the compiler keeps a rounded copy of all of g's weights from step to step,
+    # which costs more than to round them where they are read.
+    g = {**g, 'params': lax.optimization_barrier(g['params'])}
     reals = jax.tree.map(lambda x, i=i: x[i], micro)
     fn = partial(d_grad, jax.random.fold_in(key, i))
     old, trained = (g, d), d['params']
@@ -214,11 +219,14 @@ def train_step(
   stats, lagging, metrics = lax.pmean((stats, lagging, metrics), AXIS)
   g = {**g, **stats}
 
+  def own(tree):
+    return jax.tree.map(lambda x: _part(x, cut_axis(x.shape, parts)), tree)
+
   if gan.ema_lags:  # and what is not a parameter is copied
-    params = averaged(state.ema['params'], before['params'], phase.ema)
-    ema = {**before, **lagging, 'params': params}
+    params = averaged(state.ema['params'], own(before['params']), phase.ema)
+    ema = {**own(before), **lagging, 'params': params}
   else:
-    ema = averaged(state.ema, g, phase.ema)
+    ema = averaged(state.ema, own(g), phase.ema)
 
   state = TrainState(
     step=state.step + 1,
@@ -299,7 +307,8 @@ def make_mesh(devices: Any = None) -> Mesh:
 def placement(state: TrainState, mesh: Mesh, mapped: str) -> TrainState:
   """The sharding of every array of the state (or of its shapes) on the mesh.
 
-  Replicated; but under 'jit' large arrays of the optimizers are cut (`cut_axis`).
+  Replicated; but under 'jit' large arrays of the optimizers and of the average, which
+  no network reads, are cut (`cut_axis`).
   """
   everywhere = NamedSharding(mesh, P())
   parts = mesh.size if mapped == 'jit' else 1
@@ -309,8 +318,8 @@ def placement(state: TrainState, mesh: Mesh, mapped: str) -> TrainState:
     return everywhere if axis is None else NamedSharding(mesh, P(*[None] * axis, AXIS))
 
   placed = jax.tree.map(lambda _: everywhere, state)
-  opts = {name: jax.tree.map(cut, getattr(state, name)) for name in ('g_opt', 'd_opt')}
-  return dataclasses.replace(placed, **opts)
+  parts_ = {name: jax.tree.map(cut, getattr(state, name)) for name in _CUT}
+  return dataclasses.replace(placed, **parts_)
 
 
 class _CutStep:
@@ -334,13 +343,11 @@ class _CutStep:
 
   def _placed(self, state: TrainState) -> TrainState:
     where = placement(state, self._mesh, 'jit')
-    now, then = (jax.tree.leaves((t.g_opt, t.d_opt)) for t in (state, where))
-    if all(x.sharding.is_equivalent_to(s, x.ndim) for x, s in zip(now, then)):
+    mine, wanted = ({name: getattr(t, name) for name in _CUT} for t in (state, where))
+    pairs = zip(jax.tree.leaves(mine), jax.tree.leaves(wanted))
+    if all(x.sharding.is_equivalent_to(s, x.ndim) for x, s in pairs):
       return state
-    opts = state.g_opt, state.d_opt
-    wanted = where.g_opt, where.d_opt
-    g_opt, d_opt = jax.jit(lambda x: x, out_shardings=wanted)(opts)
-    return dataclasses.replace(state, g_opt=g_opt, d_opt=d_opt)
+    return dataclasses.replace(state, **jax.jit(lambda x: x, out_shardings=wanted)(mine))
 
 
 def make_train_step(
@@ -360,8 +367,8 @@ def make_train_step(
   and a Phase; both return the state and scalar metrics. One resolution is one compile.
 
   Under pmap the state stays replicated. Under jit each device keeps and updates its
-  part of large arrays of the optimizers only; where nothing is as large as that, both
-  give the same bits.
+  part of large arrays of the optimizers and of the average only (`gathered` gives
+  them whole); where nothing is as large as that, both give the same bits.
   """
   n = mesh.size
   per_device = partial(train_step, gan, g_tx, d_tx, d_steps, g_batch)
@@ -400,6 +407,14 @@ def make_train_step(
     return sharded(state, batch, key, phase)
 
   return _CutStep(jax.jit(step, donate_argnums=0), mesh)
+
+
+def gathered(tree: Any, mesh: Mesh) -> Any:
+  """Arrays on the mesh, of which some are cut, whole on every device: all processes
+  of a run have to ask for it."""
+  if all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
+    return tree
+  return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))(tree)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

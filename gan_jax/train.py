@@ -23,7 +23,14 @@ from gan_jax.journal import Journal, crossed, read_lines
 from gan_jax.recipe import Recipe
 from gan_jax.showing import Scorer, Sheets
 from gan_jax.stages import Stages
-from gan_jax.step import TrainState, init_state, make_mesh, make_reset, replicate
+from gan_jax.step import (
+  TrainState,
+  gathered,
+  init_state,
+  make_mesh,
+  make_reset,
+  replicate,
+)
 from gan_jax.waiting import waiting
 
 ROLLBACKS = 'rollbacks.jsonl'
@@ -87,7 +94,7 @@ def train(
         raise
     if run.unsaved or not checkpoints.wait():
       checkpoints.save(int(run.state.step), run.state)
-      run.sheets.write(run.state.ema, run.images, run.phase)
+      run.sheets.write(run.average, run.images, run.phase)
     if not checkpoints.wait():
       raise UserError(
         f'the last checkpoint could not be written to {workdir}: make room there and '
@@ -126,7 +133,7 @@ class Run:
     self._recipe, self._workdir, self._say = recipe, workdir, say
     self._checkpoints, self._scorer, self._stop = checkpoints, scorer, stop
     self._page = page
-    self._first = jax.process_index() == 0
+    self._mesh, self._first = mesh, jax.process_index() == 0
     gan = recipe.gan
     g_tx, d_tx = recipe.g_adam.transform(), recipe.d_adam.transform()
     key = jax.random.key(recipe.train.seed)
@@ -238,16 +245,21 @@ class Run:
           return collapse
       score = None
       if self._scorer and scored:
-        score = self._scorer.take(self.state.ema, self.images, step, journal)
+        score = self._scorer.take(self.average, self.images, step, journal)
       if saves:
         self.unsaved = not checkpoints.save(step, self.state, score)
     settle(1)
     return None
 
+  @property
+  def average(self) -> Any:
+    """The averaged generator, whole on every device: for all processes to ask for."""
+    return gathered(self.state.ema, self._mesh)
+
   def _look(self, journal: 'Journal') -> str | None:
     """Writes a sheet and what it shows; why the run has to be rolled back, or None."""
     state, limits = self.state, self._recipe.watch
-    varied = self.sheets.write(state.ema, self.images, self.phase)
+    varied = self.sheets.write(self.average, self.images, self.phase)
     collapse = None
     if self._first:
       line: dict[str, Any] = {'images': self.images, 'step': int(state.step)}

@@ -18,6 +18,8 @@ _CALLS = re.compile(r'(?:calls|to_apply|body|condition)=%?([\w.-]+)')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 _NAME = re.compile(r'op_name="([^"]*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_CONDITION = re.compile(r'condition=%?([\w.-]+)')
+_CONSTANT = re.compile(r'constant\((\d+)\)')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _GROUPS = re.compile(r'replica_groups=(?:\[(\d+),(\d+)\]|\{\{([\d,]*)\})')
 
@@ -31,7 +33,7 @@ class Op(NamedTuple):
   path: str  # where it comes from: jit(step)/jvp(Generator)/block0/conv1/...
   cycles: int  # as the compiler estimates; 0 where it says nothing
   calls: tuple[str, ...]  # computations
-  trips: int  # of a while loop, where known
+  trips: int  # of a while loop, where the text says so; else 0
   line: str
 
 
@@ -76,7 +78,7 @@ def _op(name: str, text: str) -> Op:
     path=path[1] if path else '',
     cycles=int(cycles[1]) if cycles else 0,
     calls=tuple(calls),
-    trips=int(trips[1]) if trips else 1,
+    trips=int(trips[1]) if trips else 0,
     line=rest,
   )
 
@@ -107,7 +109,8 @@ def size(shape: str) -> int:
 def executed(program: Program) -> Iterator[tuple[Op, int, bool]]:
   """(operation, how often, if on its own) as far as the entry reaches.
 
-  What stands inside a fusion is not on its own: its cost is the fusion's.
+  What stands inside a fusion is not on its own: its cost is the fusion's. A loop whose
+  end cannot be told counts once.
   """
   todo = [(program.entry, 1, True)]
   while todo:
@@ -115,9 +118,24 @@ def executed(program: Program) -> Iterator[tuple[Op, int, bool]]:
     for op in program.computations.get(name, ()):
       yield op, times, alone
       if op.code in ('while', 'call', 'conditional', 'async-start'):
-        todo += [(c, times * op.trips, alone) for c in op.calls]
+        rounds = trips(program, op) if op.code == 'while' else 1
+        todo += [(c, times * rounds, alone) for c in op.calls]
       elif op.code == 'fusion':
         todo += [(c, times, False) for c in op.calls]
+
+
+def trips(program: Program, loop: Op) -> int:
+  """How often a while loop goes round: told, or as a `lax.scan` counts from 0 to n."""
+  ops = program.computations.get((_CONDITION.findall(loop.line) or [''])[0], [])
+  constants = {op.name: _CONSTANT.match(op.line) for op in ops}
+  ends = [
+    found
+    for op in ops
+    if op.code == 'compare' and 'direction=LT' in op.line
+    for name in re.findall(r'%([\w.-]+)', op.line)
+    if (found := constants.get(name))
+  ]
+  return loop.trips or (int(ends[0][1]) if len(ends) == 1 else 1)
 
 
 def cycles(program: Program) -> int:
@@ -190,10 +208,19 @@ def collectives(program: Program, devices: int) -> list[dict[str, Any]]:
   A ring over n chips sends 2 (n - 1) / n of an all-reduce's bytes and (n - 1) / n of
   the whole array's for the others.
   """
+  # One that runs beside other work stands in the fusion that starts it, again in each
+  # that carries it on, and in the one that waits for it.
+  continued = {
+    op.name
+    for name, ops in program.computations.items()
+    if name.startswith('async_collective_fusion')
+    or any('"AsyncCollectiveDone"' in op.line for op in ops)
+    for op in ops
+  }
   found: dict[str, Counter[str]] = defaultdict(Counter)
-  for op, times, _ in executed(program):
+  for op, times, alone in executed(program):
     code = op.code.removesuffix('-start')
-    if code not in COLLECTIVES:
+    if code not in COLLECTIVES or op.name in continued:
       continue
     n = devices
     if groups := _GROUPS.search(op.line):
