@@ -197,13 +197,14 @@ def _normalized_product(
   """x and weight in the module's type, with the weight's spectral scale in either.
 
   The larger of the two is left as it is: for a few images on a chip that is the
-  weight, which then is read by the product alone.
+  weight, which then is read by the product alone. For a batch of any size, as in an
+  export, the weight is scaled.
   """
   dtype: Any = module.dtype
   if module.has_variable('scales', name):
     scale = module.get_variable('scales', name)
-    if weight.size > x.size:
-      x = x.astype(jnp.promote_types(x.dtype, scale.dtype)) * scale
+    if isinstance(x.size, int) and weight.size > x.size:
+      x = x.astype(scale.dtype) * scale
     else:
       weight = weight * scale
   return x.astype(dtype), weight.astype(dtype)
@@ -553,11 +554,12 @@ def attend(query: Array, key: Array, value: Array) -> Array:
 
   A few images at a time, whose scores fit a processor's own memory, and which are
   computed again for the gradient (FlashAttention, Dao et al. 2022, arXiv:2205.14135).
+  A batch of any size, as in an export, is taken at once.
   """
-  b, most = query.shape[0], _SCORES // (query.shape[1] * key.shape[1])
-  n = next(i for i in range(max(min(b, most), 1), 0, -1) if b % i == 0)
-  if n == b:
+  b, most = query.shape[0], max(_SCORES // (query.shape[1] * key.shape[1]), 1)
+  if not isinstance(b, int) or b <= most:
     return _attended(query, key, value)
+  n = next(i for i in range(most, 0, -1) if b % i == 0)
   some = [x.reshape(b // n, n, *x.shape[1:]) for x in (query, key, value)]
   return lax.map(lambda x: _attended(*x), some).reshape(*query.shape[:2], -1)
 

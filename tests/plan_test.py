@@ -46,6 +46,54 @@ def test_collectives_are_counted_in_what_a_ring_sends():
   assert scattered == {'kind': 'reduce-scatter', 'count': 1, 'bytes': 200, 'sent': 100}
 
 
+def test_a_loop_goes_round_as_often_as_its_condition_says():
+  counted = '''HloModule m
+
+%cond.1 (arg: (s32[], f32[4])) -> pred[] {
+  %arg = (s32[]{:T(128)}, f32[4]{0}) parameter(0)
+  %end = s32[]{:T(128)} constant(16)
+  %other = s32[]{:T(128)} constant(5)
+  %i = s32[]{:T(128)} get-tuple-element(%arg), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %end), direction=LT
+}
+
+%body.1 (arg.1: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %arg.1 = (s32[]{:T(128)}, f32[4]{0}) parameter(0)
+  ROOT %add = f32[4]{0} add(%arg.1, %arg.1), backend_config={"estimated_cycles":"10"}
+}
+
+ENTRY %main (a: f32[4]) -> f32[4] {
+  %a = f32[4]{0} parameter(0)
+  ROOT %w = (s32[]{:T(128)}, f32[4]{0}) while(%a), condition=%cond.1, body=%body.1
+}
+'''
+  assert hlo.cycles(hlo.parse(counted)) == 160
+  assert hlo.cycles(hlo.parse(counted.replace('direction=LT', 'direction=NE'))) == 10
+
+
+def test_a_collective_beside_other_work_is_one():
+  gather = '%g{} = f32[64]{{0}} all-gather(%p), channel_id=1, replica_groups={{{{0,1}}}}'
+  bodies = {
+    'start': f'  {gather.format(1)}\n  ROOT %c = f32[64]{{0}} custom-call(%g1), '
+    'custom_call_target="AsyncCollectiveStart"',
+    'async_collective_fusion.7': f'  ROOT {gather.format(2)}',
+    'done': f'  {gather.format(3)}\n  ROOT %d = f32[64]{{0}} custom-call(%g3), '
+    'custom_call_target="AsyncCollectiveDone"',
+    'plain': f'  ROOT {gather.format(4)}',
+  }
+  text = 'HloModule m\n' + ''.join(
+    f'\n%{name} (p: f32[32]) -> f32[64] {{\n{body}\n}}\n'
+    for name, body in bodies.items()
+  )
+  calls = '\n'.join(
+    f'  %f{i} = f32[64]{{0}} fusion(%a), kind=kCustom, calls=%{name}'
+    for i, name in enumerate(bodies)
+  )
+  text += f'\nENTRY %main (a: f32[32]) -> f32[64] {{\n{calls}\n}}\n'
+  (found,) = hlo.collectives(hlo.parse(text), devices=2)
+  assert found == {'kind': 'all-gather', 'count': 2, 'bytes': 512, 'sent': 256}
+
+
 def test_tiles_are_padded():
   dims = 'bf16[8,16,16,96]{3,0,2,1:T(8,128)(2,1)}'
   assert list(hlo.arrays(dims)) == [

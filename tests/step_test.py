@@ -167,10 +167,12 @@ def test_optimizers_in_parts_move_the_same(devices, monkeypatch):
   fn, state, metrics = run(devices, 'jit')
   assert_close(state, whole, 2e-4)
   assert_close(metrics, expected, 2e-4)
-  shares = [
-    x.addressable_shards[0].data.size / x.size for x in jax.tree.leaves(state.d_opt)
-  ]
-  assert min(shares) == 1 / devices and max(shares) == 1
+  for cut in (state.d_opt, state.ema):
+    shares = [x.addressable_data(0).size / x.size for x in jax.tree.leaves(cut)]
+    assert min(shares) == 1 / devices and max(shares) == 1
+  average = step.gathered(state.ema, step.make_mesh(jax.devices()[:devices]))
+  assert all(x.is_fully_replicated for x in jax.tree.leaves(average))
+  assert_close(average, whole.ema, 2e-4)
   for leaf in jax.tree.leaves(state.g):
     assert len({s.data.shape for s in leaf.addressable_shards}) == 1
     for shard in leaf.addressable_shards[1:]:

@@ -57,7 +57,7 @@ def cases() -> Iterator[Case]:
   for size, c, o in UP:
     shapes = ((8, 2 * size, 2 * size, o), (8, size, size, c))
     pictures = tuple((s, NARROW) for s in shapes)
-    for form in ('plain', 'dilated', 'phases', 'depth'):
+    for form in ('plain', 'dilated', 'phases'):
       kernel = (3, 3, c, o), WIDE
       yield (
         f'up {size} {c}->{o}',

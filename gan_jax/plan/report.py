@@ -93,7 +93,7 @@ def stage_row(recipe: Recipe, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
     'optimizer_bytes': nbytes_per_chip(
       (state.g_opt, state.d_opt), (held.g_opt, held.d_opt)
     ),
-    'average_bytes': nbytes(state.ema),
+    'average_bytes': nbytes_per_chip(state.ema, held.ema),
     'state_bytes': nbytes_per_chip(state, held),
     'batch_bytes': nbytes(batch) // mesh.size,
     'networks_flops': defined.networks,
