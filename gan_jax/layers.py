@@ -70,16 +70,12 @@ def up_conv(x: Array, kernel: Array) -> Array:
   A 1x1 kernel commutes with the repetition, or writes four pixels itself.
   """
   if kernel.shape[:2] == (1, 1):
-    if platform() != 'tpu':
-      return upsample(conv(x, kernel))
-    four = jnp.broadcast_to(kernel, (2, 2, *kernel.shape[2:]))
-    return _dilated_conv(x, four, 1)
-  form = up_form(platform(), x.shape[2])
-  if form == 'plain':
+    if platform() == 'tpu':
+      return _four_times(x, kernel)
+    return upsample(conv(x, kernel))
+  if up_form(platform(), x.shape[2]) == 'plain':
     return conv(upsample(x), kernel)
-  if form == 'dilated':
-    return _dilated_conv(x, _shifted_sum(kernel), 2)
-  return _interleaved(x, _parity_kernels(kernel))
+  return _phased(x, kernel)
 
 
 def down_conv(x: Array, kernel: Array) -> Array:
@@ -104,11 +100,9 @@ def up_form(device: str, size: int) -> str:
   map is. On a CPU it always does (experiments/throughput); on a TPU as estimated by
   its compiler (experiments/step_speed).
   """
-  if device == 'cpu':
+  if device == 'cpu' or (device == 'tpu' and size > 8):
     return 'phases'
-  if device != 'tpu' or size <= 8:
-    return 'plain'
-  return 'dilated'
+  return 'plain'
 
 
 def down_form(device: str, size: int) -> str:
@@ -146,16 +140,65 @@ def _interleaved(x: Array, kernels: Array) -> Array:
       x, kernels[i, j], (1, 1), pads, dimension_numbers=_NHWC
     )
 
+  if platform() == 'tpu':  # where adding zeros is cheaper than moving pixels
+    zero = jnp.zeros((), x.dtype)
+    none = (0, 0, 0)
+    spread = [
+      lax.pad(phase(i, j), zero, (none, (i, 1 - i, 1), (j, 1 - j, 1), none))
+      for i in range(2)
+      for j in range(2)
+    ]
+    return sum(spread[1:], spread[0])
   rows = [jnp.stack([phase(i, 0), phase(i, 1)], 3) for i in range(2)]
   return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, kernels.shape[-1])
 
 
-def _dilated_conv(x: Array, kernel: Array, pad: int) -> Array:
-  """A convolution over the map with zeros between its pixels."""
-  pads = ((pad, pad), (pad, pad))
+@jax.custom_vjp
+def _phased(x: Array, kernel: Array) -> Array:
+  """`conv(upsample(x), kernel)` by the four parities of its pixels.
+
+  It is the transpose of a 4x4 convolution of stride 2, which its gradients are by.
+  """
+  return _interleaved(x, _parity_kernels(kernel))
+
+
+def _phased_forward(x, kernel):
+  return _phased(x, kernel), (x, kernel)
+
+
+def _phased_backward(saved, g):
+  x, kernel = saved
+
+  def transposed(kernel):
+    turned = _shifted_sum(kernel)[::-1, ::-1].swapaxes(2, 3)
+    return _strided_conv(g, turned, 1)
+
+  by_x, by_kernel = jax.vjp(transposed, kernel)
+  return by_x, by_kernel(x)[0]
+
+
+_phased.defvjp(_phased_forward, _phased_backward)
+
+
+@jax.custom_vjp
+def _four_times(x: Array, kernel: Array) -> Array:
+  """`upsample(conv(x, kernel))` for a 1x1 kernel, which writes each pixel four times."""
+  pads = ((1, 1), (1, 1))
+  four = jnp.broadcast_to(kernel, (2, 2, *kernel.shape[2:]))
   return lax.conv_general_dilated(
-    x, kernel, (1, 1), pads, (2, 2), dimension_numbers=_NHWC
+    x, four, (1, 1), pads, (2, 2), dimension_numbers=_NHWC
   )
+
+
+def _four_times_forward(x, kernel):
+  return _four_times(x, kernel), (x, kernel)
+
+
+def _four_times_backward(saved, g):
+  return jax.vjp(conv, *saved)[1](4 * downsample(g))
+
+
+_four_times.defvjp(_four_times_forward, _four_times_backward)
 
 
 def _strided_conv(x: Array, kernel: Array, pad: int) -> Array:
@@ -189,6 +232,23 @@ _strided.defvjp(_strided_forward, _strided_backward)
 
 
 # Weighted layers.
+
+
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+  """x [..., c] + bias [1, ..., c]; the bias's gradient adds up as a matrix product."""
+  return x + bias
+
+
+def _add_bias_backward(bias, g):
+  rows = g.reshape(-1, g.shape[-1])
+  ones, wide = jnp.ones(len(rows), g.dtype), widened(g.dtype)
+  highest = lax.Precision.HIGHEST
+  by_bias = jnp.dot(ones, rows, precision=highest, preferred_element_type=wide)
+  return g, by_bias.astype(bias.dtype).reshape(bias.shape)
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, bias), _add_bias_backward)
 
 
 def _normalized_product(
@@ -244,7 +304,8 @@ class Conv(nn.Module):
     x = self.apply_kernel(*_normalized_product(self, 'kernel', x, kernel))
     if self.bias:
       init = _fan_uniform(self.size**2 * shape[2])
-      x += self.param('bias', init, (1, 1, 1, self.features)).astype(self.dtype)
+      bias = self.param('bias', init, (1, 1, 1, self.features))
+      x = add_bias(x, bias.astype(self.dtype))
     return x
 
 

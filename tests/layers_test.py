@@ -14,21 +14,20 @@ def scalar(f):
 
 
 @pytest.mark.parametrize('size', [1, 3])
+@pytest.mark.parametrize('device', ['cpu', 'tpu'])
 @pytest.mark.parametrize(
   'name, form, plain',
   [
     ('up', 'phases', lambda x, k: layers.conv(layers.upsample(x), k)),
-    ('up', 'dilated', lambda x, k: layers.conv(layers.upsample(x), k)),
     ('down', 'phases', lambda x, k: layers.downsample(layers.conv(x, k))),
     ('down', 'strided', lambda x, k: layers.downsample(layers.conv(x, k))),
   ],
 )
 def test_every_form_of_resampling_is_exact(
-  name, form, plain, size, monkeypatch, rng_seed
+  name, form, plain, device, size, monkeypatch, rng_seed
 ):
   monkeypatch.setattr(layers, f'{name}_form', lambda *_: form)
-  if form in ('dilated', 'strided'):
-    monkeypatch.setattr(layers, 'platform', lambda: 'tpu')
+  monkeypatch.setattr(layers, 'platform', lambda: device)
   folded = getattr(layers, f'{name}_conv')
   rng = np.random.default_rng(rng_seed)
   with jax.enable_x64(True):
@@ -45,6 +44,21 @@ def test_every_form_of_resampling_is_exact(
     np.testing.assert_allclose(
       jax.grad(penalty(folded))(k), jax.grad(penalty(plain))(k), rtol=1e-9, atol=1e-9
     )
+
+
+def test_a_bias_is_added_and_its_gradient_is_the_sum(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  x, bias = (jnp.asarray(rng.normal(size=s)) for s in ((2, 3, 5, 4), (1, 1, 1, 4)))
+  np.testing.assert_array_equal(layers.add_bias(x, bias), x + bias)
+  ours, theirs = (
+    jax.grad(scalar(f), (0, 1))(x, bias) for f in (layers.add_bias, jnp.add)
+  )
+  for a, b in zip(ours, theirs, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  # 4096 ones: a sum in bfloat16 would stop at 256.
+  many = jnp.ones((4096, 2), jnp.bfloat16)
+  _, back = jax.vjp(layers.add_bias, many, many[:1])
+  np.testing.assert_array_equal(back(many)[1], 4096)
 
 
 def test_the_form_follows_the_device_of_the_mesh():
@@ -65,8 +79,8 @@ def test_the_form_follows_the_device_of_the_mesh():
   assert {form('', size) for form in forms for size in (4, 128)} == {'plain'}
   assert [layers.up_form('tpu', size) for size in (8, 16, 64)] == [
     'plain',
-    'dilated',
-    'dilated',
+    'phases',
+    'phases',
   ]
 
 
