@@ -109,13 +109,19 @@ def train_step(
       all gather them (ZeRO, Rajbhandari et al. 2019, arXiv:1910.02054, stage 1).
     key: the run's key; the step number is folded in here.
     noise_scale: give the metrics of `noise.estimates`, which is one pass more over the
-      gradients of each device and micro-batch; of one of each there are none.
+      gradients of each device and micro-batch; of one of each there are none, and of G
+      none where devices share batch statistics.
   """
   devices, me = lax.axis_size(AXIS), lax.axis_index(AXIS)
   key = jax.random.fold_in(key, state.step)
   accum, b = batch.labels.shape[0] // d_steps, batch.labels.shape[1]
   micro = jax.tree.map(lambda x: x.reshape(d_steps, accum, *x.shape[1:]), batch)
-  compared = noise_scale and devices * accum > 1
+  compared = {}  # network -> images of a part
+  if noise_scale and devices * accum > 1:
+    # Statistics make the gradients of those who share them lean against each other: all
+    # cancel, and none vanishes, along a bias that they take away. Not G's own noise.
+    shared = devices > 1 and getattr(gan, 'bn_group', 1) != 1
+    compared = {'d': b} if shared else {'d': b, 'g': g_batch}
 
   def slots(a: Array, size: int) -> Array:
     return (a * devices + me) * size + jnp.arange(size)
@@ -126,7 +132,7 @@ def train_step(
     def body(carry, x):
       g, d, total = carry
       (loss, (g, d, metrics)), grads = loss_and_grad(g, d, params, x)
-      if compared:
+      if net in compared:
         metrics = {**metrics, f'{net}_square': optax.tree.norm(grads, squared=True)}
       found = loss.astype(jnp.float32), grads
       return (g, d, jax.tree.map(jnp.add, total, found)), metrics
@@ -220,10 +226,9 @@ def train_step(
   metrics |= {'d_grad': d_norm, 'g_grad': g_norm, 'skipped': skipped}
   stats, lagging, metrics = lax.pmean((stats, lagging, metrics), AXIS)
   g = {**g, **stats}
-  if compared:
-    for net, size in (('d', b), ('g', g_batch)):
-      small, big = metrics.pop(f'{net}_square'), jnp.square(metrics[f'{net}_grad'])
-      metrics |= noise.estimates(net, small, big, size, size * devices * accum)
+  for net, size in compared.items():
+    small, big = metrics.pop(f'{net}_square'), jnp.square(metrics[f'{net}_grad'])
+    metrics |= noise.estimates(net, small, big, size, size * devices * accum)
 
   if gan.ema_lags:  # and what is not a parameter is copied
     params = averaged(state.ema['params'], before['params'], phase.ema)

@@ -34,13 +34,13 @@ SCHEDULE = Constant(batch=8, g_lr=0.05, d_lr=0.05, ema=0.9)
 
 
 @functools.cache
-def trained(gan, devices, mapped='jit', d_steps=1):
+def trained(gan, devices, mapped='jit', d_steps=1, **settings):
   """The state after two iterations over one and the same stream of pictures."""
   steps, accum, batch = 2, 1, 8
   mesh = step.make_mesh(jax.devices()[:devices])
   b = batch // accum // devices
   run = step.make_train_step(
-    gan, SGD, SGD, mesh, d_steps=d_steps, g_batch=b, mapped=mapped
+    gan, SGD, SGD, mesh, d_steps=d_steps, g_batch=b, mapped=mapped, **settings
   )
   key = jax.random.key(3)
   state = step.init_state(gan, SGD, SGD, jax.random.key(1))
@@ -390,3 +390,12 @@ def test_the_noise_of_gradients_is_the_same(mapped, devices, accum, cut_from):
 
 def test_one_gradient_tells_nothing_of_noise():
   assert not set(noise.NAMES) & set(told_of_noise('jit', 1, 1))
+
+
+def test_parts_that_share_statistics_tell_nothing_of_the_noise_of_g():
+  alone = dataclasses.replace(SMALL, bn_group=1)
+  of_d, of_both = {'d_signal', 'd_noise'}, set(noise.NAMES)
+  for gan, expected in ((SMALL, of_d), (alone, of_both)):
+    _, metrics = trained(gan, 2, noise_scale=True)
+    assert of_both & set(metrics) == expected
+    assert all(float(metrics[f'{name[0]}_noise']) > 0 for name in expected)
