@@ -67,7 +67,9 @@ def trained(cell: Cell, images: int, every: int, workdir: Path) -> dict[str, Any
   read = recipe.read(values)
   ended = ''
   try:
-    train.train(read, values, workdir)
+    state = train.train(read, values, workdir)
+    if int(state.images) < images:
+      raise SystemExit('stopped; the same command goes on')
   except UserError as error:  # no update is finite any more: that is a result as well
     ended = str(error)
   # By images: one that was killed may have taken a score twice.
