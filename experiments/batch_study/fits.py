@@ -262,6 +262,8 @@ def main() -> None:
       line[f'{net}_noise_most'] = f'{np.nanmax(found):.4g}'
     lines.append(line)
     print('  '.join(f'{k}={v}' for k, v in line.items()))
+  if not told:
+    raise SystemExit('no target is reached at three batches')
   args.out.mkdir(parents=True, exist_ok=True)
   write(args.out / 'table.csv', table)
   write(args.out / 'fits.csv', lines)
