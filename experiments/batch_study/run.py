@@ -18,7 +18,7 @@ from gan_jax.plan import flops
 
 HERE = Path(__file__).parent
 BATCHES = 8, 16, 32, 64, 128
-FACTORS = 0.5, 1.0, 2.0, 4.0  # times the demo's rates, after these are scaled
+FACTORS = 1.0, 2.0, 4.0, 8.0  # times the demo's rates, after these are scaled
 DEVICES = 2  # virtual ones: the noise scale compares their gradients
 HALF_LIFE = 1_000  # images, of the generator's average, whatever the batch
 Cell = tuple[int, float, int]  # batch, factor, seed
