@@ -14,6 +14,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
+from gan_jax import noise
 from gan_jax.atomic import replacing
 from gan_jax.watch import Watcher
 
@@ -53,12 +54,15 @@ class Journal:
     self._path, self._events = workdir / 'metrics.jsonl', workdir / 'tensorboard'
     self.lines: list[dict[str, Any]] = []  # that were there, on the first process
     self._board: EventsWriter | None = None
+    self._scale = noise.Scale()
     if active:
       self.lines = [x for x in read_lines(self._path) if x['images'] <= images]
       text = ''.join(json.dumps(line) + '\n' for line in self.lines)
       if self._path.is_file() and self._path.read_text() != text:
         with replacing(self._path) as part:
           part.write_text(text)
+    for line in self.lines:
+      self._scale.follow(line)
     self._bar = tqdm(
       total=total, initial=images, unit='img', disable=not active, smoothing=0.1
     )
@@ -118,6 +122,8 @@ class Journal:
     What is not finite is left out: JSON has no word for it, and `skipped` says so.
     """
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+    if self._active:
+      self._scale.see(values)
     self._bar.update(images - self._seen)
     before, self._seen = self._seen, images
     if not crossed(before, images, every) or not self._active:
@@ -126,6 +132,7 @@ class Journal:
     now = time.perf_counter()
     self._mark = images, now
     found = {name: x for name, x in values.items() if math.isfinite(x)}
+    found |= self._scale.line()
     line = {'images': images, **found, 'images_per_s': (images - then) / (now - since)}
     watcher.see(line)
     self.note(line)

@@ -40,6 +40,7 @@ class Train:
   accum: int = 1  # micro-batches per batch; batch statistics are a micro-batch's
   g_batch: int = 0  # fakes per G step, of all devices; 0: as many as the D step's reals
   mapped: str = 'pmap'  # or 'jit'
+  noise_scale: bool = False  # log it; see noise.py
   seed: int = 0
 
 

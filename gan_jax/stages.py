@@ -118,6 +118,7 @@ class Stages:
       d_steps=train_.d_steps,
       g_batch=g_batch,
       mapped=train_.mapped,
+      noise_scale=train_.noise_scale,
     )
     placed = ahead(shard_batch(batch, mesh) for batch in batches)
     like = next(placed)

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
+from gan_jax import noise
 from gan_jax.gan import GAN, Batch, Metrics, Phase, Variables
 from gan_jax.layers import AXIS
 from gan_jax.optim import Cut
@@ -89,6 +90,7 @@ def train_step(
   batch: Batch,
   key: Array,
   phase: Phase,
+  noise_scale: bool = False,
 ) -> tuple[TrainState, Metrics]:
   """One iteration on one device of the mesh axis.
 
@@ -108,21 +110,32 @@ def train_step(
       parameters, and all gather them (ZeRO, Rajbhandari et al. 2019,
       arXiv:1910.02054, stage 1).
     key: the run's key; the step number is folded in here.
+    noise_scale: give the metrics of `noise.estimates`, which is one pass more over the
+      gradients of each device and micro-batch; of one of each there are none, and of G
+      none where devices share batch statistics.
   """
   devices, me = lax.axis_size(AXIS), lax.axis_index(AXIS)
   key = jax.random.fold_in(key, state.step)
   accum, b = batch.labels.shape[0] // d_steps, batch.labels.shape[1]
   micro = jax.tree.map(lambda x: x.reshape(d_steps, accum, *x.shape[1:]), batch)
+  compared = {}  # network -> images of a part
+  if noise_scale and devices * accum > 1:
+    # Statistics make the gradients of those who share them lean against each other: all
+    # cancel, and none vanishes, along a bias that they take away. Not G's own noise.
+    shared = devices > 1 and getattr(gan, 'bn_group', 1) != 1
+    compared = {'d': b} if shared else {'d': b, 'g': g_batch}
 
   def slots(a: Array, size: int) -> Array:
     return (a * devices + me) * size + jnp.arange(size)
 
-  def accumulated(loss_and_grad, g, d, params, inputs):
+  def accumulated(net, loss_and_grad, g, d, params, inputs):
     """Mean loss and gradient over the micro-batches, while the collections move on."""
 
     def body(carry, x):
       g, d, total = carry
       (loss, (g, d, metrics)), grads = loss_and_grad(g, d, params, x)
+      if net in compared:
+        metrics = {**metrics, f'{net}_square': optax.tree.norm(grads, squared=True)}
       found = loss.astype(jnp.float32), grads
       return (g, d, jax.tree.map(jnp.add, total, found)), metrics
 
@@ -196,7 +209,7 @@ def train_step(
     reals = jax.tree.map(lambda x, i=i: x[i], micro)
     fn = partial(d_grad, jax.random.fold_in(key, i))
     old, trained = (g, d), d['params']
-    g, d, found, d_metrics = accumulated(fn, g, d, trained, (reals, rounds))
+    g, d, found, d_metrics = accumulated('d', fn, g, d, trained, (reals, rounds))
     params, d_opt, d_norm, finite = updated(d_tx, d_opt, trained, found, phase.d_lr)
     g, d = unless_broken(finite, (g, d), old)  # collections stay as well
     d = {**d, 'params': params}
@@ -205,7 +218,7 @@ def train_step(
   before = g  # what an average that lags follows: the weights the D step has seen
   fn = partial(g_grad, jax.random.fold_in(key, d_steps))
   old, trained = (g, d), g['params']
-  g, d, found, g_metrics = accumulated(fn, g, d, trained, rounds)
+  g, d, found, g_metrics = accumulated('g', fn, g, d, trained, rounds)
   params, g_opt, g_norm, finite = updated(g_tx, g_opt, trained, found, phase.g_lr)
   g, d = unless_broken(finite, (g, d), old)
   g = {**g, 'params': params}
@@ -218,6 +231,9 @@ def train_step(
   metrics |= {'d_grad': d_norm, 'g_grad': g_norm, 'skipped': skipped}
   stats, lagging, metrics = lax.pmean((stats, lagging, metrics), AXIS)
   g = {**g, **stats}
+  for net, size in compared.items():
+    small, big = metrics.pop(f'{net}_square'), jnp.square(metrics[f'{net}_grad'])
+    metrics |= noise.estimates(net, small, big, size, size * devices * accum)
 
   def own(tree):
     return jax.tree.map(lambda x: _part(x, cut_axis(x.shape, parts)), tree)
@@ -359,6 +375,7 @@ def make_train_step(
   d_steps: int = 1,
   g_batch: int,
   mapped: str = 'pmap',
+  noise_scale: bool = False,
 ) -> Step:
   """Compiles `train_step` for every device of the mesh, by `jax.pmap` or `jax.jit`.
 
@@ -371,7 +388,8 @@ def make_train_step(
   them whole); where nothing is as large as that, both give the same bits.
   """
   n = mesh.size
-  per_device = partial(train_step, gan, g_tx, d_tx, d_steps, g_batch)
+  fixed = gan, g_tx, d_tx, d_steps, g_batch
+  per_device = partial(train_step, *fixed, noise_scale=noise_scale)
 
   if mapped == 'pmap':
     mapped_step = jax.pmap(

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / 'gan_jax'
 
 # A module may import those of the rows above its own. A package counts as one module.
 ORDER = (
-  {'layers', 'losses'},
+  {'layers', 'losses', 'noise'},
   {'gan'},
   {'growing'},
   {'progan', 'stylegan', 'biggan'},

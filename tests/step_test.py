@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from gan_jax import losses, optim, step
+from gan_jax import losses, noise, optim, step
 from gan_jax.biggan import BigGAN
 from gan_jax.gan import Draws, example_keys
 from gan_jax.schedule import Constant
@@ -34,13 +34,13 @@ SCHEDULE = Constant(batch=8, g_lr=0.05, d_lr=0.05, ema=0.9)
 
 
 @functools.cache
-def trained(gan, devices, mapped='jit', d_steps=1):
+def trained(gan, devices, mapped='jit', d_steps=1, **settings):
   """The state after two iterations over one and the same stream of pictures."""
   steps, accum, batch = 2, 1, 8
   mesh = step.make_mesh(jax.devices()[:devices])
   b = batch // accum // devices
   run = step.make_train_step(
-    gan, SGD, SGD, mesh, d_steps=d_steps, g_batch=b, mapped=mapped
+    gan, SGD, SGD, mesh, d_steps=d_steps, g_batch=b, mapped=mapped, **settings
   )
   key = jax.random.key(3)
   state = step.init_state(gan, SGD, SGD, jax.random.key(1))
@@ -320,3 +320,84 @@ def test_an_update_that_is_not_finite_does_not_happen(fault):
   assert same == [bool(fault), bool(fault), False, False]
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
   assert int(after.step) == 1 and int(after.images) == 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Known(Linear):
+  """Whose gradients are the reals themselves, for D, and 1 + z, for G."""
+
+  dim_z: int = 16
+
+  def init(self, key):
+    return {'params': {'w': jnp.zeros((4, 4))}}, {'params': {'w': jnp.zeros((4, 4))}}
+
+  def draw(self, key, index, phase):
+    z = jax.vmap(lambda k: jax.random.normal(k, (16,)))(example_keys(key, index))
+    return Draws(z, jnp.zeros(index.shape, jnp.int32))
+
+  def d_loss(self, g, d, batch, draws, phase):
+    loss = (batch.images[..., 0] * d['params']['w'][None]).sum((1, 2)).mean()
+    return loss, (g, d, {})
+
+  def g_loss(self, g, d, draws, phase):
+    return ((1 + draws.z) @ g['params']['w'].reshape(16)).mean(), (g, d, {})
+
+
+@functools.cache
+def told_of_noise(mapped, devices, accum, cut_from=2**15):
+  """The metrics of 300 steps of eight reals, of mean 0.5 and deviation 2, and fakes."""
+  before, step.CUT_FROM = step.CUT_FROM, cut_from
+  mesh, b = step.make_mesh(jax.devices()[:devices]), 8 // devices // accum
+  run = step.make_train_step(
+    Known(), SGD, SGD, mesh, g_batch=b, mapped=mapped, noise_scale=True
+  )
+  state = step.replicate(step.init_state(Known(), SGD, SGD, jax.random.key(0)), mesh)
+  phase = Constant(batch=8, g_lr=0.0, d_lr=0.0).phase_at(0, 4)
+  rng = np.random.default_rng(0)
+  told = []
+  for _ in range(300):
+    x = rng.normal(0.5, 2, (accum, devices, b, 4, 4, 1)).astype(np.float32)
+    y = np.zeros((devices, accum, b), np.int32)
+    batch = step.shard_batch({'images': x.swapaxes(0, 1), 'labels': y}, mesh)
+    state, metrics = run(state, batch, jax.random.key(1), phase)
+    told.append({k: float(v) for k, v in metrics.items()})
+  step.CUT_FROM = before
+  return {k: np.array([x[k] for x in told]) for k in told[0]}
+
+
+def test_the_noise_of_gradients_is_that_of_the_examples():
+  told = told_of_noise('jit', 4, 1)
+  truth = dict(d_signal=16 * 0.5**2, d_noise=16 * 2**2, g_signal=16, g_noise=16)
+  assert set(noise.NAMES) == set(truth)
+  for name, expected in truth.items():
+    error = told[name].std() / 300**0.5
+    assert error < 0.05 * (truth['d_noise'] if name[0] == 'd' else 16), name
+    assert abs(told[name].mean() - expected) < 3.5 * error, name
+
+
+@pytest.mark.parametrize(
+  'mapped, devices, accum, cut_from',
+  [('pmap', 4, 1, 2**15), ('jit', 4, 1, 16), ('pmap', 2, 2, 2**15), ('jit', 1, 4, 16)],
+)
+def test_the_noise_of_gradients_is_the_same(mapped, devices, accum, cut_from):
+  """By either mapping, cut or not, and of micro-batches as of devices."""
+  ours, theirs = (
+    told_of_noise(mapped, devices, accum, cut_from),
+    told_of_noise('jit', 4, 1),
+  )
+  assert set(ours) == set(theirs)
+  for name in noise.NAMES:
+    np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-4)
+
+
+def test_one_gradient_tells_nothing_of_noise():
+  assert not set(noise.NAMES) & set(told_of_noise('jit', 1, 1))
+
+
+def test_parts_that_share_statistics_tell_nothing_of_the_noise_of_g():
+  alone = dataclasses.replace(SMALL, bn_group=1)
+  of_d, of_both = {'d_signal', 'd_noise'}, set(noise.NAMES)
+  for gan, expected in ((SMALL, of_d), (alone, of_both)):
+    _, metrics = trained(gan, 2, noise_scale=True)
+    assert of_both & set(metrics) == expected
+    assert all(float(metrics[f'{name[0]}_noise']) > 0 for name in expected)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import UserError, recipe, train
+from gan_jax import UserError, noise, recipe, train
 from gan_jax import workdir as workdirs
 from gan_jax.journal import read_lines
 from gan_jax.metrics import small
@@ -72,6 +72,45 @@ def test_what_a_run_leaves_behind(whole):
   assert list((folder / 'tensorboard').iterdir())
   with Image.open(folder / 'data.png') as image:
     assert image.width > 200
+
+
+def test_the_noise_scale_is_a_ratio_of_averages_also_after_a_restart(tmp_path):
+  config = tiny(train__images=8 * 8, train__noise_scale=True, log__metrics_every=16)
+  config['model']['bn_group'] = 1  # devices that share statistics do not compare
+  run(config, tmp_path / 'whole')
+  run(config | {'train': config['train'] | {'images': 4 * 8}}, tmp_path / 'parts')
+  run(config, tmp_path / 'parts')
+  told, again = (
+    [x for x in read_lines(tmp_path / name / 'metrics.jsonl') if 'd_real' in x]
+    for name in ('whole', 'parts')
+  )
+  assert [x['images'] for x in told] == [16, 32, 48, 64]
+  names = (*noise.NAMES, 'd_noise_scale', 'g_noise_scale')
+  for a, b in zip(told, again, strict=True):
+    assert {n: a[n] for n in names if n in a} == {n: b[n] for n in names if n in b}
+  weights = noise.KEPT ** np.arange(3, -1, -1)
+  for net in ('d', 'g'):
+    signal, noisy = (
+      weights @ [x[f'{net}_{part}'] for x in told] for part in ('signal', 'noise')
+    )
+    assert noisy > 0
+    if signal > 0:
+      assert told[-1][f'{net}_noise_scale'] == pytest.approx(noisy / signal)
+    else:
+      assert f'{net}_noise_scale' not in told[-1]
+  assert any('d_noise_scale' in x for x in told)
+
+
+def test_a_line_has_the_means_of_its_steps():
+  scale = noise.Scale()
+  steps = [dict(d_signal=s, d_noise=n) for s, n in ((1, 5), (np.nan, np.nan), (3, 15))]
+  for values in steps:
+    scale.see(values)
+  first = scale.line()
+  assert first == dict(d_signal=2, d_noise=10, d_noise_scale=5)
+  scale.see(dict(d_signal=-4.0, d_noise=1.0))
+  assert scale.line() == dict(d_signal=-4, d_noise=1)  # below zero on average: none
+  assert scale.line() == {}
 
 
 def test_a_finished_run_stays_as_it_is(whole, tmp_path):

@@ -75,7 +75,13 @@ def stage_row(recipe: Recipe, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
   k, b, g_batch = recipe.shape(stage, mesh.size)
   txs = recipe.g_adam.transform(), recipe.d_adam.transform()
   step = make_train_step(
-    gan, *txs, mesh, d_steps=t.d_steps, g_batch=g_batch, mapped='jit'
+    gan,
+    *txs,
+    mesh,
+    d_steps=t.d_steps,
+    g_batch=g_batch,
+    mapped='jit',
+    noise_scale=t.noise_scale,
   )
   state, batch, key, phase = inputs(recipe, stage, mesh)
   lowered = step.lower(state, batch, key, phase)

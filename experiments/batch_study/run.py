@@ -1,0 +1,118 @@
+"""How large a batch still helps? The grid of runs; see README.md beside this file."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from gan_jax import UserError, noise, recipe, step, train
+from gan_jax.gan import Batch
+from gan_jax.journal import read_lines
+from gan_jax.plan import flops
+
+HERE = Path(__file__).parent
+BATCHES = 8, 16, 32, 64, 128
+FACTORS = 1.0, 2.0, 4.0, 8.0  # times the demo's rates, after these are scaled
+DEVICES = 2  # virtual ones: the noise scale compares their gradients
+HALF_LIFE = 1_000  # images, of the generator's average, whatever the batch
+Cell = tuple[int, float, int]  # batch, factor, seed
+
+
+def config_of(cell: Cell, images: int, every: int) -> dict[str, Any]:
+  """The digits demo with half its channels, and what the cell changes."""
+  batch, factor, seed = cell
+  sys.path.insert(0, str(HERE.parent.parent))
+  config = importlib.import_module('configs.biggan_digits').get_config()
+  rate = factor * (batch / config.schedule.batch) ** 0.5
+  config.model.update(g_ch=16, d_ch=16)
+  config.schedule.update(
+    batch=batch,
+    g_lr=config.schedule.g_lr * rate,
+    d_lr=config.schedule.d_lr * rate,
+    ema=0.5 ** (batch / HALF_LIFE),
+  )
+  config.train.update(images=images, seed=seed)
+  config.log.update(metrics_every=every, sheet_every=images, checkpoint_every=images)
+  values = config.to_dict()
+  values['model']['bn_group'] = 1  # what is compared shares no statistics
+  values['train']['noise_scale'] = True
+  values['log'] |= dict(keep=1, ring=0)
+  values['score'] = dict(every=every, metrics=('fd_small',))
+  return values
+
+
+def gflop(read: recipe.Recipe) -> tuple[float, float]:
+  """Of the networks for each image, and of what is done to the weights in each step."""
+  (stage,) = read.stages
+  gan, txs = read.gan, (read.g_adam.transform(), read.d_adam.transform())
+  state = jax.eval_shape(lambda: step.init_state(gan, *txs, jax.random.key(0)))
+  shape = (1, 1, stage.batch, gan.res, gan.res, gan.channels)
+  batch = Batch(
+    jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape[:3], np.int32)
+  )
+  phase = read.schedule.phase_at(0, gan.res)
+  found = flops.of_step(gan, txs, 1, stage.batch, state, batch, phase)
+  return found.networks / stage.batch / 1e9, found.weights / 1e9
+
+
+def trained(cell: Cell, images: int, every: int, workdir: Path) -> dict[str, Any]:
+  """Trains a cell, or goes on with it, and says what there is to know."""
+  values = config_of(cell, images, every)
+  read = recipe.read(values)
+  ended = ''
+  try:
+    state = train.train(read, values, workdir)
+    if int(state.images) < images:
+      raise SystemExit('stopped; the same command goes on')
+  except UserError as error:  # no update is finite any more: that is a result as well
+    ended = str(error)
+  # By images: one that was killed may have taken a score twice.
+  scores = {x['images']: x['value'] for x in read_lines(workdir / 'evaluations.jsonl')}
+  lines = read_lines(workdir / 'metrics.jsonl')
+  per_image, per_step = gflop(read)
+  row = dict(zip(('batch', 'factor', 'seed'), cell, strict=True))
+  row |= {'images': images, 'gflop_image': per_image, 'gflop_step': per_step}
+  row |= {'ended': ended, 'score/images': [*scores], 'score/value': [*scores.values()]}
+  told = [x for x in lines if 'd_signal' in x]
+  for name in ('images', *noise.NAMES):  # means over the steps of each line
+    row[f'noise/{name}'] = [x.get(name) for x in told]
+  return row
+
+
+def main() -> None:
+  p = argparse.ArgumentParser(description=__doc__)
+  p.add_argument('--images', type=int, default=24_000, help='of each run')
+  p.add_argument('--every', type=int, default=1_000, help='images from score to score')
+  p.add_argument('--batches', type=int, nargs='+', default=BATCHES)
+  p.add_argument('--factors', type=float, nargs='+', default=FACTORS)
+  p.add_argument('--seeds', type=int, default=3, help='runs of each')
+  p.add_argument('--runs', type=Path, default=Path('runs/batch_study'))
+  p.add_argument('--out', type=Path, default=HERE / 'results' / 'cells.jsonl')
+  args = p.parse_args()
+  jax.config.update('jax_num_cpu_devices', DEVICES)
+  args.out.parent.mkdir(parents=True, exist_ok=True)
+  there = [x for x in read_lines(args.out) if x['images'] == args.images]
+  done = {(x['batch'], x['factor'], x['seed']) for x in there}
+  cells = [
+    (batch, factor, seed)
+    for seed in range(args.seeds)
+    for batch in args.batches
+    for factor in args.factors
+  ]
+  for cell in [c for c in cells if c not in done]:
+    tqdm.write('batch {}, factor {:g}, seed {}'.format(*cell))
+    workdir = args.runs / 'b{}_x{:g}_s{}'.format(*cell)
+    row = trained(cell, args.images, args.every, workdir)
+    with args.out.open('a') as f:
+      f.write(json.dumps(row) + '\n')
+    jax.clear_caches()
+
+
+if __name__ == '__main__':
+  main()
