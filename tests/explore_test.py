@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import io
 import shlex
+import shutil
 from pathlib import Path
 
 import jax
@@ -185,12 +186,13 @@ def test_links_lead_nowhere(tmp_path, classes):
   workdir = tmp_path / 'run'
   workdir.mkdir()
   (workdir / 'gen.stablehlo').symlink_to(classes / 'gen.stablehlo')
+  shutil.copy(classes / 'gen.stablehlo', workdir / 'own.stablehlo')
   (workdir / SAVED).symlink_to(outside)
   desk = Desk(workdir)
-  with pytest.raises(UserError, match='lies outside'):
+  with pytest.raises(UserError, match='gen.stablehlo lies outside'):
     desk.abilities(desk.select('gen.stablehlo'))
-  with pytest.raises(UserError, match='lies outside'):
-    desk.save(desk.select(), Request(seeds='0'), 'x.png')
+  with pytest.raises(UserError, match=f'{SAVED} lies outside'):
+    desk.save(desk.select('own.stablehlo'), Request(seeds='0'), 'x.png')
   assert not list(outside.iterdir())
 
 
@@ -203,7 +205,9 @@ def test_generators_elsewhere_are_refused(classes, name):
 
 
 def test_inside(tmp_path):
-  assert inside(tmp_path, 'a/b') == tmp_path.resolve() / 'a' / 'b'
+  (tmp_path / 'link').symlink_to(tmp_path / 'a')
+  for name in ('a/b', 'c/../a/b', 'link/b'):
+    assert inside(tmp_path, name) == tmp_path.resolve() / 'a' / 'b'
 
 
 @pytest.mark.parametrize(
