@@ -182,7 +182,7 @@ _phased.defvjp(_phased_forward, _phased_backward)
 
 @jax.custom_vjp
 def _four_times(x: Array, kernel: Array) -> Array:
-  """`upsample(conv(x, kernel))` for a 1x1 kernel, which writes each pixel four times."""
+  """`upsample(conv(x, kernel))` for a 1x1 kernel, which writes four pixels itself."""
   pads = ((1, 1), (1, 1))
   four = jnp.broadcast_to(kernel, (2, 2, *kernel.shape[2:]))
   return lax.conv_general_dilated(

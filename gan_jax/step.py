@@ -363,7 +363,9 @@ class _CutStep:
     pairs = zip(jax.tree.leaves(mine), jax.tree.leaves(wanted))
     if all(x.sharding.is_equivalent_to(s, x.ndim) for x, s in pairs):
       return state
-    return dataclasses.replace(state, **jax.jit(lambda x: x, out_shardings=wanted)(mine))
+    return dataclasses.replace(
+      state, **jax.jit(lambda x: x, out_shardings=wanted)(mine)
+    )
 
 
 def make_train_step(

@@ -2,15 +2,25 @@
 
 import dataclasses
 import importlib
+import io
 import shlex
+import shutil
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from gan_jax import UserError, recipe, sample, train
+from gan_jax import UserError, recipe, sample, sampler, train
 from gan_jax.explore import __main__ as command
-from gan_jax.explore.desk import SAVED, Choice, Desk, inside
+from gan_jax.explore.desk import SAVED, Abilities, Choice, Desk, inside
+from gan_jax.importers import __main__ as importers
+from gan_jax.importers import sources
 from gan_jax.request import Request
+from gan_jax.step import make_mesh
+
+GOLDEN = Path(__file__).parent / 'golden'
 
 
 def trained(name, folder, **model):
@@ -77,6 +87,49 @@ def test_the_command_of_a_class_and_of_an_exported_generator(classes, name, draf
   assert desk.draw(source, request) != desk.draw(source, other)
 
 
+def numbers(n):
+  return tuple(str(i) for i in range(n))
+
+
+PUBLISHED = {  # what can be drawn of each kind of source
+  'progan_stylegan/progan_tiny.pkl': Abilities(numbers(3)),
+  'progan_stylegan/stylegan_tiny.pkl': Abilities(
+    styled=True, layers=6, cut=6, bands=('coarse', 'middle', 'fine')
+  ),
+  'biggan_metrics/checkpoints/exp_zip': Abilities(numbers(10), standing=True),
+  'biggan_metrics/checkpoints/hf_zip': Abilities(numbers(5)),  # with its statistics
+}
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_the_command_of_published_weights(name, tmp_path):
+  importers.main([str(GOLDEN / name), f'--workdir={tmp_path}'])
+  desk = Desk(tmp_path)
+  (source,) = desk.sources()
+  able = desk.abilities(source)
+  assert able == PUBLISHED[name]
+  choice = Choice('variations', seed=3, count=3, psi=0.7, layers=3)
+  request = desk.shown(able, choice)
+  assert desk.draw(source, request) == written(desk.command(source, request, 'a.png'))
+
+
+def test_published_weights_draw_what_is_in_their_file(tmp_path):
+  file = GOLDEN / 'progan_stylegan' / 'progan_tiny.pkl'
+  importers.main([str(file), f'--workdir={tmp_path}'])
+  desk = Desk(tmp_path)
+  source = desk.select()
+  request = desk.shown(desk.abilities(source), Choice(seed=7, label=2))
+  read, seeds = sources.read(file), np.array([7], np.uint32)
+  draw = sampler.make_sampler(read.gan, make_mesh(jax.devices()[:1]))
+  z = sampler.latents(seeds, read.gan.dim_z)
+  classes = np.eye(3, dtype=np.float32)[[2]]
+  (want,) = draw(read.ema, z, classes, 1.0, seeds, 0.5)  # it was left half faded in
+  with Image.open(io.BytesIO(desk.draw(source, request))) as image:
+    got = np.asarray(image).astype(int)
+  assert got.shape == want.shape and np.ptp(got) > 100
+  assert np.abs(got - np.asarray(want)).max() <= 1
+
+
 def test_controls_move_the_picture_and_compile_nothing(styled):
   desk = Desk(styled)
   source = desk.select()
@@ -133,12 +186,13 @@ def test_links_lead_nowhere(tmp_path, classes):
   workdir = tmp_path / 'run'
   workdir.mkdir()
   (workdir / 'gen.stablehlo').symlink_to(classes / 'gen.stablehlo')
+  shutil.copy(classes / 'gen.stablehlo', workdir / 'own.stablehlo')
   (workdir / SAVED).symlink_to(outside)
   desk = Desk(workdir)
-  with pytest.raises(UserError, match='lies outside'):
+  with pytest.raises(UserError, match='gen.stablehlo lies outside'):
     desk.abilities(desk.select('gen.stablehlo'))
-  with pytest.raises(UserError, match='lies outside'):
-    desk.save(desk.select(), Request(seeds='0'), 'x.png')
+  with pytest.raises(UserError, match=f'{SAVED} lies outside'):
+    desk.save(desk.select('own.stablehlo'), Request(seeds='0'), 'x.png')
   assert not list(outside.iterdir())
 
 
@@ -151,7 +205,9 @@ def test_generators_elsewhere_are_refused(classes, name):
 
 
 def test_inside(tmp_path):
-  assert inside(tmp_path, 'a/b') == tmp_path.resolve() / 'a' / 'b'
+  (tmp_path / 'link').symlink_to(tmp_path / 'a')
+  for name in ('a/b', 'c/../a/b', 'link/b'):
+    assert inside(tmp_path, name) == tmp_path.resolve() / 'a' / 'b'
 
 
 @pytest.mark.parametrize(

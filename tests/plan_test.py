@@ -47,7 +47,7 @@ def test_collectives_are_counted_in_what_a_ring_sends():
 
 
 def test_a_loop_goes_round_as_often_as_its_condition_says():
-  counted = '''HloModule m
+  counted = """HloModule m
 
 %cond.1 (arg: (s32[], f32[4])) -> pred[] {
   %arg = (s32[]{:T(128)}, f32[4]{0}) parameter(0)
@@ -66,13 +66,15 @@ ENTRY %main (a: f32[4]) -> f32[4] {
   %a = f32[4]{0} parameter(0)
   ROOT %w = (s32[]{:T(128)}, f32[4]{0}) while(%a), condition=%cond.1, body=%body.1
 }
-'''
+"""
   assert hlo.cycles(hlo.parse(counted)) == 160
   assert hlo.cycles(hlo.parse(counted.replace('direction=LT', 'direction=NE'))) == 10
 
 
 def test_a_collective_beside_other_work_is_one():
-  gather = '%g{} = f32[64]{{0}} all-gather(%p), channel_id=1, replica_groups={{{{0,1}}}}'
+  gather = (
+    '%g{} = f32[64]{{0}} all-gather(%p), channel_id=1, replica_groups={{{{0,1}}}}'
+  )
   bodies = {
     'start': f'  {gather.format(1)}\n  ROOT %c = f32[64]{{0}} custom-call(%g1), '
     'custom_call_target="AsyncCollectiveStart"',

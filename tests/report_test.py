@@ -115,6 +115,24 @@ def test_series_are_grouped_and_what_is_not_finite_is_left_out(workdir):
   assert not story.NO_SERIES & set(names)
 
 
+def test_the_gradient_noise_scale_has_a_chart(workdir):
+  lines = [
+    {'images': 100 * i, 'd_real': 0.5, 'noise_scale': scale}
+    for i, scale in enumerate((40.0, 3e5, float('inf')), 1)
+  ]
+  noise = lambda: next(
+    chart
+    for chart in story.story(workdir)['charts']
+    if chart['title'] == 'Gradient noise scale'
+  )
+  write_lines(workdir / 'metrics.jsonl', lines)
+  chart = noise()
+  assert chart['names'] == ['noise_scale'] and chart['log']
+  assert (chart['x'], chart['y']) == ([100, 200], [[40.0, 3e5]])
+  write_lines(workdir / 'metrics.jsonl', [*lines, {'images': 400, 'noise_scale': -2.0}])
+  assert not noise()['log']  # an estimate below 0 has no logarithm
+
+
 def test_a_line_that_was_cut_by_a_kill_is_left_out(workdir):
   whole = story.story(workdir)
   path = workdir / 'metrics.jsonl'

@@ -48,7 +48,7 @@ def test_a_truncation_sweep_compiles_once(loaded):
     np.asarray(
       draw_page(g, sampler.latents(seeds, gan.dim_z, t), classes, psi, seeds, 1.0)
     )
-    for t, psi in ((np.inf, 1.0), (1.0, 1.0), (0.5, 1.0), (2.0, 0.3))
+    for t, psi in ((np.inf, 1.0), (1.0, 1.0), (0.5, 1.0), (np.inf, 0.3))
   ]
   assert draw_page._cache_size() == 1
   assert pages[0].dtype == np.uint8 and pages[0].shape == (8, 16, 16, 1)

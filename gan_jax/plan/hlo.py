@@ -218,7 +218,7 @@ def collectives(program: Program, devices: int) -> list[dict[str, Any]]:
     for op in ops
   }
   found: dict[str, Counter[str]] = defaultdict(Counter)
-  for op, times, alone in executed(program):
+  for op, times, _ in executed(program):
     code = op.code.removesuffix('-start')
     if code not in COLLECTIVES or op.name in continued:
       continue

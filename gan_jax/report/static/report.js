@@ -154,6 +154,14 @@ function tick(value) {
   return size >= 1e4 ? `${Number((value / 1e3).toPrecision(4))}k` : whole.format(value);
 }
 
+// Of the y axis, which has room for seven characters.
+function graded(value) {
+  if (value == null) return '';
+  const size = Math.abs(value);
+  if (size >= 1e4) return tick(value);
+  return size !== 0 && size < 1e-3 ? Number(value.toPrecision(3)).toExponential() : short(value);
+}
+
 function smoothed(data, weight) {
   if (!weight) return data;
   const [x, ...series] = data;
@@ -211,7 +219,7 @@ function draw(chart, box, weight) {
     scales: { x: { time: false }, y: chart.log ? { distr: 3 } : {} },
     axes: [
       { ...axis, values: (_, ticks) => ticks.map(tick), space: 70, size: 30 },
-      { ...axis, size: 58, values: (_, ticks) => ticks.map((v) => v == null ? '' : short(v)) },
+      { ...axis, size: 58, values: (_, ticks) => ticks.map(graded) },
     ],
     series: [
       { label: 'image', value: (_, v) => v == null ? '–' : whole.format(v) },
