@@ -57,15 +57,20 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 Critic = Callable[[Array], Array]  # images [b, h, w, c] -> scores [b, 1]
 
 
-def squared_gradients(critic: Critic, images: Array, copies: int = 1) -> Array:
-  """Squared length [b] of the gradient of the summed scores by each image."""
-  gradients = jax.grad(lambda x: critic(x).sum())(images)
-  return jnp.square(gradients).sum((1, 2, 3)) / copies
+def squared_gradients(
+  critic: Critic, images: Array, copies: int = 1
+) -> tuple[Array, Array]:
+  """Scores [b, 1], and the squared length [b] of each one's gradient by its image."""
+  scores, back = jax.vjp(critic, images)
+  (gradients,) = back(jnp.ones_like(scores))
+  return scores, jnp.square(gradients).sum((1, 2, 3)) / copies
 
 
-def r1(critic: Critic, real: Array, copies: int = 1) -> Array:
-  """Mean squared gradient on reals (Mescheder et al. 2018, arXiv:1801.04406)."""
-  return squared_gradients(critic, real, copies).mean()
+def r1(critic: Critic, real: Array, copies: int = 1) -> tuple[Array, Array]:
+  """Scores of reals, and the mean squared gradient on them (Mescheder et al. 2018,
+  arXiv:1801.04406)."""
+  scores, squares = squared_gradients(critic, real, copies)
+  return scores, squares.mean()
 
 
 def gradient_penalty(
@@ -77,5 +82,5 @@ def gradient_penalty(
   guards the root: a gradient of exactly zero gives no number.
   """
   mixed = real + (fake - real) * mix[:, None, None, None]
-  lengths = jnp.sqrt(squared_gradients(critic, mixed, copies))
+  lengths = jnp.sqrt(squared_gradients(critic, mixed, copies)[1])
   return jnp.square(lengths - 1).mean()

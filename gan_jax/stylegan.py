@@ -326,12 +326,13 @@ class StyleGAN(growing.Family):
     real = growing.reals(batch, phase, fake.dtype)
     critic = lambda x: self._score(d, x, weights, phase)
     copies = growing.copies(self.res, phase)
-    real_score, fake_score = critic(real), critic(fake)
+    fake_score = critic(fake)
     if self.loss == 'logistic':
+      real_score, penalty = losses.r1(critic, real, copies)
       on_real, on_fake = losses.logistic_d(real_score, fake_score)
-      penalty = losses.r1(critic, real, copies)
       loss = on_real + on_fake + self.r1_gamma / 2 * penalty
     else:
+      real_score = critic(real)
       on_real, on_fake = losses.wasserstein_d(real_score, fake_score)
       penalty = losses.gradient_penalty(critic, real, fake, draws.mix, copies)
       loss = on_real + on_fake + self.gp_weight * penalty

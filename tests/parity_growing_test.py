@@ -289,7 +289,7 @@ def loss_function(gan, gradients):
       fake, moved = gan._fake(g, draws.z, weights, phase), g
     mixed = real + (fake - real) * draws.mix[:, None, None, None]
     at = mixed if wgan else real
-    squares = losses.squared_gradients(lambda x: judge(d, x)[0], at, copies)
+    _, squares = losses.squared_gradients(lambda x: judge(d, x)[0], at, copies)
     out = {
       'scores_real': judge(d, real)[0],
       'scores_fake': judge(d, fake)[0],
@@ -316,7 +316,7 @@ def loss_function(gan, gradients):
       if wgan:
         terms = (critic, real, fake, draws.mix, copies)
         return gan.gp_weight * losses.gradient_penalty(*terms)
-      return gan.r1_gamma / 2 * losses.r1(critic, real, copies)
+      return gan.r1_gamma / 2 * losses.r1(critic, real, copies)[1]
 
     for name, fn, p in (('D', d_loss, d), ('G', g_loss, g), ('penalty', penalty, d)):
       if gradients:

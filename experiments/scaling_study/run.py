@@ -10,23 +10,30 @@ from typing import Any
 from gan_jax.plan import __main__ as cli
 
 HERE = Path(__file__).parent / 'results'
-BIGGAN, STYLEGAN = 'configs/biggan_imagenet.py', 'configs/stylegan_ffhq.py:pod'
-PROGAN = 'configs/progan_celebahq.py'
-# The cheapest to compile and the most asked for first: each row is 5 to 60 minutes of
-# one core. Compiled programs stay in the cache, so a run that ends early goes on.
+BIGGAN, EMOJI = 'configs/biggan_imagenet.py', 'configs/{}_emoji.py'
+PROGAN, STYLEGAN = 'configs/progan_{}.py', 'configs/stylegan_{}.py'
+# What is asked for most, then every other config where it fits, the cheapest to compile
+# first; then how they scale. A row is 1 to 60 minutes of one core. Compiled programs stay
+# in the cache, so a run that ends early goes on.
 STUDY = (
   (f'{BIGGAN}:128', 'v5e:16x16', '2048'),
   (f'{BIGGAN}:128', 'v5e:8x8', '2048'),
-  (PROGAN, 'v5e:2x4', ''),
-  (STYLEGAN, 'v5e:4x8', ''),
+  ('configs/biggan_digits.py', 'v5e:2x2', ''),
+  ('configs/biggan_cifar10.py', 'v5e:2x2', ''),
+  *((EMOJI.format(family), 'v5e:2x2', '') for family in ('biggan', 'progan')),
+  (EMOJI.format('stylegan'), 'v5e:2x2', ''),
+  *((PROGAN.format(name), 'v5e:2x2', '') for name in ('cifar10', 'celeba', 'lsun')),
+  (PROGAN.format('celebahq'), 'v5e:2x2', ''),
+  *((STYLEGAN.format(name), 'v5e:2x2', '') for name in ('lsun', 'celebahq', 'ffhq')),
   (f'{BIGGAN}:256', 'v4:4x4x8', '2048'),
   (f'{BIGGAN}:512', 'v4:4x8x8', '2048'),
+  (f'{BIGGAN}:deep128', 'v5e:16x16', '2048'),
+  (f'{BIGGAN}:deep256', 'v4:4x4x8', '2048'),
+  (f'{STYLEGAN.format("ffhq")}:pod', 'v5e:4x8', ''),
   (f'{BIGGAN}:128', 'v5e:4x4,v5e:4x8,v5e:8x16', '2048'),
   (f'{BIGGAN}:128', 'v5e:16x16', '4096,8192,16384'),
   (f'{BIGGAN}:128', 'v5e:8x8', '256,512,1024'),
   (f'{BIGGAN}:128', 'v4:4x4x4,v4:4x4x8,v5p:4x4x4,v6e:8x8,v6e:16x16', '2048'),
-  (f'{BIGGAN}:deep128', 'v5e:16x16', '2048'),
-  (f'{BIGGAN}:deep256', 'v4:4x4x8', '2048'),
 )
 KEYS = (
   *('config', 'topology', 'chips', 'res', 'batch', 'fits', 'hbm_bytes', 'cycles'),
