@@ -12,8 +12,8 @@ from gan_jax.plan import __main__ as cli
 HERE = Path(__file__).parent / 'results'
 BIGGAN, EMOJI = 'configs/biggan_imagenet.py', 'configs/{}_emoji.py'
 PROGAN, STYLEGAN = 'configs/progan_{}.py', 'configs/stylegan_{}.py'
-# What is asked for most, then every other config where it fits, the cheapest to compile
-# first; then how they scale. A row is 1 to 60 minutes of one core. Compiled programs stay
+# What is asked for most; every other config where it fits, the cheapest to compile
+# first; how they scale. A row is 1 to 60 minutes of one core. Compiled programs stay
 # in the cache, so a run that ends early goes on.
 STUDY = (
   (f'{BIGGAN}:128', 'v5e:16x16', '2048'),
