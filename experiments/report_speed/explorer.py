@@ -1,4 +1,4 @@
-"""Times the explorer's pictures: how long after a slider has moved is there a new one?"""
+"""Times the explorer: how long after a slider has moved is there a new picture?"""
 
 import argparse
 import dataclasses
