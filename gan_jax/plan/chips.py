@@ -69,7 +69,9 @@ def mesh_of(topology: str) -> tuple[Mesh, Chip]:
     )
   for key, value in _ENVIRONMENT.items():
     os.environ.setdefault(key, value)
-  options = {'chip_config_name': 'megacore'} if name == 'v4' else {}
+  options: dict[str, Any] = {'chip_config_name': 'megacore'} if name == 'v4' else {}
+  if sizes == '1x1':  # a host of one chip; the others have four
+    options['chips_per_host_bounds'] = [1, 1, 1]
   try:
     found = topologies.get_topology_desc(topology, 'tpu', **options)
   except Exception as error:
