@@ -32,14 +32,18 @@ from gan_jax.layers import (
   Embed,
   ModuleDef,
   Norm,
+  orthogonal_rows,
+  widened,
+)
+from gan_jax.resampling import (
   conv,
   down_conv,
   downsample,
-  init_spectral,
-  orthogonal_rows,
   up_conv,
   upsample,
-  widened,
+)
+from gan_jax.spectral import (
+  init_spectral,
 )
 
 # Published widths in units of ch: G's from the 4x4 map on, D's one a block. For

@@ -9,7 +9,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-from gan_jax.layers import spectral_scales
+from gan_jax.spectral import spectral_scales
 
 Variables = dict[str, Any]  # flax collections: params, spectral, batch_stats, moving
 Metrics = dict[str, Array]

@@ -26,11 +26,13 @@ from gan_jax.layers import (
   EqualizedConv,
   EqualizedDense,
   blur,
+  leaky_relu,
+  minibatch_stddev,
+)
+from gan_jax.resampling import (
   conv,
   down_conv,
   downsample,
-  leaky_relu,
-  minibatch_stddev,
   upsample,
 )
 

@@ -18,6 +18,8 @@ from gan_jax.layers import (
   EqualizedDense,
   leaky_relu,
   pixel_norm,
+)
+from gan_jax.resampling import (
   up_conv,
   upsample,
 )

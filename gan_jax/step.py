@@ -334,8 +334,8 @@ def placement(state: TrainState, mesh: Mesh, mapped: str) -> TrainState:
     return everywhere if axis is None else NamedSharding(mesh, P(*[None] * axis, AXIS))
 
   placed = jax.tree.map(lambda _: everywhere, state)
-  parts_ = {name: jax.tree.map(cut, getattr(state, name)) for name in _CUT}
-  return dataclasses.replace(placed, **parts_)
+  cuts = {name: jax.tree.map(cut, getattr(state, name)) for name in _CUT}
+  return dataclasses.replace(placed, **cuts)
 
 
 class _CutStep:
@@ -343,6 +343,7 @@ class _CutStep:
 
   def __init__(self, run: Any, mesh: Mesh):
     self._run, self._mesh = run, mesh
+    self._wanted: dict[str, Any] = {}  # shardings of what is cut, which stay
 
   def __call__(
     self, state: TrainState, batch: Batch, key: Array, phase: Phase
@@ -358,14 +359,15 @@ class _CutStep:
     return self._run._cache_size()
 
   def _placed(self, state: TrainState) -> TrainState:
-    where = placement(state, self._mesh, 'jit')
-    mine, wanted = ({name: getattr(t, name) for name in _CUT} for t in (state, where))
-    pairs = zip(jax.tree.leaves(mine), jax.tree.leaves(wanted))
+    if not self._wanted:
+      where = placement(state, self._mesh, 'jit')
+      self._wanted = {name: getattr(where, name) for name in _CUT}
+    mine = {name: getattr(state, name) for name in _CUT}
+    pairs = zip(jax.tree.leaves(mine), jax.tree.leaves(self._wanted), strict=True)
     if all(x.sharding.is_equivalent_to(s, x.ndim) for x, s in pairs):
       return state
-    return dataclasses.replace(
-      state, **jax.jit(lambda x: x, out_shardings=wanted)(mine)
-    )
+    placed = jax.jit(lambda x: x, out_shardings=self._wanted)(mine)
+    return dataclasses.replace(state, **placed)
 
 
 def make_train_step(

@@ -21,6 +21,8 @@ from gan_jax.layers import (
   instance_norm,
   leaky_relu,
   pixel_norm,
+)
+from gan_jax.resampling import (
   up_conv,
   upsample,
 )

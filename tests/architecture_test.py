@@ -9,7 +9,9 @@ ROOT = Path(__file__).parent.parent / 'gan_jax'
 
 # A module may import those of the rows above its own. A package counts as one module.
 ORDER = (
+  {'resampling'},
   {'layers', 'losses', 'noise'},
+  {'spectral'},
   {'gan'},
   {'growing'},
   {'progan', 'stylegan', 'biggan'},
@@ -40,8 +42,8 @@ LEAVES_FROM = 'sampler'
 COMMANDS = {
   'prepare': {'data'},
   'plan': {
-    *('layers', 'gan', 'growing', 'progan', 'stylegan', 'biggan'),
-    *('schedule', 'optim', 'recipe', 'step'),
+    *('resampling', 'layers', 'spectral', 'gan', 'growing', 'progan', 'stylegan'),
+    *('biggan', 'schedule', 'optim', 'recipe', 'step'),
   },
 }
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}

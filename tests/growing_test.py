@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from gan_jax import UserError, growing, layers, losses, optim, step
+from gan_jax import UserError, growing, layers, losses, optim, resampling, step
 from gan_jax.gan import Batch, Phase
 from gan_jax.progan import ProGAN
 from gan_jax.schedule import Constant, Growing
@@ -162,11 +162,11 @@ def test_copies_make_up_for_the_resolution(rng_seed):
   rng = np.random.default_rng(rng_seed)
   images = jnp.asarray(rng.normal(size=(2, 4, 4, 1)), jnp.float32)
   native = lambda x: jnp.sum(jnp.sin(x), (1, 2, 3))[:, None]
-  full = lambda x: native(layers.downsample(layers.downsample(x)))
+  full = lambda x: native(resampling.downsample(resampling.downsample(x)))
   copies = growing.copies(16, phase(4))
   np.testing.assert_allclose(
     losses.r1(native, images, copies)[1],
-    losses.r1(full, layers.upsample(layers.upsample(images)))[1],
+    losses.r1(full, resampling.upsample(resampling.upsample(images)))[1],
     rtol=1e-5,
   )
 
@@ -177,7 +177,7 @@ def test_reals_fade_and_must_fit():
   sharp = growing.reals(batch, phase(8, 1.0), jnp.float32)
   np.testing.assert_allclose(sharp, images / 127.5 - 1, atol=1e-6)
   half = growing.reals(batch, phase(8, 0.5), jnp.float32)
-  boxes = layers.upsample(layers.downsample(sharp))
+  boxes = resampling.upsample(resampling.downsample(sharp))
   np.testing.assert_allclose(half, (sharp + boxes) / 2, atol=1e-6)
   with pytest.raises(
     UserError, match='pictures of 8x8, but training has come to 16x16'

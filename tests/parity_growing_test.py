@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from gan_jax import growing, importers, losses, optim, progan, step, stylegan
 from gan_jax.gan import Batch, Phase
-from gan_jax.layers import downsample, upsample
+from gan_jax.resampling import downsample, upsample
 
 LOSS, GRADIENT, TRAINED, FORWARD, FORWARD_WIDE = 1e-5, 3e-4, 1e-3, 2e-5, 2e-4
 STANDALONE = ('process_reals', 'ema_adam_trace')

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import layers, recipe, watch
+from gan_jax import recipe, watch
+from gan_jax.spectral import init_spectral, spectral_scales
 
 
 def lines(diversity, gap, res=16, start=0, per_sheet=5, grad=None, sigma=None):
@@ -96,8 +97,8 @@ def test_diversity_is_that_within_rows():
 def test_singular_values_are_those_of_the_weights():
   kernel = jax.random.normal(jax.random.key(0), (3, 3, 4, 6))
   params = {'block': {'conv': {'kernel': kernel}}}
-  spectral = layers.init_spectral(jax.random.key(1), params, ('kernel',), 3)
-  _, after = layers.spectral_scales(params, spectral, eps=1e-12, iterations=300)
+  spectral = init_spectral(jax.random.key(1), params, ('kernel',), 3)
+  _, after = spectral_scales(params, spectral, eps=1e-12, iterations=300)
   (found,) = watch.singular_values(after).items()
   assert found[0] == 'block/conv'
   expected = np.linalg.svd(np.asarray(kernel).reshape(-1, 6), compute_uv=False)[:3]

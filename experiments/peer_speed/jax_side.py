@@ -13,14 +13,23 @@ from cases import SAMPLES
 from jax.sharding import PartitionSpec as P
 from worker import PRODUCT, serve, timed
 
-from gan_jax import biggan, growing, layers, progan, recipe, sampler, step, stylegan
+from gan_jax import (
+  biggan,
+  growing,
+  progan,
+  recipe,
+  resampling,
+  sampler,
+  step,
+  stylegan,
+)
 
 
 def unfold() -> None:
   """Resampling beside the convolutions, as the networks are drawn in the papers."""
   plain = {
-    'up_conv': lambda x, kernel: layers.conv(layers.upsample(x), kernel),
-    'down_conv': lambda x, kernel: layers.downsample(layers.conv(x, kernel)),
+    'up_conv': lambda x, kernel: resampling.conv(resampling.upsample(x), kernel),
+    'down_conv': lambda x, kernel: resampling.downsample(resampling.conv(x, kernel)),
   }
   for module in (biggan, growing, progan, stylegan):
     for name, function in plain.items():

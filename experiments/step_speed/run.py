@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gan_jax import layers
+from gan_jax import layers, resampling, spectral
 from gan_jax.plan import chips, hlo
 
 OUT = Path(__file__).parent / 'results' / 'layers.csv'
@@ -30,26 +30,34 @@ Case = tuple[str, str, Callable[..., Array], tuple[Shape, ...]]
 
 
 def formed(function: str, form: str, x: Array, kernel: Array) -> Array:
-  """`up_conv` or `down_conv` in a form of our choice; 1x1 kernels know two."""
-  patches = {
+  """`up_conv` or `down_conv` in a form of our choice, on a TPU."""
+  choice = {
     f'{function}_form': lambda *_: form,
     'platform': lambda: '' if form == 'plain' else 'tpu',
   }
-  with mock.patch.multiple(layers, **patches):
-    return getattr(layers, f'{function}_conv')(x, kernel.astype(NARROW))
+  with mock.patch.multiple(resampling, **choice):
+    return getattr(resampling, f'{function}_conv')(x, kernel.astype(NARROW))
+
+
+def attention(query: Array, key: Array, value: Array) -> Array:
+  """Softmax with all scores of all images at a time, kept for the gradient."""
+  scores = jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=WIDE)
+  weights = jax.nn.softmax(scores).astype(NARROW)
+  return jnp.einsum('bqk,bkc->bqc', weights, value)
 
 
 def normalized(x: Array, kernel: Array, u: Array, v: Array) -> Array:
   """Spectral norm as it was: sigma from two products, the weight divided by it."""
+  u, v = jax.lax.stop_gradient((u, v))
   matrix = kernel.reshape(-1, kernel.shape[-1])
-  return layers.conv(x, (kernel / (v @ matrix @ u)).astype(NARROW))
+  return resampling.conv(x, (kernel / (v @ matrix @ u)).astype(NARROW))
 
 
 def scaled(x: Array, kernel: Array, u: Array, v: Array) -> Array:
   """Spectral norm as it is: sigma is known, and the pictures are divided by it."""
   matrix = kernel.reshape(-1, kernel.shape[-1])
-  sigma = layers._singular_value(matrix, u, v, u[0])
-  return layers.conv((x.astype(WIDE) / sigma).astype(NARROW), kernel.astype(NARROW))
+  sigma = spectral._singular_value(matrix, u, v, u[0])
+  return resampling.conv((x.astype(WIDE) / sigma).astype(NARROW), kernel.astype(NARROW))
 
 
 def cases() -> Iterator[Case]:
@@ -57,7 +65,7 @@ def cases() -> Iterator[Case]:
   for size, c, o in UP:
     shapes = ((8, 2 * size, 2 * size, o), (8, size, size, c))
     pictures = tuple((s, NARROW) for s in shapes)
-    for form in ('plain', 'dilated', 'phases'):
+    for form in ('plain', 'phases'):
       kernel = (3, 3, c, o), WIDE
       yield (
         f'up {size} {c}->{o}',
@@ -65,7 +73,7 @@ def cases() -> Iterator[Case]:
         partial(formed, 'up', form),
         (*pictures, kernel),
       )
-    for form in ('plain', 'dilated'):
+    for form in ('plain', 'four times'):
       kernel = (1, 1, c, o), WIDE
       name = f'up {size} {c}->{o}, 1x1'
       yield name, form, partial(formed, 'up', form), (*pictures, kernel)
@@ -83,6 +91,10 @@ def cases() -> Iterator[Case]:
   typed = tuple(zip(shapes, (NARROW, NARROW, WIDE, WIDE, WIDE), strict=True))
   for function in (normalized, scaled):
     yield 'spectral norm 8 1536->1536', function.__name__, function, typed
+  shapes = ((16, 4096, 48), (16, 4096, 12), (16, 1024, 12), (16, 1024, 48))
+  narrow = tuple((s, NARROW) for s in shapes)
+  for form, run in (('whole', attention), ('in parts', layers.attend)):
+    yield 'attention 64', form, run, narrow
 
 
 def measure(function: Callable[..., Array], shapes: tuple[Shape, ...], mesh: Any):
@@ -90,7 +102,7 @@ def measure(function: Callable[..., Array], shapes: tuple[Shape, ...], mesh: Any
 
   def both(g, *args):
     y, back = jax.vjp(function, *args)
-    return y, back(g)[:2]
+    return y, back(g)
 
   place = NamedSharding(mesh, P())
   args = [jax.ShapeDtypeStruct(s, t, sharding=place) for s, t in shapes]

@@ -9,12 +9,12 @@ import itertools
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gan_jax import UserError, recipe
+from gan_jax import UserError, command, recipe
+from gan_jax.atomic import replacing
 from gan_jax.plan import chips, report
 
 
@@ -138,7 +138,8 @@ def plan(args: argparse.Namespace) -> list[report.Row]:
           f'{seconds * mesh.size / 3600:,.0f} chip-hours\n'
         )
   if args.json:
-    Path(args.json).write_text(json.dumps(rows, indent=1) + '\n')
+    with replacing(Path(args.json)) as part:
+      part.write_text(json.dumps(rows, indent=1) + '\n')
   return rows
 
 
@@ -223,12 +224,8 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
-  try:
-    plan(parser().parse_args())
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from None
+  plan(parser().parse_args())
 
 
 if __name__ == '__main__':
-  main()
+  command(main)

@@ -17,6 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from gan_jax.atomic import replacing
 from gan_jax.gan import Batch, Phase
 from gan_jax.layers import AXIS
 from gan_jax.plan import flops, hlo
@@ -134,9 +135,8 @@ def compiled(lowered: Any, mesh: Mesh, cache: Path) -> Row:
     said = answer(lowered)
     said['compile_s'] = round(time.perf_counter() - start, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    part.write_bytes(gzip.compress(json.dumps(said).encode(), 6))
-    part.replace(path)
+    with replacing(path) as part:
+      part.write_bytes(gzip.compress(json.dumps(said).encode(), 6))
   row: Row = {'versions': dict(zip(compilers, versions, strict=True))}
   row |= {'compile_s': said['compile_s']}
   if 'out_of_memory' in said:

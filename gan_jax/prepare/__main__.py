@@ -2,15 +2,12 @@
 
 import sys
 
-from gan_jax import UserError
+from gan_jax import command
 from gan_jax.prepare import main
 
 if __name__ == '__main__':
   try:
-    main()
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from None
+    command(main)
   except OSError as error:  # a full disk, a folder that is not ours
     print(f'error: {error}; the same command goes on.', file=sys.stderr)
     raise SystemExit(1) from None
