@@ -227,28 +227,65 @@ def test_a_program_is_compiled_once(local, monkeypatch, capsys):
 class OutOfMemory:
   """A lowered program that the compiler refuses."""
 
+  def __init__(self, words: str):
+    self.words = words
+
   def as_text(self):
-    return 'module'
+    return self.words
 
   def compile(self):
-    raise jax.errors.JaxRuntimeError(
-      'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in '
-      'memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.'
-    )
+    raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: {self.words}')
 
 
-def test_out_of_memory_is_a_row_with_what_would_fit(tmp_path):
-  row = report.compiled(OutOfMemory(), step.make_mesh(), tmp_path)
-  assert (
-    row['hbm_bytes'] == int(20.5 * 2**30) and 'hbm capacity' in row['out_of_memory']
-  )
-  row |= dict(state_bytes=2**30, images_per_chip=32, accum=1, batch=64)
-  said = report.advice(row, V5E._replace(hbm=16e9), remat=False)
-  # 20.5 - 1 GiB for 32 images: 21 at a time fit into what is left of 16 GB.
-  assert said == (
+USED = (
+  'XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.50G '
+  'of 15.75G hbm. Exceeded hbm capacity by 4.75G.'
+)
+TEMPORARIES = (
+  'Ran out of memory on HBM, the total memory required for HLO temporaries (16.50G) '
+  'exceeds available HBM (15.75G).'
+)
+
+
+@pytest.mark.parametrize(
+  'words, name, gib',
+  [
+    (USED, 'hbm_bytes', 20.5),
+    (TEMPORARIES, 'temporary_bytes', 16.5),
+    ('Too much.', 'temporary_bytes', 0),
+  ],
+)
+def test_out_of_memory_is_a_row(words, name, gib, tmp_path):
+  row = report.compiled(OutOfMemory(words), step.make_mesh(), tmp_path)
+  assert row[name] == int(gib * 2**30) and words[:20] in row['out_of_memory']
+
+
+def test_a_row_fits_if_the_compiler_and_the_chip_agree():
+  chip = V5E._replace(hbm=16e9)
+  parts = dict(state_bytes=1, batch_bytes=2, temporary_bytes=4)
+  found = [
+    report.memory(row | parts, chip)
+    for row in ({'hbm_bytes': 10}, {'hbm_bytes': 17e9}, {'out_of_memory': 'Too much.'})
+  ]
+  assert [(row['hbm_bytes'], row['fits']) for row in found] == [
+    (10, True),
+    (17e9, False),
+    (7, False),
+  ]
+  assert report.memory({'hbm_bytes': 10}, chip._replace(hbm=0))['fits']  # not known
+
+
+def test_a_row_without_room_says_what_would_fit():
+  row = dict(state_bytes=2**30, images_per_chip=32, accum=1, batch=64)
+  row['hbm_bytes'] = int(20.5 * 2**30)
+  chip = V5E._replace(hbm=16e9)
+  # 20.5 - 1 GiB for 32 images: 22 at a time fit into what is left of 16 GB.
+  assert report.advice(row, chip, remat=False) == (
     'would fit: about 22 images a chip at a time, or train.accum=2 for the same batch, '
     'or 3 such chips, or model.remat=True'
   )
+  said = report.advice(row | dict(hbm_bytes=2**30), chip, remat=False)
+  assert said == 'the compiler does not say how much is missing'
   row['state_bytes'] = int(17e9)
   assert 'the state alone' in report.advice(row, V5E, remat=None)
 

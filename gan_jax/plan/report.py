@@ -107,12 +107,20 @@ def stage_row(recipe: Recipe, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
     'weights_flops': defined.weights,
     **found,
   }
-  row['fits'] = 'hbm_bytes' in row and not 0 < chip.hbm < row['hbm_bytes']
+  row |= memory(row, chip)
   if 'program_flops' in row:
     row |= times(row, chip, recipe.images_per_step(stage))
   if not row['fits']:
     row['advice'] = advice(row, chip, getattr(gan, 'remat', None))
   return row
+
+
+def memory(row: Row, chip: Chip) -> Row:
+  """What a chip has to hold, and whether it can; the compiler may have given up."""
+  parts = 'state_bytes', 'batch_bytes', 'temporary_bytes'
+  needs = row.get('hbm_bytes') or sum(row[part] for part in parts)
+  refused = 'out_of_memory' in row
+  return {'hbm_bytes': needs, 'fits': not refused and not 0 < chip.hbm < needs}
 
 
 def compiled(lowered: Any, mesh: Mesh, cache: Path) -> Row:
@@ -140,9 +148,11 @@ def compiled(lowered: Any, mesh: Mesh, cache: Path) -> Row:
   row: Row = {'versions': dict(zip(compilers, versions, strict=True))}
   row |= {'compile_s': said['compile_s']}
   if 'out_of_memory' in said:
-    used = re.search(r'Used ([\d.]+)([KMGT])', said['out_of_memory'])
-    row['hbm_bytes'] = int(float(used[1]) * _UNITS[used[2]]) if used else 0
-    return row | {'out_of_memory': said['out_of_memory'][:300]}
+    row['out_of_memory'] = said['out_of_memory'][:300]
+    used = re.search(r'(Used |temporaries \()([\d.]+)([KMGT])', said['out_of_memory'])
+    size = int(float(used[2]) * _UNITS[used[3]]) if used else 0
+    whole = used is not None and used[1] == 'Used '
+    return row | {'hbm_bytes' if whole else 'temporary_bytes': size}
   return row | figures(said, mesh.size)
 
 
@@ -222,8 +232,10 @@ def advice(row: Row, chip: Chip, remat: bool | None) -> str:
   fixed = row['state_bytes']
   if fixed >= chip.hbm:
     return f'the state alone ({fixed / 1e9:.1f} GB) does not fit this chip'
+  if row['hbm_bytes'] <= chip.hbm:
+    return 'the compiler does not say how much is missing'
   each = (row['hbm_bytes'] - fixed) / row['images_per_chip'] * row['accum']
-  room = max(int((chip.hbm - fixed) / each), 0)
+  room = min(int((chip.hbm - fixed) / each), row['images_per_chip'] // row['accum'] - 1)
   said = []
   if room:
     said.append(f'about {room} images a chip at a time')
