@@ -26,15 +26,14 @@ from gan_jax.gan import (
 )
 from gan_jax.layers import (
   Attention,
-  BatchNorm,
   Conv,
   Dense,
   Embed,
   ModuleDef,
-  Norm,
   orthogonal_rows,
   widened,
 )
+from gan_jax.norms import BatchStatistics, Norm
 from gan_jax.resampling import (
   conv,
   down_conv,
@@ -120,8 +119,8 @@ class Generator(nn.Module):
   shared_dim: int = 0  # 0: an own gain and bias for each class in every norm
   hier: bool = True  # a chunk of z for the first layer and for each block
   attention: tuple[int, ...] = ()  # after the blocks of these numbers
-  stats: ModuleDef = BatchNorm
-  rgb_stats: ModuleDef = BatchNorm
+  stats: ModuleDef = BatchStatistics
+  rgb_stats: ModuleDef = BatchStatistics
   init_kernel: str = 'ortho'
   remat: bool = False
   dtype: Any = 'float32'
@@ -395,8 +394,8 @@ class BigGAN:
       shared_dim=self.shared_dim,
       hier=self.hier,
       attention=attention,
-      stats=partial(BatchNorm, self.bn_eps, **statistics),
-      rgb_stats=partial(BatchNorm, self.rgb_bn_eps, **statistics),
+      stats=partial(BatchStatistics, self.bn_eps, **statistics),
+      rgb_stats=partial(BatchStatistics, self.rgb_bn_eps, **statistics),
       init_kernel=self.g_init,
       remat=self.remat,
       dtype=self.dtype,

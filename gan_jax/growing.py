@@ -27,8 +27,8 @@ from gan_jax.layers import (
   EqualizedDense,
   blur,
   leaky_relu,
-  minibatch_stddev,
 )
+from gan_jax.norms import minibatch_stddev
 from gan_jax.resampling import (
   conv,
   down_conv,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gan_jax import UserError
 from gan_jax.resampling import conv
 
 AXIS = 'data'  # the mesh axis that carries the batch
@@ -141,73 +141,6 @@ class Embed(nn.Module):
     return rows
 
 
-# Normalisation of activations.
-
-
-class BatchNorm(nn.Module):
-  """Normalises by the statistics of the whole mesh's batch, or of groups of devices.
-
-  In training the stored statistics move by `momentum` towards the batch's; with
-  momentum 1 they *are* the batch's, which is what standing statistics average.
-  `ddof` is 1 for torch's stored variance, 0 for the one of BigGAN-PyTorch's `mybn`.
-  """
-
-  eps: float = 1e-5
-  momentum: float = 0.1
-  ddof: int = 1
-  group: int = 0  # devices that share statistics; 0: all
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    shape = (1, 1, 1, x.shape[-1])
-    mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
-    var = self.variable('batch_stats', 'var', jnp.ones, shape)
-    dtype = widened(x.dtype)
-    if train and not self.is_initializing():
-      wide = x.astype(dtype)
-      axis, devices = (0, 1, 2), lax.axis_size(AXIS)
-      moments = jnp.stack(
-        [wide.mean(axis, keepdims=True), jnp.square(wide).mean(axis, keepdims=True)]
-      )
-      groups = None
-      if self.group and self.group < devices:
-        groups = [list(range(i, i + self.group)) for i in range(0, devices, self.group)]
-        devices = self.group
-      m, square = lax.pmean(moments, AXIS, axis_index_groups=groups)
-      v = square - jnp.square(m)
-      count = x.size // x.shape[-1] * devices
-      stored = v * (count / max(count - self.ddof, 1))
-      mean.value = (1 - self.momentum) * mean.value + self.momentum * m
-      var.value = (1 - self.momentum) * var.value + self.momentum * stored
-    else:
-      m, v = mean.value, var.value
-    scale = lax.rsqrt(v + self.eps)
-    return (x.astype(dtype) - m) * scale
-
-
-class Norm(nn.Module):
-  """Batch norm, then a gain and bias per channel: learned, or told by a condition.
-
-  `project(features, name=...)` turns the condition into 1 + gain and bias
-  (BigGAN, appendix C); without it both are plain parameters.
-  """
-
-  stats: ModuleDef
-  project: ModuleDef | None = None
-
-  @nn.compact
-  def __call__(self, x: Array, condition: Array | None, train: bool) -> Array:
-    dtype, c = x.dtype, x.shape[-1]
-    x = self.stats(name='stats')(x, train)
-    if self.project is None:
-      gain = self.param('gain', nn.initializers.ones, (1, 1, 1, c))
-      bias = self.param('bias', nn.initializers.zeros, (1, 1, 1, c))
-    else:
-      gain = 1 + self.project(c, name='gain')(condition)[:, None, None]
-      bias = self.project(c, name='bias')(condition)[:, None, None]
-    return (x * gain.astype(x.dtype) + bias.astype(x.dtype)).astype(dtype)
-
-
 class Attention(nn.Module):
   """Self-attention over a feature map (SAGAN); keys and values are max-pooled 2x2."""
 
@@ -277,8 +210,9 @@ def _attended_backward(saved, g):
   weights, by_scores = weights.astype(value.dtype), by_scores.astype(query.dtype)
   return (
     jnp.einsum('bqk,bkc->bqc', by_scores, key),
-    jnp.einsum('bqk,bqc->bkc', by_scores, query),
-    jnp.einsum('bqk,bqc->bkc', weights, g),
+    # A CPU multiplies by few columns slowly, by few rows fast.
+    jnp.einsum('bqc,bqk->bck', query, by_scores).swapaxes(1, 2),
+    jnp.einsum('bqc,bqk->bck', g, weights).swapaxes(1, 2),
   )
 
 
@@ -320,7 +254,7 @@ class EqualizedConv(nn.Module):
     x = self.apply_kernel(x.astype(self.dtype), kernel.astype(self.dtype))
     if self.bias:
       bias = self.param('bias', nn.initializers.zeros, (1, 1, 1, self.features))
-      x += bias.astype(self.dtype)
+      x = add_bias(x, bias.astype(self.dtype))
     return x
 
 
@@ -351,32 +285,21 @@ class EqualizedDense(nn.Module):
     return x
 
 
-def _root_mean_square(x: Array, axis: Any, eps: float = 1e-8) -> Array:
-  """1 / sqrt(mean of squares + eps), at least in float32, as x's type."""
-  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  square = jnp.square(wide).mean(axis, keepdims=True)
-  return lax.rsqrt(square + eps).astype(x.dtype)
-
-
-def pixel_norm(x: Array) -> Array:
-  """Channels to a root mean square of 1, at each pixel (ProGAN, section 4.2)."""
-  return x * _root_mean_square(x, -1)
-
-
-def instance_norm(x: Array) -> Array:
-  """Each channel of each image to mean 0 and variance 1, [b, h, w, c]."""
-  x = x - x.mean((1, 2), keepdims=True)
-  return x * _root_mean_square(x, (1, 2))
-
-
 def blur(x: Array, taps: tuple[int, ...] = (1, 2, 1)) -> Array:
   """A separable low-pass filter with zero padding to the same size, [b, h, w, c].
 
-  By shifts and additions: XLA's depthwise convolutions are slow on CPU.
+  By shifts and additions, as its gradient is: XLA's depthwise convolutions are slow
+  on CPU, and so are its transposed slices.
   """
+  before = (len(taps) - 1) // 2
+  return _blurred(x, taps, before)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _blurred(x: Array, taps: tuple[int, ...], before: int) -> Array:
   n, total = len(taps), sum(taps)
   for axis in (1, 2):
-    pads = [((n - 1) // 2, n // 2) if a == axis else (0, 0) for a in range(4)]
+    pads = [(before, n - 1 - before) if a == axis else (0, 0) for a in range(4)]
     padded, size = jnp.pad(x, pads), x.shape[axis]
     shifted = [
       lax.slice_in_dim(padded, i, i + size, axis=axis) * (tap / total)
@@ -386,30 +309,7 @@ def blur(x: Array, taps: tuple[int, ...] = (1, 2, 1)) -> Array:
   return x
 
 
-def minibatch_stddev(x: Array, group: int = 4, features: int = 1) -> Array:
-  """Appends the mean standard deviation over groups of the batch as last channels.
-
-  A group is `group` consecutive examples of the *global* batch, so that the number
-  of devices changes nothing; a group that spans devices is gathered over the mesh
-  axis. The original's groups are strided: the same function of a permuted batch.
-  Each of `features` channels averages over its part of the channels and all pixels.
-  """
-  b, h, w, c = x.shape
-  devices = lax.axis_size(AXIS)
-  group = min(group, b * devices)
-  if b * devices % group:
-    raise UserError(
-      f'a batch of {b * devices} does not divide into groups of {group} for the '
-      'minibatch standard deviation (model.mbstd_group).'
-    )
-  spans = b % group != 0
-  y = lax.all_gather(x, AXIS, tiled=True) if spans else x
-  wide = y.astype(jnp.promote_types(x.dtype, jnp.float32))
-  wide = wide.reshape(-1, group, h, w, features, c // features)
-  variance = jnp.square(wide - wide.mean(1, keepdims=True)).mean(1)
-  stddev = jnp.sqrt(variance + 1e-8).mean((1, 2, 4)).astype(x.dtype)
-  stddev = jnp.repeat(stddev, group, axis=0)
-  if spans:
-    stddev = lax.dynamic_slice_in_dim(stddev, lax.axis_index(AXIS) * b, b)
-  tiled = jnp.broadcast_to(stddev[:, None, None], (b, h, w, features))
-  return jnp.concatenate([x, tiled], -1)
+_blurred.defvjp(
+  lambda x, taps, before: (_blurred(x, taps, before), None),
+  lambda taps, before, _, g: (_blurred(g, taps[::-1], len(taps) - 1 - before),),
+)

@@ -17,8 +17,8 @@ from gan_jax.layers import (
   EqualizedConv,
   EqualizedDense,
   leaky_relu,
-  pixel_norm,
 )
+from gan_jax.norms import pixel_norm
 from gan_jax.resampling import (
   up_conv,
   upsample,

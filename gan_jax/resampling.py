@@ -1,5 +1,8 @@
 """Convolutions, and those that double or halve a map, in forms that suit the device."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -32,13 +35,102 @@ def downsample(x: Array) -> Array:
 
 
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
+_THIN = 4  # channels: those of pictures
+_IN_CACHE = 2**21  # values of a map of which a CPU's caches keep two
 
 
 def conv(x: Array, kernel: Array) -> Array:
-  """Stride 1, zero padding to the same size; a 1x1 kernel is a matrix product."""
-  if kernel.shape[:2] == (1, 1):
+  """Stride 1, zero padding to the same size, [k, k, c, o] with an odd k."""
+  cpu, (size, _, c, o) = platform() == 'cpu', kernel.shape
+  if size == 1 and not (cpu and c <= _THIN):
     return x @ kernel[0, 0]
-  return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=_NHWC)
+  if cpu and o <= _THIN:
+    return _thin(x, kernel)
+  return _convolved(x, kernel, 1, size // 2)
+
+
+def _convolved(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+  if platform() == 'cpu':
+    return _in_turns(x, kernel, stride, pad)
+  return _convolution(x, kernel, stride, pad)
+
+
+def _convolution(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+  steps, pads = (stride, stride), ((pad, pad), (pad, pad))
+  return lax.conv_general_dilated(x, kernel, steps, pads, dimension_numbers=_NHWC)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _in_turns(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+  """A convolution whose kernel's gradient takes a few images at a time.
+
+  A CPU turns both maps over for it, to channels first and batch last, in steps of a
+  whole image; more of those than find room in its caches make it several times slower.
+  """
+  return _convolution(x, kernel, stride, pad)
+
+
+def _in_turns_forward(x, kernel, stride, pad):
+  return _convolution(x, kernel, stride, pad), (x, kernel)
+
+
+def _in_turns_backward(stride, pad, saved, g):
+  x, kernel = saved
+  if stride == 1:
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    by_x = conv(g, turned)
+  else:
+    by_x = jax.vjp(lambda x: _convolution(x, kernel, stride, pad), x)[1](g)[0]
+  n = max(_IN_CACHE // math.prod(x.shape[1:]), 1)
+  by_kernel = [
+    jax.vjp(lambda k, i=i: _convolution(x[i : i + n], k, stride, pad), kernel)[1](
+      g[i : i + n]
+    )[0]
+    for i in range(0, len(x), n)
+  ]
+  return by_x, sum(by_kernel[1:], by_kernel[0])
+
+
+_in_turns.defvjp(_in_turns_forward, _in_turns_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _patches(x: Array, size: int) -> Array:
+  """[b, h, w, c] -> [b, h, w, size * size * c]: what a kernel sees at each pixel."""
+  (_, h, w, _), r = x.shape, size // 2
+  x = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)))
+  seen = [x[:, i : i + h, j : j + w] for i in range(size) for j in range(size)]
+  return jnp.concatenate(seen, -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _overlapped(y: Array, size: int) -> Array:
+  """The transpose of `_patches`: every pixel adds its patch to the map."""
+  (b, h, w, _), r = y.shape, size // 2
+  y = jnp.pad(y, ((0, 0), (r, r), (r, r), (0, 0))).reshape(
+    b, h + 2 * r, w + 2 * r, size, size, -1
+  )
+  moved = [
+    y[:, 2 * r - i : 2 * r - i + h, 2 * r - j : 2 * r - j + w, i, j]
+    for i in range(size)
+    for j in range(size)
+  ]
+  return sum(moved[1:], moved[0])
+
+
+_patches.defvjp(
+  lambda x, size: (_patches(x, size), None), lambda size, _, g: (_overlapped(g, size),)
+)
+_overlapped.defvjp(
+  lambda y, size: (_overlapped(y, size), None), lambda size, _, g: (_patches(g, size),)
+)
+
+
+def _thin(x: Array, kernel: Array) -> Array:
+  """`conv` to the few channels of pictures, as one product and additions."""
+  size, _, c, _ = kernel.shape
+  turned = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(c, -1)
+  return _overlapped(x @ turned, size)
 
 
 def up_conv(x: Array, kernel: Array) -> Array:
@@ -64,12 +156,12 @@ def down_conv(x: Array, kernel: Array) -> Array:
     if platform() != 'tpu':
       return conv(downsample(x), kernel)
     four = jnp.broadcast_to(kernel / 4, (2, 2, *kernel.shape[2:]))
-    return _strided_conv(x, four, 0)
+    return _convolved(x, four, 2, 0)
   form = down_form(platform(), x.shape[2])
   if form == 'plain':
     return downsample(conv(x, kernel))
   folded = _shifted_sum(kernel) / 4
-  return _strided(x, folded) if form == 'phases' else _strided_conv(x, folded, 1)
+  return _strided(x, folded) if form == 'phases' else _convolved(x, folded, 2, 1)
 
 
 def up_form(device: str, size: int) -> str:
@@ -149,8 +241,8 @@ def _phased_backward(saved, g):
   x, kernel = saved
 
   def transposed(kernel):
-    turned = _shifted_sum(kernel)[::-1, ::-1].swapaxes(2, 3)
-    return _strided_conv(g, turned, 1)
+    turned = _shifted_sum(kernel[::-1, ::-1].swapaxes(2, 3))
+    return _convolved(g, turned, 2, 1)
 
   by_x, by_kernel = jax.vjp(transposed, kernel)
   return by_x, by_kernel(x)[0]
@@ -182,16 +274,11 @@ def _four_times_backward(saved, g):
 _four_times.defvjp(_four_times_forward, _four_times_backward)
 
 
-def _strided_conv(x: Array, kernel: Array, pad: int) -> Array:
-  pads = ((pad, pad), (pad, pad))
-  return lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=_NHWC)
-
-
 @jax.custom_vjp
 def _strided(x: Array, kernel: Array) -> Array:
   """A 4x4 convolution of stride 2; its input gradient is the transposed one, which
   a CPU runs fastest as four 2x2 convolutions rather than as one over dilated zeros."""
-  return _strided_conv(x, kernel, 1)
+  return _convolved(x, kernel, 2, 1)
 
 
 def _strided_forward(x, kernel):
@@ -205,7 +292,7 @@ def _strided_backward(saved, g):
     jnp.stack([taps[1 - i :: 2, 1 - j :: 2][::-1, ::-1] for j in range(2)])
     for i in range(2)
   ]
-  _, by_kernel = jax.vjp(lambda k: _strided_conv(x, k, 1), kernel)
+  _, by_kernel = jax.vjp(lambda k: _convolved(x, k, 2, 1), kernel)
   return _interleaved(g, jnp.stack(phases)), by_kernel(g)[0]
 
 

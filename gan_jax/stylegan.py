@@ -17,11 +17,11 @@ from gan_jax.layers import (
   EqualizedConv,
   EqualizedDense,
   ModuleDef,
+  add_bias,
   blur,
-  instance_norm,
   leaky_relu,
-  pixel_norm,
 )
+from gan_jax.norms import instance_norm, pixel_norm
 from gan_jax.resampling import (
   up_conv,
   upsample,
@@ -75,18 +75,18 @@ class Epilogue(nn.Module):
     shape = (1, 1, 1, x.shape[-1])
     if noise is not None:
       strength = self.param('strength', nn.initializers.zeros, shape)
-      x += (noise * strength).astype(x.dtype)
-    x += self.param('bias', nn.initializers.zeros, shape).astype(x.dtype)
+      x += (noise @ strength[0, 0]).astype(x.dtype)
+    x = add_bias(x, self.param('bias', nn.initializers.zeros, shape).astype(x.dtype))
     x = nn.relu(x) if self.relu else leaky_relu(x)
     if self.pixel_norm:
       x = pixel_norm(x)
-    if self.instance_norm:
-      x = instance_norm(x)
+    gain: ArrayLike = 1
+    bias: ArrayLike = 0
     if w is not None:
       style = self.style((2 * x.shape[-1],), gain=1.0, name='style')(w)
-      scale, shift = jnp.split(style[:, None, None], 2, axis=-1)
-      x = x * (scale + 1) + shift
-    return x
+      scale, bias = jnp.split(style[:, None, None], 2, axis=-1)
+      gain = scale + 1
+    return instance_norm(x, gain, bias) if self.instance_norm else x * gain + bias
 
 
 class Synthesis(nn.Module):

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / 'gan_jax'
 ORDER = (
   {'resampling'},
   {'layers', 'losses', 'noise'},
+  {'norms'},
   {'spectral'},
   {'gan'},
   {'growing'},
@@ -42,7 +43,16 @@ LEAVES_FROM = 'sampler'
 COMMANDS = {
   'prepare': {'data'},
   'plan': {
-    *('resampling', 'layers', 'spectral', 'gan', 'growing', 'progan', 'stylegan'),
+    *(
+      'resampling',
+      'layers',
+      'norms',
+      'spectral',
+      'gan',
+      'growing',
+      'progan',
+      'stylegan',
+    ),
     *('biggan', 'schedule', 'optim', 'recipe', 'step'),
   },
 }

@@ -1,12 +1,11 @@
-"""Products, attention and batch statistics against their plain forms."""
+"""Products, attention and filters against their plain forms."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
-from gan_jax import layers, step
+from gan_jax import layers
 
 
 def scalar(f):
@@ -41,36 +40,6 @@ def test_a_scale_is_the_weight_s_wherever_it_is_applied(pixels, rng_seed):
   ours, theirs = module.apply({**variables, **scales}, x), module.apply(plain, x)
   np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
   assert np.abs(ours - module.apply(variables, x)).max() > 0.01
-
-
-@pytest.mark.parametrize('group', [0, 2])
-def test_batch_statistics_span_the_mesh_or_its_groups(group, rng_seed):
-  rng = np.random.default_rng(rng_seed)
-  x = rng.normal(2, 3, size=(8, 4, 4, 5)).astype(np.float32)
-  norm = layers.BatchNorm(group=group, momentum=1.0)
-  variables = norm.init(jax.random.key(0), x, train=False)
-  mesh = step.make_mesh(jax.devices()[:4])
-
-  def apply(x):
-    return norm.apply(variables, x, train=True, mutable=['batch_stats'])
-
-  y, moved = jax.jit(
-    jax.shard_map(
-      apply,
-      mesh=mesh,
-      in_specs=P(layers.AXIS),
-      out_specs=(P(layers.AXIS), P(layers.AXIS)),
-      check_vma=False,
-    )
-  )(x)
-  parts = 1 if not group else 4 // group
-  for i, part in enumerate(np.split(x, parts)):
-    mean, var = part.mean((0, 1, 2)), part.var((0, 1, 2))
-    want = (part - mean) / np.sqrt(var + 1e-5)
-    np.testing.assert_allclose(np.split(np.asarray(y), parts)[i], want, atol=2e-5)
-    stored = np.split(np.asarray(moved['batch_stats']['var']), parts)[i]
-    n = part.size // 5
-    np.testing.assert_allclose(stored[0, 0, 0], var * n / (n - 1), rtol=1e-5)
 
 
 def test_soft_labels_mix_embeddings():
@@ -126,3 +95,18 @@ def test_attention_is_softmax_over_pooled_keys(rng_seed):
   gradients = [jax.grad(scalar(f), (0, 1))(x, params) for f in (ours, by_hand)]
   for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
     np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize('taps', [(1, 2, 1), (1, 3), (1, 2, 3, 4)])
+def test_a_blur_is_its_matrix_forward_and_backward(taps, rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  with jax.enable_x64(True):
+    x, g = (jnp.asarray(rng.normal(size=(1, 5, 5, 1))) for _ in range(2))
+    before = (len(taps) - 1) // 2
+    matrix = sum(
+      tap / sum(taps) * np.eye(5, k=i - before) for i, tap in enumerate(taps)
+    )
+    y, back = jax.vjp(lambda x: layers.blur(x, taps), x)
+    plain = lambda m, x: (m @ x[0, :, :, 0] @ m.T)[None, :, :, None]
+    np.testing.assert_allclose(y, plain(matrix, x), atol=1e-14)
+    np.testing.assert_allclose(back(g)[0], plain(matrix.T, g), atol=1e-14)

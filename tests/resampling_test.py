@@ -46,6 +46,31 @@ def test_every_form_of_resampling_is_exact(
     )
 
 
+@pytest.mark.parametrize('size', [1, 3, 5])
+@pytest.mark.parametrize('c, o', [(3, 6), (6, 3), (6, 5), (2, 2)])
+@pytest.mark.parametrize('at_once', [1, 2, 100])
+def test_a_cpu_s_convolutions_are_exact(c, o, size, at_once, monkeypatch, rng_seed):
+  monkeypatch.setattr(resampling, '_IN_CACHE', at_once * 4 * 6 * c)
+  rng = np.random.default_rng(rng_seed)
+
+  def plain(x, k):
+    return jax.lax.conv_general_dilated(
+      x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+
+  def penalty(f):
+    return lambda x, k: jnp.sum(jax.grad(scalar(f))(x, k) ** 2)
+
+  with jax.enable_x64(True):
+    x = jnp.asarray(rng.normal(size=(5, 4, 6, c)))
+    k = jnp.asarray(rng.normal(size=(size, size, c, o)))
+    np.testing.assert_allclose(resampling.conv(x, k), plain(x, k), atol=1e-12)
+    for made in (scalar, penalty):
+      ours, theirs = (jax.grad(made(f), (0, 1))(x, k) for f in (resampling.conv, plain))
+      for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_the_form_follows_the_device_of_the_mesh():
   seen = {}
 
