@@ -16,6 +16,7 @@ from worker import PRODUCT, serve, timed
 from gan_jax import (
   biggan,
   growing,
+  norms,
   progan,
   recipe,
   resampling,
@@ -25,7 +26,7 @@ from gan_jax import (
 )
 
 
-def unfold() -> None:
+def beside() -> None:
   """Resampling beside the convolutions, as the networks are drawn in the papers."""
   plain = {
     'up_conv': lambda x, kernel: resampling.conv(resampling.upsample(x), kernel),
@@ -35,6 +36,24 @@ def unfold() -> None:
     for name, function in plain.items():
       if hasattr(module, name):
         setattr(module, name, function)
+
+
+def reduced() -> None:
+  """Sums over images by XLA's own reduction."""
+  norms.image_sums = lambda x: x.sum((1, 2), keepdims=True)
+
+
+def at_once() -> None:
+  """Kernels' gradients of a whole batch at once."""
+  resampling._IN_CACHE = 2**40
+
+
+def whole() -> None:
+  """Convolutions to three channels like all others."""
+  resampling._THIN = 0
+
+
+CHANGES = {f.__name__: f for f in (beside, reduced, at_once, whole)}
 
 
 class Side:
@@ -172,10 +191,10 @@ class Side:
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
   p.add_argument('--case', type=json.loads, required=True)
-  p.add_argument('--unfolded', action='store_true')
+  p.add_argument('--change', choices=CHANGES)
   args = p.parse_args()
-  if args.unfolded:
-    unfold()
+  if args.change:
+    CHANGES[args.change]()
   serve(Side(args.case))
 
 

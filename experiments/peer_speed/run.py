@@ -35,7 +35,10 @@ YNN = '--xla_cpu_experimental_ynn_fusion_type'
 # What one iteration of ours takes with something else: environment, model, arguments.
 VARIANTS: dict[str, tuple[dict, dict, tuple[str, ...]]] = {
   "XLA's default convolutions": ({'XLA_FLAGS': f'{FLAGS} {YNN}='}, {}, ()),
-  'resampling not folded': ({}, {}, ('--unfolded',)),
+  'resampling not folded': ({}, {}, ('--change=beside',)),
+  "XLA's reductions for sums over images": ({}, {}, ('--change=reduced',)),
+  "kernels' gradients of all images at once": ({}, {}, ('--change=at_once',)),
+  'pictures by usual convolutions': ({}, {}, ('--change=whole',)),
   'fakes and reals apart in D': ({}, {'split_d': True}, ()),
   'bfloat16': ({}, {'dtype': 'bfloat16'}, ()),
   'vectors of 512 bits': (
