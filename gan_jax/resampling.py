@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from gan_jax import winograd
+
 
 def platform() -> str:
   """Of the devices of the mesh that is traced for, such as 'cpu', 'tpu' or 'gpu'.
@@ -46,7 +48,18 @@ def conv(x: Array, kernel: Array) -> Array:
     return x @ kernel[0, 0]
   if cpu and o <= _THIN:
     return _thin(x, kernel)
+  if cpu and winograd_pays(x, kernel):
+    return winograd.conv(x, kernel)
   return _convolved(x, kernel, 1, size // 2)
+
+
+def winograd_pays(x: Array, kernel: Array) -> bool:
+  """On a CPU: for pictures that outweigh kernels, and channels that outweigh pictures
+  (experiments/peer_speed). A batch of any size, as in an export, counts as none."""
+  b, h, w, _ = x.shape
+  fits = kernel.shape[:2] == (3, 3) and h % winograd.TILE == w % winograd.TILE == 0
+  many = isinstance(b, int) and b * h * w >= 2**13
+  return fits and many and min(kernel.shape[2:]) >= 256 and x.dtype == jnp.float32
 
 
 def _convolved(x: Array, kernel: Array, stride: int, pad: int) -> Array:

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent / 'gan_jax'
 
 # A module may import those of the rows above its own. A package counts as one module.
 ORDER = (
+  {'winograd'},
   {'resampling'},
   {'layers', 'losses', 'noise'},
   {'norms'},
@@ -43,17 +44,8 @@ LEAVES_FROM = 'sampler'
 COMMANDS = {
   'prepare': {'data'},
   'plan': {
-    *(
-      'resampling',
-      'layers',
-      'norms',
-      'spectral',
-      'gan',
-      'growing',
-      'progan',
-      'stylegan',
-    ),
-    *('biggan', 'schedule', 'optim', 'recipe', 'step'),
+    *('winograd', 'resampling', 'layers', 'norms', 'spectral', 'gan', 'growing'),
+    *('progan', 'stylegan', 'biggan', 'schedule', 'optim', 'recipe', 'step'),
   },
 }
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}

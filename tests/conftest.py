@@ -63,7 +63,7 @@ def strict_dtypes():
   """No implicit dtype promotion, for code that mixes bfloat16 and float32.
 
   Asked for by the tests that want it: optax's Adam (`decay ** count`) and linen's
-  BatchNorm in bfloat16 promote implicitly.
+  modules in bfloat16 promote implicitly.
   """
   with jax.numpy_dtype_promotion('strict'):
     yield
