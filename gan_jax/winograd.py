@@ -55,9 +55,8 @@ def _evaluated(x: Array) -> Maps:
   """[b, h, w, c] -> the overlapping tiles at each pair of points."""
   _, h, w, c = x.shape
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  pixels = [
-    [x[:, i : i + h - 3 : 4, j : j + w - 3 : 4] for j in range(6)] for i in range(6)
-  ]
+  at = lambda i, j: x[:, i : i + h - 3 : TILE, j : j + w - 3 : TILE]
+  pixels = [[at(i, j) for j in range(6)] for i in range(6)]
   return [[m.reshape(-1, c) for m in row] for row in _combined(_PIXELS, pixels)]
 
 
@@ -68,13 +67,10 @@ def conv(x: Array, kernel: Array) -> Array:
   h and w are multiples of `TILE`.
   """
   b, h, w, c = x.shape
-  kernels = _at_points(x.dtype) @ kernel.reshape(9, -1)
-  kernels = kernels.reshape(6, 6, c, -1)
+  tiles = b, h // TILE, w // TILE, kernel.shape[-1]
+  kernels = (_at_points(x.dtype) @ kernel.reshape(9, -1)).reshape(6, 6, c, -1)
   products = [
-    [
-      (m @ kernels[i, j]).reshape(b, h // TILE, w // TILE, -1)
-      for j, m in enumerate(row)
-    ]
+    [(m @ kernels[i, j]).reshape(tiles) for j, m in enumerate(row)]
     for i, row in enumerate(_evaluated(x))
   ]
   rows = [jnp.stack(row, 3) for row in _combined(_OUTPUTS, products)]

@@ -46,9 +46,9 @@ def test_every_form_of_resampling_is_exact(
     )
 
 
-@pytest.mark.parametrize('size', [1, 3, 5])
-@pytest.mark.parametrize('c, o', [(3, 6), (6, 3), (6, 5), (2, 2)])
-@pytest.mark.parametrize('at_once', [1, 2, 100])
+@pytest.mark.parametrize('size', [1, 3])
+@pytest.mark.parametrize('c, o', [(3, 6), (6, 3), (6, 5)])
+@pytest.mark.parametrize('at_once', [2, 100])
 def test_a_cpu_s_convolutions_are_exact(c, o, size, at_once, monkeypatch, rng_seed):
   monkeypatch.setattr(resampling, '_IN_CACHE', at_once * 4 * 6 * c)
   rng = np.random.default_rng(rng_seed)
