@@ -1,5 +1,7 @@
 """Convolutions, and those that double or halve a map, in forms that suit the device."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -38,7 +40,54 @@ def conv(x: Array, kernel: Array) -> Array:
   """Stride 1, zero padding to the same size; a 1x1 kernel is a matrix product."""
   if kernel.shape[:2] == (1, 1):
     return x @ kernel[0, 0]
+  thin = kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) <= _FEW
+  if thin and platform() == 'tpu' and x.shape[1] % 4 == x.shape[2] % 4 == 0:
+    return _thin(x, kernel)
+  return _same(x, kernel)
+
+
+def _same(x: Array, kernel: Array) -> Array:
   return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=_NHWC)
+
+
+_FEW = 4  # channels that leave most of a TPU's 128 lanes empty
+
+
+@jax.custom_vjp
+def _thin(x: Array, kernel: Array) -> Array:
+  """`conv` between pictures of a few channels and features, with a 3x3 kernel.
+
+  What gives pictures, here or in the gradient, gives 4x4 pixels at a time.
+  """
+  return _blocks(x, kernel) if kernel.shape[-1] <= _FEW else _same(x, kernel)
+
+
+def _thin_forward(x, kernel):
+  return _thin(x, kernel), (x, kernel)
+
+
+def _thin_backward(saved, g):
+  x, kernel = saved
+  form = _blocks if kernel.shape[-1] <= _FEW else _same
+  _, by_kernel = jax.vjp(lambda k: form(x, k), kernel)
+  return _thin(g, kernel[::-1, ::-1].swapaxes(2, 3)), by_kernel(g)[0]
+
+
+_thin.defvjp(_thin_forward, _thin_backward)
+
+
+def _blocks(x: Array, kernel: Array) -> Array:
+  """`conv` by one of stride 4: its 6x6 kernel is the 3x3 one in each of 16 places, and
+  its 16 o outputs are 4x4 pixels."""
+  b, h, w, _ = x.shape
+  places = [(i, j) for i in range(4) for j in range(4)]
+  wide = [jnp.pad(kernel, ((i, 3 - i), (j, 3 - j), (0, 0), (0, 0))) for i, j in places]
+  pads = ((1, 1), (1, 1))
+  y = lax.conv_general_dilated(
+    x, jnp.concatenate(wide, -1), (4, 4), pads, dimension_numbers=_NHWC
+  )
+  y = y.reshape(b, h // 4, w // 4, 4, 4, -1).transpose(0, 1, 3, 2, 4, 5)
+  return y.reshape(b, h, w, -1)
 
 
 def up_conv(x: Array, kernel: Array) -> Array:
@@ -52,9 +101,8 @@ def up_conv(x: Array, kernel: Array) -> Array:
     if platform() == 'tpu':
       return _four_times(x, kernel)
     return upsample(conv(x, kernel))
-  if up_form(platform(), x.shape[2]) == 'plain':
-    return conv(upsample(x), kernel)
-  return _phased(x, kernel)
+  form = up_form(platform(), *_images_and_width(x))
+  return conv(upsample(x), kernel) if form == 'plain' else _doubled(form, x, kernel)
 
 
 def down_conv(x: Array, kernel: Array) -> Array:
@@ -65,30 +113,38 @@ def down_conv(x: Array, kernel: Array) -> Array:
       return conv(downsample(x), kernel)
     four = jnp.broadcast_to(kernel / 4, (2, 2, *kernel.shape[2:]))
     return _strided_conv(x, four, 0)
-  form = down_form(platform(), x.shape[2])
+  form = down_form(platform(), *_images_and_width(x))
   if form == 'plain':
     return downsample(conv(x, kernel))
   folded = _shifted_sum(kernel) / 4
   return _strided(x, folded) if form == 'phases' else _strided_conv(x, folded, 1)
 
 
-def up_form(device: str, size: int) -> str:
-  """The fastest form of `up_conv` for an input of this width on this kind of device.
+def up_form(device: str, images: int, width: int) -> str:
+  """The fastest form of `up_conv` for so many images of this width, on such a device.
 
   Folding pays where pictures outweigh kernels, which are the larger the smaller the
   map is. On a CPU it always does (experiments/throughput); on a TPU as estimated by
-  its compiler (experiments/step_speed).
+  its compiler (experiments/step_speed), for which a dilated convolution is only half
+  filled by fewer than 16 images.
   """
-  if device == 'cpu' or (device == 'tpu' and size > 8):
+  if device == 'cpu':
     return 'phases'
-  return 'plain'
+  if device != 'tpu' or images * width**2 < 2**11:
+    return 'plain'
+  return 'dilated' if images >= 16 else 'phases'
 
 
-def down_form(device: str, size: int) -> str:
+def down_form(device: str, images: int, width: int) -> str:
   """As `up_form`, for the input of `down_conv`."""
   if device == 'cpu':
     return 'phases'
-  return 'strided' if device == 'tpu' and size > 16 else 'plain'
+  return 'strided' if device == 'tpu' and images * width**2 >= 2**13 else 'plain'
+
+
+def _images_and_width(x: Array) -> tuple[int, int]:
+  """A batch of any size, as in an export, counts as 8."""
+  return (x.shape[0] if isinstance(x.shape[0], int) else 8), x.shape[2]
 
 
 def _shifted_sum(kernel: Array) -> Array:
@@ -132,20 +188,27 @@ def _interleaved(x: Array, kernels: Array) -> Array:
   return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, kernels.shape[-1])
 
 
-@jax.custom_vjp
-def _phased(x: Array, kernel: Array) -> Array:
-  """`conv(upsample(x), kernel)` by the four parities of its pixels.
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _doubled(form: str, x: Array, kernel: Array) -> Array:
+  """`conv(upsample(x), kernel)` by the four parities of its pixels, or dilated.
 
   It is the transpose of a 4x4 convolution of stride 2, which its gradients are by.
   """
-  return _interleaved(x, _parity_kernels(kernel))
+  if form == 'phases':
+    return _interleaved(x, _parity_kernels(kernel))
+  pads = ((2, 2), (2, 2))
+  four = _shifted_sum(kernel)
+  return lax.conv_general_dilated(
+    x, four, (1, 1), pads, (2, 2), dimension_numbers=_NHWC
+  )
 
 
-def _phased_forward(x, kernel):
-  return _phased(x, kernel), (x, kernel)
+def _doubled_forward(form, x, kernel):
+  return _doubled(form, x, kernel), (x, kernel)
 
 
-def _phased_backward(saved, g):
+def _doubled_backward(form, saved, g):
+  del form
   x, kernel = saved
 
   def transposed(kernel):
@@ -156,7 +219,7 @@ def _phased_backward(saved, g):
   return by_x, by_kernel(x)[0]
 
 
-_phased.defvjp(_phased_forward, _phased_backward)
+_doubled.defvjp(_doubled_forward, _doubled_backward)
 
 
 @jax.custom_vjp

@@ -1,5 +1,7 @@
 """Every form of resampling against the plain one, and which is taken where."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,14 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from gan_jax import layers, resampling, step
+
+FORMS = (  # images, width of the doubled map and half that of the halved one
+  (8, 8, 'plain', 'plain'),
+  (8, 16, 'phases', 'strided'),
+  (32, 4, 'plain', 'plain'),
+  (32, 8, 'dilated', 'strided'),
+)
+CONVS = resampling.conv, resampling._same
 
 
 def scalar(f):
@@ -19,6 +29,7 @@ def scalar(f):
   'name, form, plain',
   [
     ('up', 'phases', lambda x, k: resampling.conv(resampling.upsample(x), k)),
+    ('up', 'dilated', lambda x, k: resampling.conv(resampling.upsample(x), k)),
     ('down', 'phases', lambda x, k: resampling.downsample(resampling.conv(x, k))),
     ('down', 'strided', lambda x, k: resampling.downsample(resampling.conv(x, k))),
   ],
@@ -46,6 +57,23 @@ def test_every_form_of_resampling_is_exact(
     )
 
 
+@pytest.mark.parametrize('channels', [(3, 5), (5, 3), (2, 1)])
+def test_few_channels_in_blocks_are_exact(channels, monkeypatch, rng_seed):
+  monkeypatch.setattr(resampling, 'platform', lambda: 'tpu')
+  rng = np.random.default_rng(rng_seed)
+  with jax.enable_x64(True):
+    x = jnp.asarray(rng.normal(size=(2, 8, 4, channels[0])))
+    k = jnp.asarray(rng.normal(size=(3, 3, *channels)))
+    lowered = jax.jit(jax.grad(scalar(resampling.conv))).lower(x, k).as_text()
+    assert 'stride = [4, 4]' in lowered  # in one of the two directions
+    pairs = [(f(x, k), jax.grad(scalar(f), (0, 1))(x, k)) for f in CONVS]
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-11), *pairs)
+    penalties = [
+      jax.grad(lambda k, f=f: jnp.sum(jax.grad(scalar(f))(x, k) ** 2))(k) for f in CONVS
+    ]
+    np.testing.assert_allclose(*penalties, rtol=1e-9, atol=1e-9)
+
+
 def test_the_form_follows_the_device_of_the_mesh():
   seen = {}
 
@@ -63,9 +91,11 @@ def test_the_form_follows_the_device_of_the_mesh():
   )(jnp.ones(1))
   assert seen['on'] == ''
   forms = resampling.up_form, resampling.down_form
-  assert {form('', size) for form in forms for size in (4, 128)} == {'plain'}
-  assert [resampling.up_form('tpu', size) for size in (8, 16, 64)] == [
-    'plain',
-    'phases',
-    'phases',
-  ]
+  assert {form('', 8, width) for form in forms for width in (4, 128)} == {'plain'}
+  assert {form('cpu', 8, width) for form in forms for width in (4, 128)} == {'phases'}
+
+
+@pytest.mark.parametrize('images, width, up, down', FORMS)
+def test_a_tpu_folds_where_pictures_outweigh_kernels(images, width, up, down):
+  assert resampling.up_form('tpu', images, width) == up
+  assert resampling.down_form('tpu', images, 2 * width) == down
