@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gan_jax import UserError, losses
+from gan_jax.convolution import conv
 from gan_jax.gan import (
   Batch,
   Draws,
@@ -35,7 +36,6 @@ from gan_jax.layers import (
 )
 from gan_jax.norms import BatchStatistics, Norm
 from gan_jax.resampling import (
-  conv,
   down_conv,
   downsample,
   up_conv,

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gan_jax import UserError
+from gan_jax.convolution import conv
 from gan_jax.gan import Batch, Phase, Variables, to_float
 from gan_jax.layers import (
   EqualizedConv,
@@ -30,7 +31,6 @@ from gan_jax.layers import (
 )
 from gan_jax.norms import minibatch_stddev
 from gan_jax.resampling import (
-  conv,
   down_conv,
   downsample,
   upsample,

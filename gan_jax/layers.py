@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gan_jax.resampling import conv
+from gan_jax.convolution import conv, platform
 
 AXIS = 'data'  # the mesh axis that carries the batch
 
@@ -165,6 +165,7 @@ class Attention(nn.Module):
 _SCORES = 2**22  # that are held at a time: those of 4096 queries and 1024 keys
 
 
+@jax.custom_vjp
 def attend(query: Array, key: Array, value: Array) -> Array:
   """softmax(query key^T) value: [b, q, c], [b, k, c], [b, k, v] -> [b, q, v].
 
@@ -172,17 +173,17 @@ def attend(query: Array, key: Array, value: Array) -> Array:
   computed again for the gradient (FlashAttention, Dao et al. 2022, arXiv:2205.14135).
   A batch of any size, as in an export, is taken at once.
   """
-  b, most = query.shape[0], max(_SCORES // (query.shape[1] * key.shape[1]), 1)
+  return _attend_forward(query, key, value)[0]
+
+
+def _by_images(f: Callable[..., Any], *xs: Array) -> Any:
+  """f(*xs), a few images at a time: queries [b, q, ...], keys [b, k, ...], others."""
+  b, most = xs[0].shape[0], max(_SCORES // (xs[0].shape[1] * xs[1].shape[1]), 1)
   if not isinstance(b, int) or b <= most:
-    return _attended(query, key, value)
+    return f(*xs)
   n = next(i for i in range(most, 0, -1) if b % i == 0)
-  some = [x.reshape(b // n, n, *x.shape[1:]) for x in (query, key, value)]
-  return lax.map(lambda x: _attended(*x), some).reshape(*query.shape[:2], -1)
-
-
-@jax.custom_vjp
-def _attended(query: Array, key: Array, value: Array) -> Array:
-  return _attended_forward(query, key, value)[0]
+  some = [x.reshape(b // n, n, *x.shape[1:]) for x in xs]
+  return [y.reshape(b, *y.shape[2:]) for y in lax.map(lambda x: f(*x), some)]
 
 
 def _scores(query, key):
@@ -190,33 +191,58 @@ def _scores(query, key):
   return jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=wide)
 
 
-def _attended_forward(query, key, value):
-  scores = _scores(query, key)
-  most = scores.max(-1, keepdims=True)
-  weights = jnp.exp(scores - most).astype(value.dtype)
+def _attend_forward(query, key, value):
   # Softmax's sum is one more channel of the values, which the same product adds up.
   value_1 = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
-  out = jnp.einsum('bqk,bkc->bqc', weights, value_1, preferred_element_type=most.dtype)
-  out, total = out[..., :-1] / out[..., -1:], out[..., -1:]
-  out = out.astype(value.dtype)
-  return out, (query, key, value, out, most + jnp.log(total))
+
+  def some(query, key, value_1):
+    scores = _scores(query, key)
+    most = scores.max(-1, keepdims=True)
+    weights = jnp.exp(scores - most).astype(value.dtype)
+    wide = most.dtype
+    out = jnp.einsum('bqk,bkc->bqc', weights, value_1, preferred_element_type=wide)
+    out, total = out[..., :-1] / out[..., -1:], out[..., -1:]
+    return out.astype(value.dtype), most + jnp.log(total)
+
+  out, log_total = _by_images(some, query, key, value_1)
+  return out, (query, key, value, out, log_total)
 
 
-def _attended_backward(saved, g):
+def _scores_less(query, key, less):
+  """Scores less a number for each query, which the product itself takes off: in three
+  channels, of which no product rounds the first two."""
+  high = lax.reduce_precision(less, 8, 7)
+  low = lax.reduce_precision(less - high, 8, 7)
+  parts = [-x.astype(query.dtype) for x in (high, low, less - high - low)]
+  ones = jnp.ones((*key.shape[:2], len(parts)), key.dtype)
+  query = jnp.concatenate([query, *parts], -1)
+  return _scores(query, jnp.concatenate([key, ones], -1))
+
+
+def _attend_backward(saved, g):
   query, key, value, out, log_total = saved
-  weights = jnp.exp(_scores(query, key) - log_total)
   along = jnp.sum(g * out, -1, keepdims=True, dtype=log_total.dtype)
-  by_scores = weights * (_scores(g, value) - along)
-  weights, by_scores = weights.astype(value.dtype), by_scores.astype(query.dtype)
-  return (
-    jnp.einsum('bqk,bkc->bqc', by_scores, key),
-    # A CPU multiplies by few columns slowly, by few rows fast.
-    jnp.einsum('bqc,bqk->bck', query, by_scores).swapaxes(1, 2),
-    jnp.einsum('bqc,bqk->bck', g, weights).swapaxes(1, 2),
-  )
+  # A TPU computes the exponential cheaper in each product that reads it than once
+  # behind the product that makes it: it may not see that they are the same.
+  apart = lax.optimization_barrier if platform() == 'tpu' else lambda x: x
+
+  def some(query, key, value, g, log_total, along):
+    first = apart((_scores_less(query, key, log_total), _scores_less(g, value, along)))
+    second = apart(first)
+    third = apart(second)
+    by_scores = lambda scores, by: (jnp.exp(scores) * by).astype(query.dtype)
+    weights = jnp.exp(third[0]).astype(value.dtype)
+    return (
+      jnp.einsum('bqk,bkc->bqc', by_scores(*first), key),
+      # A CPU multiplies by few columns slowly, by few rows fast.
+      jnp.einsum('bqc,bqk->bck', query, by_scores(*second)).swapaxes(1, 2),
+      jnp.einsum('bqc,bqk->bck', g, weights).swapaxes(1, 2),
+    )
+
+  return tuple(_by_images(some, query, key, value, g, log_total, along))
 
 
-_attended.defvjp(_attended_forward, _attended_backward)
+attend.defvjp(_attend_forward, _attend_backward)
 
 
 # The growing GANs: learning rates equalized at run time, and their normalisations.

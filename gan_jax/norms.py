@@ -7,8 +7,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from gan_jax import UserError
+from gan_jax.convolution import platform
 from gan_jax.layers import AXIS, ModuleDef, widened
-from gan_jax.resampling import platform
 
 _EPS = 1e-8  # of the growing GANs
 

@@ -1,26 +1,12 @@
-"""Convolutions, and those that double or halve a map, in forms that suit the device."""
+"""Convolutions that double or halve a map, in forms that suit the device."""
 
-import functools
-import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gan_jax import winograd
-
-
-def platform() -> str:
-  """Of the devices of the mesh that is traced for, such as 'cpu', 'tpu' or 'gpu'.
-
-  Outside a mesh this machine's; '' under a mesh of no devices in particular, for
-  which every layer takes the form it is defined by.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
-    return jax.default_backend()
-  device = mesh.abstract_device
-  return device.platform if device else ''
+from gan_jax.convolution import NHWC, conv, conv_by_two, platform
 
 
 def upsample(x: Array) -> Array:
@@ -36,116 +22,6 @@ def downsample(x: Array) -> Array:
   return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
-_NHWC = ('NHWC', 'HWIO', 'NHWC')
-_THIN = 4  # channels: those of pictures
-_IN_CACHE = 2**21  # values of a map of which a CPU's caches keep two
-
-
-def conv(x: Array, kernel: Array) -> Array:
-  """Stride 1, zero padding to the same size, [k, k, c, o] with an odd k."""
-  cpu, (size, _, c, o) = platform() == 'cpu', kernel.shape
-  if size == 1 and not (cpu and c <= _THIN):
-    return x @ kernel[0, 0]
-  if cpu and o <= _THIN:
-    return _thin(x, kernel)
-  if cpu and winograd_pays(x, kernel):
-    return winograd.conv(x, kernel)
-  return _convolved(x, kernel, 1, size // 2)
-
-
-def winograd_pays(x: Array, kernel: Array) -> bool:
-  """On a CPU: for pictures that outweigh kernels, and channels that outweigh pictures
-  (experiments/peer_speed). A batch of any size, as in an export, counts as none."""
-  b, h, w, _ = x.shape
-  fits = kernel.shape[:2] == (3, 3) and h % winograd.TILE == w % winograd.TILE == 0
-  many = isinstance(b, int) and b * h * w >= 2**13
-  return fits and many and min(kernel.shape[2:]) >= 256 and x.dtype == jnp.float32
-
-
-def _convolved(x: Array, kernel: Array, stride: int, pad: int) -> Array:
-  if platform() == 'cpu':
-    return _in_turns(x, kernel, stride, pad)
-  return _convolution(x, kernel, stride, pad)
-
-
-def _convolution(x: Array, kernel: Array, stride: int, pad: int) -> Array:
-  steps, pads = (stride, stride), ((pad, pad), (pad, pad))
-  return lax.conv_general_dilated(x, kernel, steps, pads, dimension_numbers=_NHWC)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _in_turns(x: Array, kernel: Array, stride: int, pad: int) -> Array:
-  """A convolution whose kernel's gradient takes a few images at a time.
-
-  A CPU turns both maps over for it, to channels first and batch last, in steps of a
-  whole image; more of those than find room in its caches make it several times slower.
-  """
-  return _convolution(x, kernel, stride, pad)
-
-
-def _in_turns_forward(x, kernel, stride, pad):
-  return _convolution(x, kernel, stride, pad), (x, kernel)
-
-
-def _in_turns_backward(stride, pad, saved, g):
-  x, kernel = saved
-  if stride == 1:
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    by_x = conv(g, turned)
-  else:
-    by_x = jax.vjp(lambda x: _convolution(x, kernel, stride, pad), x)[1](g)[0]
-  n = max(_IN_CACHE // math.prod(x.shape[1:]), 1)
-  by_kernel = [
-    jax.vjp(lambda k, i=i: _convolution(x[i : i + n], k, stride, pad), kernel)[1](
-      g[i : i + n]
-    )[0]
-    for i in range(0, len(x), n)
-  ]
-  return by_x, sum(by_kernel[1:], by_kernel[0])
-
-
-_in_turns.defvjp(_in_turns_forward, _in_turns_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _patches(x: Array, size: int) -> Array:
-  """[b, h, w, c] -> [b, h, w, size * size * c]: what a kernel sees at each pixel."""
-  (_, h, w, _), r = x.shape, size // 2
-  x = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)))
-  seen = [x[:, i : i + h, j : j + w] for i in range(size) for j in range(size)]
-  return jnp.concatenate(seen, -1)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _overlapped(y: Array, size: int) -> Array:
-  """The transpose of `_patches`: every pixel adds its patch to the map."""
-  (b, h, w, _), r = y.shape, size // 2
-  y = jnp.pad(y, ((0, 0), (r, r), (r, r), (0, 0))).reshape(
-    b, h + 2 * r, w + 2 * r, size, size, -1
-  )
-  moved = [
-    y[:, 2 * r - i : 2 * r - i + h, 2 * r - j : 2 * r - j + w, i, j]
-    for i in range(size)
-    for j in range(size)
-  ]
-  return sum(moved[1:], moved[0])
-
-
-_patches.defvjp(
-  lambda x, size: (_patches(x, size), None), lambda size, _, g: (_overlapped(g, size),)
-)
-_overlapped.defvjp(
-  lambda y, size: (_overlapped(y, size), None), lambda size, _, g: (_patches(g, size),)
-)
-
-
-def _thin(x: Array, kernel: Array) -> Array:
-  """`conv` to the few channels of pictures, as one product and additions."""
-  size, _, c, _ = kernel.shape
-  turned = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(c, -1)
-  return _overlapped(x @ turned, size)
-
-
 def up_conv(x: Array, kernel: Array) -> Array:
   """`conv(upsample(x), kernel)` for a 3x3 kernel, in the form that suits the device.
 
@@ -157,9 +33,8 @@ def up_conv(x: Array, kernel: Array) -> Array:
     if platform() == 'tpu':
       return _four_times(x, kernel)
     return upsample(conv(x, kernel))
-  if up_form(platform(), x.shape[2]) == 'plain':
-    return conv(upsample(x), kernel)
-  return _phased(x, kernel)
+  form = up_form(platform(), *_images_and_width(x))
+  return conv(upsample(x), kernel) if form == 'plain' else _doubled(form, x, kernel)
 
 
 def down_conv(x: Array, kernel: Array) -> Array:
@@ -169,31 +44,39 @@ def down_conv(x: Array, kernel: Array) -> Array:
     if platform() != 'tpu':
       return conv(downsample(x), kernel)
     four = jnp.broadcast_to(kernel / 4, (2, 2, *kernel.shape[2:]))
-    return _convolved(x, four, 2, 0)
-  form = down_form(platform(), x.shape[2])
+    return conv_by_two(x, four, 0)
+  form = down_form(platform(), *_images_and_width(x))
   if form == 'plain':
     return downsample(conv(x, kernel))
   folded = _shifted_sum(kernel) / 4
-  return _strided(x, folded) if form == 'phases' else _convolved(x, folded, 2, 1)
+  return _strided(x, folded) if form == 'phases' else conv_by_two(x, folded, 1)
 
 
-def up_form(device: str, size: int) -> str:
-  """The fastest form of `up_conv` for an input of this width on this kind of device.
+def up_form(device: str, images: int, width: int) -> str:
+  """The fastest form of `up_conv` for so many images of this width, on such a device.
 
   Folding pays where pictures outweigh kernels, which are the larger the smaller the
   map is. On a CPU it always does (experiments/throughput); on a TPU as estimated by
-  its compiler (experiments/step_speed).
+  its compiler (experiments/step_speed), for which a dilated convolution is only half
+  filled by fewer than 16 images.
   """
-  if device == 'cpu' or (device == 'tpu' and size > 8):
+  if device == 'cpu':
     return 'phases'
-  return 'plain'
+  if device != 'tpu' or images * width**2 < 2**11:
+    return 'plain'
+  return 'dilated' if images >= 16 else 'phases'
 
 
-def down_form(device: str, size: int) -> str:
+def down_form(device: str, images: int, width: int) -> str:
   """As `up_form`, for the input of `down_conv`."""
   if device == 'cpu':
     return 'phases'
-  return 'strided' if device == 'tpu' and size > 16 else 'plain'
+  return 'strided' if device == 'tpu' and images * width**2 >= 2**13 else 'plain'
+
+
+def _images_and_width(x: Array) -> tuple[int, int]:
+  """A batch of any size, as in an export, counts as 8."""
+  return (x.shape[0] if isinstance(x.shape[0], int) else 8), x.shape[2]
 
 
 def _shifted_sum(kernel: Array) -> Array:
@@ -221,7 +104,7 @@ def _interleaved(x: Array, kernels: Array) -> Array:
   def phase(i: int, j: int) -> Array:
     pads = ((1 - i, i), (1 - j, j))
     return lax.conv_general_dilated(
-      x, kernels[i, j], (1, 1), pads, dimension_numbers=_NHWC
+      x, kernels[i, j], (1, 1), pads, dimension_numbers=NHWC
     )
 
   if platform() == 'tpu':  # where adding zeros is cheaper than moving pixels
@@ -237,31 +120,36 @@ def _interleaved(x: Array, kernels: Array) -> Array:
   return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, kernels.shape[-1])
 
 
-@jax.custom_vjp
-def _phased(x: Array, kernel: Array) -> Array:
-  """`conv(upsample(x), kernel)` by the four parities of its pixels.
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _doubled(form: str, x: Array, kernel: Array) -> Array:
+  """`conv(upsample(x), kernel)` by the four parities of its pixels, or dilated.
 
   It is the transpose of a 4x4 convolution of stride 2, which its gradients are by.
   """
-  return _interleaved(x, _parity_kernels(kernel))
+  if form == 'phases':
+    return _interleaved(x, _parity_kernels(kernel))
+  pads = ((2, 2), (2, 2))
+  four = _shifted_sum(kernel)
+  return lax.conv_general_dilated(x, four, (1, 1), pads, (2, 2), dimension_numbers=NHWC)
 
 
-def _phased_forward(x, kernel):
-  return _phased(x, kernel), (x, kernel)
+def _doubled_forward(form, x, kernel):
+  return _doubled(form, x, kernel), (x, kernel)
 
 
-def _phased_backward(saved, g):
+def _doubled_backward(form, saved, g):
+  del form
   x, kernel = saved
 
   def transposed(kernel):
     turned = _shifted_sum(kernel[::-1, ::-1].swapaxes(2, 3))
-    return _convolved(g, turned, 2, 1)
+    return conv_by_two(g, turned, 1)
 
   by_x, by_kernel = jax.vjp(transposed, kernel)
   return by_x, by_kernel(x)[0]
 
 
-_phased.defvjp(_phased_forward, _phased_backward)
+_doubled.defvjp(_doubled_forward, _doubled_backward)
 
 
 @jax.custom_vjp
@@ -269,9 +157,7 @@ def _four_times(x: Array, kernel: Array) -> Array:
   """`upsample(conv(x, kernel))` for a 1x1 kernel, which writes four pixels itself."""
   pads = ((1, 1), (1, 1))
   four = jnp.broadcast_to(kernel, (2, 2, *kernel.shape[2:]))
-  return lax.conv_general_dilated(
-    x, four, (1, 1), pads, (2, 2), dimension_numbers=_NHWC
-  )
+  return lax.conv_general_dilated(x, four, (1, 1), pads, (2, 2), dimension_numbers=NHWC)
 
 
 def _four_times_forward(x, kernel):
@@ -291,7 +177,7 @@ _four_times.defvjp(_four_times_forward, _four_times_backward)
 def _strided(x: Array, kernel: Array) -> Array:
   """A 4x4 convolution of stride 2; its input gradient is the transposed one, which
   a CPU runs fastest as four 2x2 convolutions rather than as one over dilated zeros."""
-  return _convolved(x, kernel, 2, 1)
+  return conv_by_two(x, kernel, 1)
 
 
 def _strided_forward(x, kernel):
@@ -305,7 +191,7 @@ def _strided_backward(saved, g):
     jnp.stack([taps[1 - i :: 2, 1 - j :: 2][::-1, ::-1] for j in range(2)])
     for i in range(2)
   ]
-  _, by_kernel = jax.vjp(lambda k: _convolved(x, k, 2, 1), kernel)
+  _, by_kernel = jax.vjp(lambda k: conv_by_two(x, k, 1), kernel)
   return _interleaved(g, jnp.stack(phases)), by_kernel(g)[0]
 
 

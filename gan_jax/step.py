@@ -58,10 +58,22 @@ def init_state(
     images=jnp.zeros((), jnp.uint32),
     g=g,
     d=d,
-    g_opt=g_tx.init(g['params']),
-    d_opt=d_tx.init(d['params']),
+    g_opt=g_tx.init(matrices(g['params'])),
+    d_opt=d_tx.init(matrices(d['params'])),
     ema=jax.tree.map(jnp.copy, g),
   )
+
+
+def matrices(params: Variables) -> Variables:
+  """Parameters as optimizers see them: kernels [h, w, c, o] as [h * w * c, o].
+
+  Parts of many rows lie in memory as the whole does, so that gathering moves nothing.
+  """
+  return jax.tree.map(_matrix, params)
+
+
+def _matrix(x: Any) -> Any:
+  return x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x
 
 
 CUT_FROM = 2**15  # entries of an array; smaller ones are not cut
@@ -157,14 +169,13 @@ def train_step(
     # those of the backward pass in another order on each process, and wait for ever.
     (one, *rest), tree = jax.tree.flatten(grads)
     one += jnp.where(jnp.isfinite(loss), 0, jnp.nan).astype(one.dtype)
-    grads = [one, *rest]
+    grads = [_matrix(g) for g in (one, *rest)]
+    whole = jax.tree.leaves(params)
     cuts = [cut_axis(g.shape, parts) for g in grads]
     with jax.named_scope('optimizer'):
       grads = [_mean_part(g, axis) for g, axis in zip(grads, cuts, strict=True)]
       norm = _norm(grads, cuts)
-      mine = [
-        _part(p, axis) for p, axis in zip(jax.tree.leaves(params), cuts, strict=True)
-      ]
+      mine = [_part(_matrix(p), axis) for p, axis in zip(whole, cuts, strict=True)]
       unflatten = partial(jax.tree.unflatten, tree)
       direction, after = optax.with_extra_args_support(tx).update(
         unflatten(grads),
@@ -177,7 +188,13 @@ def train_step(
         jnp.where(finite, p - jnp.asarray(lr, p.dtype) * u, p)
         for p, u in zip(mine, jax.tree.leaves(direction), strict=True)
       ]
-      moved = [_whole(p, axis) for p, axis in zip(moved, cuts, strict=True)]
+      # The barrier keeps the compiler from rounding matrices instead of what is read.
+      moved = lax.optimization_barrier(
+        [
+          _whole(p, axis).reshape(old.shape)
+          for p, axis, old in zip(moved, cuts, whole, strict=True)
+        ]
+      )
       return unflatten(moved), unless_broken(finite, after, opt), norm, finite
 
   def unless_broken(finite, after, before):
@@ -307,7 +324,8 @@ def make_reset(
 
   def reset(state):
     return state.replace(
-      g_opt=g_tx.init(state.g['params']), d_opt=d_tx.init(state.d['params'])
+      g_opt=g_tx.init(matrices(state.g['params'])),
+      d_opt=d_tx.init(matrices(state.d['params'])),
     )
 
   return jax.jit(reset, donate_argnums=0, out_shardings=NamedSharding(mesh, P()))

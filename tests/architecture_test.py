@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent / 'gan_jax'
 # A module may import those of the rows above its own. A package counts as one module.
 ORDER = (
   {'winograd'},
+  {'convolution'},
   {'resampling'},
   {'layers', 'losses', 'noise'},
   {'norms'},
@@ -44,8 +45,9 @@ LEAVES_FROM = 'sampler'
 COMMANDS = {
   'prepare': {'data'},
   'plan': {
-    *('winograd', 'resampling', 'layers', 'norms', 'spectral', 'gan', 'growing'),
-    *('progan', 'stylegan', 'biggan', 'schedule', 'optim', 'recipe', 'step'),
+    *('winograd', 'convolution', 'resampling', 'layers', 'norms', 'spectral'),
+    *('gan', 'growing', 'progan', 'stylegan', 'biggan', 'schedule', 'optim'),
+    *('recipe', 'step'),
   },
 }
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}

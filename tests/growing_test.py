@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from gan_jax import UserError, growing, layers, losses, optim, resampling, step
+from gan_jax import UserError, growing, layers, losses, norms, optim, resampling, step
 from gan_jax.gan import Batch, Phase
 from gan_jax.progan import ProGAN
 from gan_jax.schedule import Constant, Growing
@@ -99,8 +99,8 @@ def test_minibatch_stddev_ignores_devices(devices, rng_seed):
     mesh = step.make_mesh(jax.devices()[:n])
 
     def f(x):
-      score = lambda x: jnp.sum(jnp.sin(layers.minibatch_stddev(x, 4, 2)))
-      return layers.minibatch_stddev(x, 4, 2), jax.grad(score)(x)
+      score = lambda x: jnp.sum(jnp.sin(norms.minibatch_stddev(x, 4, 2)))
+      return norms.minibatch_stddev(x, 4, 2), jax.grad(score)(x)
 
     return jax.jit(
       jax.shard_map(
@@ -122,7 +122,7 @@ def test_minibatch_stddev_ignores_devices(devices, rng_seed):
 def test_a_batch_without_whole_groups_is_refused():
   mesh = step.make_mesh(jax.devices()[:1])
   f = jax.shard_map(
-    layers.minibatch_stddev, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False
+    norms.minibatch_stddev, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False
   )
   with pytest.raises(UserError, match='a batch of 6 does not divide into groups of 4'):
     jax.eval_shape(f, jnp.zeros((6, 4, 4, 3)))

@@ -73,6 +73,19 @@ def test_attention_in_parts_is_softmax(held, loops, monkeypatch, rng_seed):
   assert str(jaxpr).count('scan[') == loops
 
 
+def test_attention_in_bfloat16_keeps_large_scores(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  shapes = (2, 64, 8), (2, 16, 8), (2, 16, 24), (2, 64, 24)
+  *some, g = (jnp.asarray(4 * rng.normal(size=s), jnp.bfloat16) for s in shapes)
+  wide = [x.astype(jnp.float32) for x in some]
+  ours, theirs = (
+    jax.vjp(layers.attend, *x)[1](g.astype(x[0].dtype)) for x in (some, wide)
+  )
+  for a, b in zip(ours, theirs, strict=True):
+    error = np.abs(np.asarray(a, np.float32) - b).max() / np.abs(b).max()
+    assert error < 0.05
+
+
 def test_attention_is_softmax_over_pooled_keys(rng_seed):
   rng = np.random.default_rng(rng_seed)
   x = jnp.asarray(rng.normal(size=(2, 4, 4, 16)), jnp.float32)

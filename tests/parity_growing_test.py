@@ -461,8 +461,8 @@ def training(net, check):
     images=np.uint32(0),
     g=g,
     d=d,
-    g_opt=tx.init(g['params']),
-    d_opt=tx.init(d['params']),
+    g_opt=tx.init(step.matrices(g['params'])),
+    d_opt=tx.init(step.matrices(d['params'])),
     ema=g,
   )
   state = step.replicate(jax.tree.map(jnp.array, state), mesh)

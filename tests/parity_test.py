@@ -296,8 +296,8 @@ class Recorded:
         images=np.uint32(0),
         g=g,
         d=d,
-        g_opt=self.g_tx.init(g['params']),
-        d_opt=self.d_tx.init(d['params']),
+        g_opt=self.g_tx.init(step.matrices(g['params'])),
+        d_opt=self.d_tx.init(step.matrices(d['params'])),
         ema=jax.tree.map(np.copy, g),
       )
     )
@@ -417,11 +417,12 @@ def add_state(checks, z, prefix, state, gan):
 
 
 def params_like(stored, net, gan, side):
-  """Arrays by parameter name -> our parameter tree."""
+  """Arrays by parameter name -> our parameter tree, as optimizers see it."""
   table = {'G': importers.BIGGAN_G, 'D': importers.BIGGAN_D}[side]
   if side == 'D' and gan.depth:
     table = importers.BIGGAN_DEEP_D
-  return importers.from_biggan(stored, table, {'params': net['params']})['params']
+  found = importers.from_biggan(stored, table, {'params': net['params']})
+  return step.matrices(found['params'])
 
 
 def losses_and_ortho(z, meta) -> Checks:

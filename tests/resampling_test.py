@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from gan_jax import layers, resampling, step
+from gan_jax import convolution, layers, resampling, step
+from gan_jax.convolution import conv
+
+FORMS = (  # images, width of the doubled map and half that of the halved one
+  (8, 8, 'plain', 'plain'),
+  (8, 16, 'phases', 'strided'),
+  (32, 4, 'plain', 'plain'),
+  (32, 8, 'dilated', 'strided'),
+)
 
 
 def scalar(f):
@@ -18,16 +26,18 @@ def scalar(f):
 @pytest.mark.parametrize(
   'name, form, plain',
   [
-    ('up', 'phases', lambda x, k: resampling.conv(resampling.upsample(x), k)),
-    ('down', 'phases', lambda x, k: resampling.downsample(resampling.conv(x, k))),
-    ('down', 'strided', lambda x, k: resampling.downsample(resampling.conv(x, k))),
+    ('up', 'phases', lambda x, k: conv(resampling.upsample(x), k)),
+    ('up', 'dilated', lambda x, k: conv(resampling.upsample(x), k)),
+    ('down', 'phases', lambda x, k: resampling.downsample(conv(x, k))),
+    ('down', 'strided', lambda x, k: resampling.downsample(conv(x, k))),
   ],
 )
 def test_every_form_of_resampling_is_exact(
   name, form, plain, device, size, monkeypatch, rng_seed
 ):
   monkeypatch.setattr(resampling, f'{name}_form', lambda *_: form)
-  monkeypatch.setattr(resampling, 'platform', lambda: device)
+  for module in (convolution, resampling):
+    monkeypatch.setattr(module, 'platform', lambda: device)
   folded = getattr(resampling, f'{name}_conv')
   rng = np.random.default_rng(rng_seed)
   with jax.enable_x64(True):
@@ -46,51 +56,28 @@ def test_every_form_of_resampling_is_exact(
     )
 
 
-@pytest.mark.parametrize('size', [1, 3])
-@pytest.mark.parametrize('c, o', [(3, 6), (6, 3), (6, 5)])
-@pytest.mark.parametrize('at_once', [2, 100])
-def test_a_cpu_s_convolutions_are_exact(c, o, size, at_once, monkeypatch, rng_seed):
-  monkeypatch.setattr(resampling, '_IN_CACHE', at_once * 4 * 6 * c)
-  rng = np.random.default_rng(rng_seed)
-
-  def plain(x, k):
-    return jax.lax.conv_general_dilated(
-      x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
-
-  def penalty(f):
-    return lambda x, k: jnp.sum(jax.grad(scalar(f))(x, k) ** 2)
-
-  with jax.enable_x64(True):
-    x = jnp.asarray(rng.normal(size=(5, 4, 6, c)))
-    k = jnp.asarray(rng.normal(size=(size, size, c, o)))
-    np.testing.assert_allclose(resampling.conv(x, k), plain(x, k), atol=1e-12)
-    for made in (scalar, penalty):
-      ours, theirs = (jax.grad(made(f), (0, 1))(x, k) for f in (resampling.conv, plain))
-      for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
-
-
 def test_the_form_follows_the_device_of_the_mesh():
   seen = {}
 
   def f(x):
-    seen['on'] = resampling.platform()
+    seen['on'] = convolution.platform()
     return x
 
   mesh = step.make_mesh(jax.devices()[:1])
   run = jax.shard_map(f, mesh=mesh, in_specs=P(), out_specs=P())
   jax.jit(run)(jnp.ones(1))
-  assert seen['on'] == 'cpu' == resampling.platform()
+  assert seen['on'] == 'cpu' == convolution.platform()
   nowhere = jax.sharding.AbstractMesh((4,), (layers.AXIS,))
   jax.make_jaxpr(
     jax.shard_map(f, mesh=nowhere, in_specs=P(), out_specs=P(), check_vma=False)
   )(jnp.ones(1))
   assert seen['on'] == ''
   forms = resampling.up_form, resampling.down_form
-  assert {form('', size) for form in forms for size in (4, 128)} == {'plain'}
-  assert [resampling.up_form('tpu', size) for size in (8, 16, 64)] == [
-    'plain',
-    'phases',
-    'phases',
-  ]
+  assert {form('', 8, width) for form in forms for width in (4, 128)} == {'plain'}
+  assert {form('cpu', 8, width) for form in forms for width in (4, 128)} == {'phases'}
+
+
+@pytest.mark.parametrize('images, width, up, down', FORMS)
+def test_a_tpu_folds_where_pictures_outweigh_kernels(images, width, up, down):
+  assert resampling.up_form('tpu', images, width) == up
+  assert resampling.down_form('tpu', images, 2 * width) == down

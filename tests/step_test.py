@@ -180,6 +180,14 @@ def test_optimizers_in_parts_move_the_same(devices, monkeypatch):
   assert fn._cache_size() == 1  # replicated or cut: one program
 
 
+def test_optimizers_see_kernels_as_matrices():
+  seen = step.matrices({'kernel': jnp.ones((3, 3, 8, 4)), 'linear': jnp.ones((5, 4))})
+  assert jax.tree.map(jnp.shape, seen) == {'kernel': (72, 4), 'linear': (5, 4)}
+  tx = optax.scale_by_adam()
+  state = step.init_state(SMALL, tx, tx, jax.random.key(0))
+  assert all(x.ndim <= 2 for x in jax.tree.leaves((state.g_opt, state.d_opt)))
+
+
 def test_where_an_array_is_cut(monkeypatch):
   monkeypatch.setattr(step, 'CUT_FROM', 100)
   assert step.cut_axis((3, 3, 8, 4), 4) == 2

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import resampling, winograd
+from gan_jax import convolution, winograd
 
 
 def plain(x, k):
@@ -49,7 +49,7 @@ def test_it_is_taken_for_many_pixels_and_channels(monkeypatch):
     (b, size, size, c), dtype
   )
   kernel = lambda c, o, size=3: jax.ShapeDtypeStruct((size, size, c, o), jnp.float32)
-  pays = resampling.winograd_pays
+  pays = convolution.winograd_pays
   assert pays(shaped(32, 16, 256), kernel(256, 256))
   assert not pays(shaped(16, 16, 256), kernel(256, 256))
   assert not pays(shaped(32, 16, 256), kernel(256, 128))
@@ -59,6 +59,6 @@ def test_it_is_taken_for_many_pixels_and_channels(monkeypatch):
   taken = []
   monkeypatch.setattr(winograd, 'conv', lambda x, k: taken.append(1) or plain(x, k))
   for device in ('cpu', 'tpu', 'gpu', ''):
-    monkeypatch.setattr(resampling, 'platform', lambda device=device: device)
-    jax.eval_shape(resampling.conv, shaped(32, 16, 256), kernel(256, 256))
+    monkeypatch.setattr(convolution, 'platform', lambda device=device: device)
+    jax.eval_shape(convolution.conv, shaped(32, 16, 256), kernel(256, 256))
   assert len(taken) == 1

@@ -15,6 +15,7 @@ from worker import PRODUCT, serve, timed
 
 from gan_jax import (
   biggan,
+  convolution,
   growing,
   norms,
   progan,
@@ -29,8 +30,8 @@ from gan_jax import (
 def beside() -> None:
   """Resampling beside the convolutions, as the networks are drawn in the papers."""
   plain = {
-    'up_conv': lambda x, kernel: resampling.conv(resampling.upsample(x), kernel),
-    'down_conv': lambda x, kernel: resampling.downsample(resampling.conv(x, kernel)),
+    'up_conv': lambda x, kernel: convolution.conv(resampling.upsample(x), kernel),
+    'down_conv': lambda x, kernel: resampling.downsample(convolution.conv(x, kernel)),
   }
   for module in (biggan, growing, progan, stylegan):
     for name, function in plain.items():
@@ -45,15 +46,20 @@ def reduced() -> None:
 
 def at_once() -> None:
   """Kernels' gradients of a whole batch at once."""
-  resampling._IN_CACHE = 2**40
+  convolution._IN_CACHE = 2**40
 
 
 def whole() -> None:
   """Convolutions to three channels like all others."""
-  resampling._THIN = 0
+  convolution._FEW = 0
 
 
-CHANGES = {f.__name__: f for f in (beside, reduced, at_once, whole)}
+def direct() -> None:
+  """No tiles of Winograd's."""
+  convolution.winograd_pays = lambda x, kernel: False
+
+
+CHANGES = {f.__name__: f for f in (beside, reduced, at_once, whole, direct)}
 
 
 class Side:

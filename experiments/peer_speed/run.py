@@ -39,6 +39,7 @@ VARIANTS: dict[str, tuple[dict, dict, tuple[str, ...]]] = {
   "XLA's reductions for sums over images": ({}, {}, ('--change=reduced',)),
   "kernels' gradients of all images at once": ({}, {}, ('--change=at_once',)),
   'pictures by usual convolutions': ({}, {}, ('--change=whole',)),
+  'no Winograd': ({}, {}, ('--change=direct',)),
   'fakes and reals apart in D': ({}, {'split_d': True}, ()),
   'bfloat16': ({}, {'dtype': 'bfloat16'}, ()),
   'vectors of 512 bits': (

@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gan_jax import layers, resampling, spectral
+from gan_jax import convolution, layers, resampling, spectral
 from gan_jax.plan import chips, hlo
 
 OUT = Path(__file__).parent / 'results' / 'layers.csv'
@@ -24,6 +24,14 @@ WIDE, NARROW = jnp.float32, jnp.bfloat16
 UP = ((4, 1536, 1536), (8, 1536, 768), (16, 768, 384), (32, 384, 192), (64, 192, 96))
 DOWN = ((8, 1536), (16, 768), (32, 384), (64, 192), (128, 96))
 SHORTCUT_DOWN = ((128, 3, 96), (64, 96, 192), (32, 192, 384))
+MANY = (  # with 32 images on a chip: D sees twice as many
+  ('up', ('phases', 'dilated'), 32, 8, 1536, 768),
+  ('up', ('phases', 'dilated'), 32, 32, 384, 192),
+  ('up', ('phases', 'dilated'), 32, 64, 192, 96),
+  ('down', ('strided',), 32, 16, 768, 768),
+  ('down', ('strided',), 64, 16, 768, 768),
+)
+THIN = ((8, 96, 3), (16, 3, 96))  # images and channels of the last and first layer
 
 Shape = tuple[tuple[int, ...], Any]
 Case = tuple[str, str, Callable[..., Array], tuple[Shape, ...]]
@@ -39,6 +47,12 @@ def formed(function: str, form: str, x: Array, kernel: Array) -> Array:
     return getattr(resampling, f'{function}_conv')(x, kernel.astype(NARROW))
 
 
+def few(form: str, x: Array, kernel: Array) -> Array:
+  """`conv` of a few channels as it is, or in blocks of pixels as on a TPU."""
+  with mock.patch.object(convolution, 'platform', lambda: form):
+    return convolution.conv(x, kernel.astype(NARROW))
+
+
 def attention(query: Array, key: Array, value: Array) -> Array:
   """Softmax with all scores of all images at a time, kept for the gradient."""
   scores = jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=WIDE)
@@ -50,14 +64,16 @@ def normalized(x: Array, kernel: Array, u: Array, v: Array) -> Array:
   """Spectral norm as it was: sigma from two products, the weight divided by it."""
   u, v = jax.lax.stop_gradient((u, v))
   matrix = kernel.reshape(-1, kernel.shape[-1])
-  return resampling.conv(x, (kernel / (v @ matrix @ u)).astype(NARROW))
+  return convolution.conv(x, (kernel / (v @ matrix @ u)).astype(NARROW))
 
 
 def scaled(x: Array, kernel: Array, u: Array, v: Array) -> Array:
   """Spectral norm as it is: sigma is known, and the pictures are divided by it."""
   matrix = kernel.reshape(-1, kernel.shape[-1])
   sigma = spectral._singular_value(matrix, u, v, u[0])
-  return resampling.conv((x.astype(WIDE) / sigma).astype(NARROW), kernel.astype(NARROW))
+  return convolution.conv(
+    (x.astype(WIDE) / sigma).astype(NARROW), kernel.astype(NARROW)
+  )
 
 
 def cases() -> Iterator[Case]:
@@ -87,13 +103,25 @@ def cases() -> Iterator[Case]:
     typed = tuple(zip(shapes, (NARROW, NARROW, WIDE), strict=True))
     for form in ('plain', 'strided'):
       yield f'down {size} {c}->{o}, 1x1', form, partial(formed, 'down', form), typed
+  for function, others, b, size, c, o in MANY:
+    after = size * 2 if function == 'up' else size // 2
+    shapes = ((b, after, after, o), (b, size, size, c), (3, 3, c, o))
+    typed = tuple(zip(shapes, (NARROW, NARROW, WIDE), strict=True))
+    for form in ('plain', *others):
+      name = f'{function} {size} {c}->{o}, {b} images'
+      yield name, form, partial(formed, function, form), typed
+  for b, c, o in THIN:
+    shapes = ((b, 128, 128, o), (b, 128, 128, c), (3, 3, c, o))
+    typed = tuple(zip(shapes, (NARROW, NARROW, WIDE), strict=True))
+    for form, device in (('plain', ''), ('blocks', 'tpu')):
+      yield f'conv 128 {c}->{o}', form, partial(few, device), typed
   shapes = ((8, 8, 8, 1536),) * 2 + ((3, 3, 1536, 1536), (1536,), (13824,))
   typed = tuple(zip(shapes, (NARROW, NARROW, WIDE, WIDE, WIDE), strict=True))
   for function in (normalized, scaled):
     yield 'spectral norm 8 1536->1536', function.__name__, function, typed
   shapes = ((16, 4096, 48), (16, 4096, 12), (16, 1024, 12), (16, 1024, 48))
   narrow = tuple((s, NARROW) for s in shapes)
-  for form, run in (('whole', attention), ('in parts', layers.attend)):
+  for form, run in (('whole', attention), ('read apart', layers.attend)):
     yield 'attention 64', form, run, narrow
 
 

@@ -16,7 +16,7 @@ from gan_jax.checkpoint import Checkpoints
 from gan_jax.gan import Variables
 from gan_jax.importers.sources import Moments, Source, shapes
 from gan_jax.importers.tables import path_of
-from gan_jax.step import TrainState
+from gan_jax.step import TrainState, matrices
 
 CONFIG = '''"""{kind}, imported from {name}: {workdir}/config.json as a config."""
 
@@ -93,8 +93,8 @@ def write(
     images=jnp.asarray(images, jnp.uint32),
     g=g,
     d=d,
-    g_opt=remembered(run.g_adam.transform().init(g['params']), moments[0]),
-    d_opt=remembered(run.d_adam.transform().init(d['params']), moments[1]),
+    g_opt=remembered(run.g_adam.transform().init(matrices(g['params'])), moments[0]),
+    d_opt=remembered(run.d_adam.transform().init(matrices(d['params'])), moments[1]),
     ema=ema,
   )
   try:
@@ -187,9 +187,10 @@ def remembered(fresh: Any, moments: Moments | None) -> Any:
     return fresh
   if not hasattr(fresh, 'nu'):
     return type(fresh)([*fresh[:-1], remembered(fresh[-1], moments)])
-  values: dict[str, Any] = {'nu': jax.tree.map(_float32, moments.second)}
+  narrow = lambda tree: jax.tree.map(_float32, matrices(tree))
+  values: dict[str, Any] = {'nu': narrow(moments.second)}
   if getattr(fresh, 'mu', None) is not None:
-    values['mu'] = jax.tree.map(_float32, moments.first)
+    values['mu'] = narrow(moments.first)
   if hasattr(fresh, 'count'):
     values['count'] = jnp.asarray(moments.steps, jnp.int32)
   return fresh._replace(**values)
