@@ -71,7 +71,7 @@ def down_form(device: str, images: int, width: int) -> str:
   """As `up_form`, for the input of `down_conv`."""
   if device == 'cpu':
     return 'phases'
-  return 'strided' if device == 'tpu' and images * width**2 >= 2**13 else 'plain'
+  return 'strided' if device == 'tpu' and images * width**2 >= 2**12 else 'plain'
 
 
 def _images_and_width(x: Array) -> tuple[int, int]:
