@@ -112,10 +112,9 @@ def _patches(x: Array, size: int) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _overlapped(y: Array, size: int) -> Array:
   """The transpose of `_patches`: every pixel adds its patch to the map."""
-  (b, h, w, _), r = y.shape, size // 2
-  y = jnp.pad(y, ((0, 0), (r, r), (r, r), (0, 0))).reshape(
-    b, h + 2 * r, w + 2 * r, size, size, -1
-  )
+  (b, h, w, c), r = y.shape, size // 2
+  y = jnp.pad(y, ((0, 0), (r, r), (r, r), (0, 0)))
+  y = y.reshape(b, h + 2 * r, w + 2 * r, size, size, c // size**2)
   moved = [
     y[:, 2 * r - i : 2 * r - i + h, 2 * r - j : 2 * r - j + w, i, j]
     for i in range(size)

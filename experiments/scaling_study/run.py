@@ -12,28 +12,32 @@ from gan_jax.plan import __main__ as cli
 HERE = Path(__file__).parent / 'results'
 BIGGAN, EMOJI = 'configs/biggan_imagenet.py', 'configs/{}_emoji.py'
 PROGAN, STYLEGAN = 'configs/progan_{}.py', 'configs/stylegan_{}.py'
-# What is asked for most; every other config where it fits, the cheapest to compile
-# first; how they scale. A row is 1 to 60 minutes of one core. Compiled programs stay
-# in the cache, so a run that ends early goes on.
+# Configs, slices, batches ('': the config's) and, of those that grow, one resolution
+# (0: all). What is asked for most; every other config where it fits, the cheapest to
+# compile first; how they scale. A row is 1 to 60 minutes of one core. Compiled programs
+# stay in the cache, so a run that ends early goes on.
 STUDY = (
-  (f'{BIGGAN}:128', 'v5e:16x16', '2048'),
-  (f'{BIGGAN}:128', 'v5e:8x8', '2048'),
-  ('configs/biggan_digits.py', 'v5e:2x2', ''),
-  ('configs/biggan_cifar10.py', 'v5e:1x1', ''),  # its batch is 50
-  *((EMOJI.format(family), 'v5e:2x2', '') for family in ('biggan', 'progan')),
-  (EMOJI.format('stylegan'), 'v5e:2x2', ''),
-  *((PROGAN.format(name), 'v5e:2x2', '') for name in ('cifar10', 'celeba', 'lsun')),
-  (PROGAN.format('celebahq'), 'v5e:2x2', ''),
-  *((STYLEGAN.format(name), 'v5e:2x2', '') for name in ('lsun', 'celebahq', 'ffhq')),
-  (f'{BIGGAN}:256', 'v4:4x4x8', '2048'),
-  (f'{BIGGAN}:512', 'v4:4x8x8', '2048'),
-  (f'{BIGGAN}:deep128', 'v5e:16x16', '2048'),
-  (f'{BIGGAN}:deep256', 'v4:4x4x8', '2048'),
-  (f'{STYLEGAN.format("ffhq")}:pod', 'v5e:4x8', ''),
-  (f'{BIGGAN}:128', 'v5e:4x4,v5e:4x8,v5e:8x16', '2048'),
-  (f'{BIGGAN}:128', 'v5e:16x16', '4096,8192,16384'),
-  (f'{BIGGAN}:128', 'v5e:8x8', '256,512,1024'),
-  (f'{BIGGAN}:128', 'v4:4x4x4,v4:4x4x8,v5p:4x4x4,v6e:8x8,v6e:16x16', '2048'),
+  (f'{BIGGAN}:128', 'v5e:16x16', '2048', 0),
+  (f'{BIGGAN}:128', 'v5e:8x8', '2048', 0),
+  ('configs/biggan_digits.py', 'v5e:2x2', '', 0),
+  ('configs/biggan_cifar10.py', 'v5e:1x1', '', 0),  # its batch is 50
+  *((EMOJI.format(family), 'v5e:2x2', '', 0) for family in ('biggan', 'progan')),
+  (EMOJI.format('stylegan'), 'v5e:2x2', '', 0),
+  (PROGAN.format('cifar10'), 'v5e:2x2', '', 32),
+  (PROGAN.format('celeba'), 'v5e:2x2', '', 128),
+  (PROGAN.format('lsun'), 'v5e:2x2', '', 256),
+  (STYLEGAN.format('lsun'), 'v5e:2x2', '', 256),
+  (PROGAN.format('celebahq'), 'v5e:2x4', '', 1024),
+  *((STYLEGAN.format(name), 'v5e:2x4', '', 1024) for name in ('ffhq', 'celebahq')),
+  (f'{BIGGAN}:256', 'v4:4x4x8', '2048', 0),
+  (f'{BIGGAN}:512', 'v4:4x8x8', '2048', 0),
+  (f'{BIGGAN}:deep128', 'v5e:16x16', '2048', 0),
+  (f'{BIGGAN}:deep256', 'v4:4x4x8', '2048', 0),
+  (f'{STYLEGAN.format("ffhq")}:pod', 'v5e:4x8', '', 1024),
+  (f'{BIGGAN}:128', 'v5e:4x4,v5e:4x8,v5e:8x16', '2048', 0),
+  (f'{BIGGAN}:128', 'v5e:16x16', '4096,8192,16384', 0),
+  (f'{BIGGAN}:128', 'v5e:8x8', '256,512,1024', 0),
+  (f'{BIGGAN}:128', 'v4:4x4x4,v4:4x4x8,v5p:4x4x4,v6e:8x8,v6e:16x16', '2048', 0),
 )
 KEYS = (
   *('config', 'topology', 'chips', 'res', 'batch', 'fits', 'hbm_bytes', 'cycles'),
@@ -42,9 +46,10 @@ KEYS = (
 )
 
 
-def name_of(config: str, topology: str, batch: Any) -> str:
+def name_of(config: str, topology: str, batch: Any, res: int) -> str:
   stem = Path(config.replace(':', '-')).name.replace('.py', '')
-  return f'{stem}_{topology.replace(":", "-")}_{batch or "published"}.json'
+  name = f'{stem}_{topology.replace(":", "-")}_{batch or "published"}'
+  return f'{name}_{res}px.json' if res else f'{name}.json'
 
 
 def table(folder: Path) -> list[dict[str, Any]]:
@@ -61,11 +66,12 @@ def main() -> None:
   p.add_argument('--cache', default='', help='of compiled programs')
   args = p.parse_args()
   HERE.mkdir(exist_ok=True)
-  for config, topologies, batches in STUDY[: args.first]:
+  for config, topologies, batches, res in STUDY[: args.first]:
     for topology in topologies.split(','):
       for batch in batches.split(','):
-        path = HERE / name_of(config, topology, batch)
+        path = HERE / name_of(config, topology, batch, res)
         words = [f'--config={config}', f'--topology={topology}', f'--batch={batch}']
+        words.append(f'--res={res}')
         words += [f'--cache={args.cache}'] if args.cache else []
         rows = cli.plan(cli.parser().parse_args(words))
         today = datetime.date.today().isoformat()
