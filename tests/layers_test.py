@@ -50,8 +50,10 @@ def test_soft_labels_mix_embeddings():
   np.testing.assert_allclose(mixed[0], 0.25 * rows[0] + 0.75 * rows[2], rtol=1e-6)
 
 
+@pytest.mark.parametrize('device', ['cpu', 'tpu'])
 @pytest.mark.parametrize('held, loops', [(2**22, 0), (2 * 64 * 16, 1), (1, 1)])
-def test_attention_in_parts_is_softmax(held, loops, monkeypatch, rng_seed):
+def test_attention_in_parts_is_softmax(held, loops, device, monkeypatch, rng_seed):
+  monkeypatch.setattr(layers, 'platform', lambda: device)
   monkeypatch.setattr(layers, '_SCORES', held)
   rng = np.random.default_rng(rng_seed)
   shapes = (6, 64, 8), (6, 16, 8), (6, 16, 24)
@@ -73,7 +75,9 @@ def test_attention_in_parts_is_softmax(held, loops, monkeypatch, rng_seed):
   assert str(jaxpr).count('scan[') == loops
 
 
-def test_attention_in_bfloat16_keeps_large_scores(rng_seed):
+@pytest.mark.parametrize('device', ['cpu', 'tpu'])
+def test_attention_in_bfloat16_keeps_large_scores(device, monkeypatch, rng_seed):
+  monkeypatch.setattr(layers, 'platform', lambda: device)
   rng = np.random.default_rng(rng_seed)
   shapes = (2, 64, 8), (2, 16, 8), (2, 16, 24), (2, 64, 24)
   *some, g = (jnp.asarray(4 * rng.normal(size=s), jnp.bfloat16) for s in shapes)
