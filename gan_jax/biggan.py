@@ -41,9 +41,7 @@ from gan_jax.resampling import (
   up_conv,
   upsample,
 )
-from gan_jax.spectral import (
-  init_spectral,
-)
+from gan_jax.spectral import init_spectral
 
 # Published widths in units of ch: G's from the 4x4 map on, D's one a block. For
 # BigGAN-deep D's first entry is the stem and the others are its stages.

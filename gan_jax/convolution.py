@@ -58,7 +58,7 @@ def _plain(x: Array, kernel: Array, stride: int, pad: int) -> Array:
 
 
 def winograd_pays(x: Array, kernel: Array) -> bool:
-  """On a CPU: for pictures that outweigh kernels, and channels that outweigh pictures
+  """For pixels that outweigh the kernel, and channels that outweigh moving the pixels
   (experiments/peer_speed). A batch of any size, as in an export, counts as none."""
   b, h, w, _ = x.shape
   fits = kernel.shape[:2] == (3, 3) and h % winograd.TILE == w % winograd.TILE == 0
@@ -71,7 +71,7 @@ def _in_turns(x: Array, kernel: Array, stride: int, pad: int) -> Array:
   """A convolution whose kernel's gradient takes a few images at a time.
 
   A CPU turns both maps over for it, to channels first and batch last, in steps of a
-  whole image; more of those than find room in its caches make it several times slower.
+  whole image; more of those than find room in its caches make it slower.
   """
   return _plain(x, kernel, stride, pad)
 
