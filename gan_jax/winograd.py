@@ -2,8 +2,8 @@
 
 Lavin and Gray 2016, arXiv:1509.09308: F(4x4, 3x3). Tiles of 6x6 pixels and kernels are
 evaluated at the same points, multiplied there, and interpolated to 4x4 pixels. At the
-points 0, +-3/4 and +-3/2 rounding is a few times that of the sum itself, and less than at
-the published 0, +-1 and +-2.
+points 0, +-3/4 and +-3/2 rounding is a few times that of the sum itself, and less than
+at the published 0, +-1 and +-2.
 """
 
 import jax
