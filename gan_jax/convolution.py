@@ -36,7 +36,8 @@ def conv(x: Array, kernel: Array) -> Array:
     if winograd_pays(x, kernel):
       return winograd.conv(x, kernel)
     if size > 1 or c <= _FEW:
-      return _in_turns(x, kernel, 1, size // 2)
+      return _in_turns(x, kernel)
+    return product(x, kernel[0, 0])
   if size == 1:
     return x @ kernel[0, 0]
   if platform() == 'tpu' and blocks_pay(x, kernel):
@@ -46,7 +47,7 @@ def conv(x: Array, kernel: Array) -> Array:
 
 def conv_by_two(x: Array, kernel: Array, pad: int) -> Array:
   """Stride 2; `pad` zeros on every side."""
-  return (_in_turns if platform() == 'cpu' else _plain)(x, kernel, 2, pad)
+  return _plain(x, kernel, 2, pad)
 
 
 def _plain(x: Array, kernel: Array, stride: int, pad: int) -> Array:
@@ -57,47 +58,61 @@ def _plain(x: Array, kernel: Array, stride: int, pad: int) -> Array:
 # On a CPU.
 
 
+@jax.custom_vjp
+def product(x: Array, weight: Array) -> Array:
+  """x @ weight, [..., c] and [c, o], whose gradients are products of rows as well.
+
+  Differentiated by rule, the weight's would be its transpose's, turned over; and a CPU
+  turns the larger factor over for it.
+  """
+  return x @ weight
+
+
+def _product_backward(saved, g):
+  x, weight = saved
+  by_weight = x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+  return product(g, weight.T), by_weight
+
+
+product.defvjp(lambda x, weight: (x @ weight, (x, weight)), _product_backward)
+
+
 def winograd_pays(x: Array, kernel: Array) -> bool:
   """For pixels that outweigh the kernel, and channels that outweigh moving the pixels
   (experiments/peer_speed). A batch of any size, as in an export, counts as none."""
   b, h, w, _ = x.shape
   fits = kernel.shape[:2] == (3, 3) and h % winograd.TILE == w % winograd.TILE == 0
-  many = isinstance(b, int) and b * h * w >= 2**13
-  return fits and many and min(kernel.shape[2:]) >= 256 and x.dtype == jnp.float32
+  few = min(kernel.shape[2:])
+  many = isinstance(b, int) and few >= 64 and b * h * w * few >= 2**19
+  return fits and many and x.dtype == jnp.float32
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _in_turns(x: Array, kernel: Array, stride: int, pad: int) -> Array:
-  """A convolution whose kernel's gradient takes a few images at a time.
+@jax.custom_vjp
+def _in_turns(x: Array, kernel: Array) -> Array:
+  """`conv`, whose kernel's gradient takes a few images at a time.
 
   A CPU turns both maps over for it, to channels first and batch last, in steps of a
   whole image; more of those than find room in its caches make it slower.
   """
-  return _plain(x, kernel, stride, pad)
+  return _plain(x, kernel, 1, len(kernel) // 2)
 
 
-def _in_turns_forward(x, kernel, stride, pad):
-  return _plain(x, kernel, stride, pad), (x, kernel)
-
-
-def _in_turns_backward(stride, pad, saved, g):
+def _in_turns_backward(saved, g):
   x, kernel = saved
-  if stride == 1:
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    by_x = conv(g, turned)
-  else:
-    by_x = jax.vjp(lambda x: _plain(x, kernel, stride, pad), x)[1](g)[0]
   n = max(_IN_CACHE // math.prod(x.shape[1:]), 1)
   by_kernel = [
-    jax.vjp(lambda k, i=i: _plain(x[i : i + n], k, stride, pad), kernel)[1](
+    jax.vjp(lambda k, i=i: _plain(x[i : i + n], k, 1, len(k) // 2), kernel)[1](
       g[i : i + n]
     )[0]
     for i in range(0, len(x), n)
   ]
+  by_x = conv(g, kernel[::-1, ::-1].swapaxes(2, 3))
   return by_x, sum(by_kernel[1:], by_kernel[0])
 
 
-_in_turns.defvjp(_in_turns_forward, _in_turns_backward)
+_in_turns.defvjp(
+  lambda x, kernel: (_in_turns(x, kernel), (x, kernel)), _in_turns_backward
+)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

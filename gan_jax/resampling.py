@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gan_jax.convolution import NHWC, conv, conv_by_two, platform
+from gan_jax.convolution import NHWC, conv, conv_by_two, platform, product
 
 
 def upsample(x: Array) -> Array:
@@ -27,41 +27,46 @@ def up_conv(x: Array, kernel: Array) -> Array:
 
   Every output pixel of one parity sees only two distinct input rows and columns, so
   the 3x3 kernel folds into a 2x2 kernel for each parity: 4/9 of the multiplications.
-  A 1x1 kernel commutes with the repetition, or writes four pixels itself.
+  The parities share products: 1/4 of them. A 1x1 kernel commutes with the repetition,
+  or writes four pixels itself.
   """
   if kernel.shape[:2] == (1, 1):
     if platform() == 'tpu':
       return _four_times(x, kernel)
     return upsample(conv(x, kernel))
   form = up_form(platform(), *_images_and_width(x))
-  return conv(upsample(x), kernel) if form == 'plain' else _doubled(form, x, kernel)
+  if form == 'plain':
+    return conv(upsample(x), kernel)
+  return _by_products(x, kernel) if form == 'products' else _doubled(form, x, kernel)
 
 
 def down_conv(x: Array, kernel: Array) -> Array:
-  """`downsample(conv(x, kernel))`, in the form that suits the device; folded it is one
-  strided convolution, whose kernel is the mean of four shifted ones."""
+  """`downsample(conv(x, kernel))`, in the form that suits the device: one strided
+  convolution, whose kernel is the mean of four shifted ones, or the products of
+  `up_conv` the other way round."""
   if kernel.shape[:2] == (1, 1):
     if platform() != 'tpu':
       return conv(downsample(x), kernel)
     four = jnp.broadcast_to(kernel / 4, (2, 2, *kernel.shape[2:]))
     return conv_by_two(x, four, 0)
-  form = down_form(platform(), *_images_and_width(x))
+  form, o = down_form(platform(), *_images_and_width(x)), kernel.shape[-1]
   if form == 'plain':
     return downsample(conv(x, kernel))
-  folded = _shifted_sum(kernel) / 4
-  return _strided(x, folded) if form == 'phases' else conv_by_two(x, folded, 1)
+  if form == 'products':
+    return product(_gathered(x), _nine(kernel[::-1, ::-1] / 4, 0).reshape(-1, o))
+  return conv_by_two(x, _shifted_sum(kernel) / 4, 1)
 
 
 def up_form(device: str, images: int, width: int) -> str:
   """The fastest form of `up_conv` for so many images of this width, on such a device.
 
   Folding pays where pictures outweigh kernels, which are the larger the smaller the
-  map is. On a CPU it always does (experiments/throughput); on a TPU as estimated by
+  map is. On a CPU it always does (experiments/peer_speed); on a TPU as estimated by
   its compiler (experiments/step_speed), for which a dilated convolution is only half
   filled by fewer than 16 images.
   """
   if device == 'cpu':
-    return 'phases'
+    return 'products'
   if device != 'tpu' or images * width**2 < 2**11:
     return 'plain'
   return 'dilated' if images >= 16 else 'phases'
@@ -70,7 +75,7 @@ def up_form(device: str, images: int, width: int) -> str:
 def down_form(device: str, images: int, width: int) -> str:
   """As `up_form`, for the input of `down_conv`."""
   if device == 'cpu':
-    return 'phases'
+    return 'products'
   return 'strided' if device == 'tpu' and images * width**2 >= 2**12 else 'plain'
 
 
@@ -99,7 +104,6 @@ def _interleaved(x: Array, kernels: Array) -> Array:
 
   Parity 0 looks one row (column) back, parity 1 one ahead.
   """
-  b, h, w, _ = x.shape
 
   def phase(i: int, j: int) -> Array:
     pads = ((1 - i, i), (1 - j, j))
@@ -107,17 +111,13 @@ def _interleaved(x: Array, kernels: Array) -> Array:
       x, kernels[i, j], (1, 1), pads, dimension_numbers=NHWC
     )
 
-  if platform() == 'tpu':  # where adding zeros is cheaper than moving pixels
-    zero = jnp.zeros((), x.dtype)
-    none = (0, 0, 0)
-    spread = [
-      lax.pad(phase(i, j), zero, (none, (i, 1 - i, 1), (j, 1 - j, 1), none))
-      for i in range(2)
-      for j in range(2)
-    ]
-    return sum(spread[1:], spread[0])
-  rows = [jnp.stack([phase(i, 0), phase(i, 1)], 3) for i in range(2)]
-  return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, kernels.shape[-1])
+  zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
+  spread = [  # a TPU adds zeros faster than it moves pixels
+    lax.pad(phase(i, j), zero, (none, (i, 1 - i, 1), (j, 1 - j, 1), none))
+    for i in range(2)
+    for j in range(2)
+  ]
+  return sum(spread[1:], spread[0])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -173,26 +173,58 @@ def _four_times_backward(saved, g):
 _four_times.defvjp(_four_times_forward, _four_times_backward)
 
 
+# On a CPU: nine products for four pixels.
+#
+# Along one axis, with taps k0, k1 and k2 and their sum s, the pixels made of x[i] are
+# s x[i] - k0 x[i] + k0 x[i-1] and s x[i] - k2 x[i] + k2 x[i+1]: of three products.
+
+
+def _nine(kernel: Array, axis: int) -> Array:
+  """3x3 -> [9, c, o], or [c, 9, o]: s, k0 and k2 along the one axis and the other."""
+  along = lambda k: [k[0] + k[1] + k[2], k[0], k[2]]
+  return jnp.stack([tap for row in along(kernel) for tap in along(row)], axis)
+
+
+def _by_products(x: Array, kernel: Array) -> Array:
+  """`conv(upsample(x), kernel)`."""
+  return _spread(product(x, _nine(kernel, 1).reshape(x.shape[-1], -1)))
+
+
 @jax.custom_vjp
-def _strided(x: Array, kernel: Array) -> Array:
-  """A 4x4 convolution of stride 2; its input gradient is the transposed one, which
-  a CPU runs fastest as four 2x2 convolutions rather than as one over dilated zeros."""
-  return conv_by_two(x, kernel, 1)
+def _spread(y: Array) -> Array:
+  """[b, h, w, 9o] -> [b, 2h, 2w, o]: the products, at the pixels they are part of."""
+  b, h, w, c = y.shape
+  y = y.reshape(b, h, w, 3, 3, c // 9)
+
+  def along(axis: int, y: Array) -> Array:
+    s, first, last = (y[..., i, :] for i in range(3))
+    even = s - first + _neighbour(first, axis, -1)
+    return jnp.stack([even, s - last + _neighbour(last, axis, 1)], axis + 1)
+
+  return along(1, lax.optimization_barrier(along(2, y))).reshape(b, 2 * h, 2 * w, -1)
 
 
-def _strided_forward(x, kernel):
-  return _strided(x, kernel), (x, kernel)
+@jax.custom_vjp
+def _gathered(x: Array) -> Array:
+  """The transpose of `_spread`: [b, 2h, 2w, c] -> [b, h, w, 9c]."""
+  b, h, w, c = x.shape
+  x = x.reshape(b, h // 2, 2, w // 2, 2, c)
+
+  def along(axis: int, even: Array, odd: Array) -> Array:
+    first, last = _neighbour(even, axis, 1) - even, _neighbour(odd, axis, -1) - odd
+    return jnp.stack([even + odd, first, last], axis + 2)
+
+  y = lax.optimization_barrier(along(1, x[:, :, 0], x[:, :, 1]))
+  return along(2, y[..., 0, :], y[..., 1, :]).reshape(b, h // 2, w // 2, -1)
 
 
-def _strided_backward(saved, g):
-  x, kernel = saved
-  taps = kernel.swapaxes(2, 3)
-  phases = [
-    jnp.stack([taps[1 - i :: 2, 1 - j :: 2][::-1, ::-1] for j in range(2)])
-    for i in range(2)
-  ]
-  _, by_kernel = jax.vjp(lambda k: conv_by_two(x, k, 1), kernel)
-  return _interleaved(g, jnp.stack(phases)), by_kernel(g)[0]
+def _neighbour(x: Array, axis: int, step: int) -> Array:
+  """x[i + step] along an axis; zero beyond the border."""
+  before, after = max(-step, 0), max(step, 0)
+  pads = [(0, 0)] * x.ndim
+  pads[axis] = before, after
+  return lax.slice_in_dim(jnp.pad(x, pads), after, after + x.shape[axis], axis=axis)
 
 
-_strided.defvjp(_strided_forward, _strided_backward)
+_spread.defvjp(lambda y: (_spread(y), None), lambda _, g: (_gathered(g),))
+_gathered.defvjp(lambda x: (_gathered(x), None), lambda _, g: (_spread(g),))

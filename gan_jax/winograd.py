@@ -9,9 +9,7 @@ at the published 0, +-1 and +-2.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-
-Maps = list[list[Array]]  # [6][6] of [tiles, channels]
+from jax import Array, lax
 
 TILE = 4  # pixels of a tile that come out, along each axis
 _POINTS = np.array([0, 3 / 4, -3 / 4, 3 / 2, -3 / 2])
@@ -40,24 +38,44 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _PIXELS, _KERNELS, _OUTPUTS = _matrices()
 
 
-def _combined(matrix: np.ndarray, parts: Maps) -> Maps:
-  """matrix parts matrix^T, of arrays."""
+def _along(matrix: np.ndarray, axis: int, parts: list[Array]) -> Array:
+  """matrix parts, of arrays, stacked along the axis."""
 
-  def along(row: np.ndarray, xs: list[Array]) -> Array:
-    terms = [x * np.asarray(r, x.dtype) for r, x in zip(row, xs, strict=True) if r]
+  def of_row(row: np.ndarray) -> Array:
+    terms = [x * np.asarray(r, x.dtype) for r, x in zip(row, parts, strict=True) if r]
     return sum(terms[1:], terms[0])
 
-  rows = [[along(row, list(column)) for column in zip(*parts)] for row in matrix]
-  return [[along(row, found) for row in matrix] for found in rows]
+  return jnp.stack([of_row(row) for row in matrix], axis)
 
 
-def _evaluated(x: Array) -> Maps:
-  """[b, h, w, c] -> the overlapping tiles at each pair of points."""
-  _, h, w, c = x.shape
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  at = lambda i, j: x[:, i : i + h - 3 : TILE, j : j + w - 3 : TILE]
-  pixels = [[at(i, j) for j in range(6)] for i in range(6)]
-  return [[m.reshape(-1, c) for m in row] for row in _combined(_PIXELS, pixels)]
+def _evaluated(matrix: np.ndarray, x: Array) -> Array:
+  """[b, h, w, c] -> [36, tiles, c]: tiles as wide as the matrix, at pairs of points.
+
+  Along one axis first, lest XLA do that again for each point of the other.
+  """
+  size = matrix.shape[1]
+  h, w = (n - size + 1 for n in x.shape[1:3])
+  rows = _along(matrix, 0, [x[:, i : i + h : TILE] for i in range(size)])
+  rows = lax.optimization_barrier(rows)
+  pairs = _along(matrix, 1, [rows[:, :, :, j : j + w : TILE] for j in range(size)])
+  return pairs.reshape(36, -1, x.shape[-1])
+
+
+def _overlapping(x: Array) -> Array:
+  return _evaluated(_PIXELS, jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+
+
+def _interpolated(y: Array) -> Array:
+  """[6, 6, b, h, w, o] -> [b, 4h, 4w, o]."""
+  _, _, b, h, w, o = y.shape
+  rows = lax.optimization_barrier(_along(_OUTPUTS, 4, [y[:, j] for j in range(6)]))
+  pixels = _along(_OUTPUTS, 2, list(rows))
+  return pixels.reshape(b, TILE * h, TILE * w, o)
+
+
+def _at_points(dtype: jnp.dtype) -> np.ndarray:
+  """[36, 9]: taps -> the kernel at each pair of points."""
+  return np.kron(_KERNELS, _KERNELS).astype(dtype)
 
 
 @jax.custom_vjp
@@ -66,32 +84,18 @@ def conv(x: Array, kernel: Array) -> Array:
 
   h and w are multiples of `TILE`.
   """
-  b, h, w, c = x.shape
-  tiles = b, h // TILE, w // TILE, kernel.shape[-1]
-  kernels = (_at_points(x.dtype) @ kernel.reshape(9, -1)).reshape(6, 6, c, -1)
-  products = [
-    [(m @ kernels[i, j]).reshape(tiles) for j, m in enumerate(row)]
-    for i, row in enumerate(_evaluated(x))
-  ]
-  rows = [jnp.stack(row, 3) for row in _combined(_OUTPUTS, products)]
-  return jnp.stack(rows, 2).reshape(b, h, w, -1)
-
-
-def _at_points(dtype: jnp.dtype) -> np.ndarray:
-  """[36, 9]: taps -> the kernel at each pair of points."""
-  return np.kron(_KERNELS, _KERNELS).astype(dtype)
+  (b, h, w, c), o = x.shape, kernel.shape[-1]
+  kernels = (_at_points(x.dtype) @ kernel.reshape(9, -1)).reshape(36, c, o)
+  products = jnp.einsum('ptc,pco->pto', _overlapping(x), kernels)
+  return _interpolated(products.reshape(6, 6, b, h // TILE, w // TILE, o))
 
 
 def _backward(saved, g):
   x, kernel = saved
-  pixels = [[g[:, i::TILE, j::TILE] for j in range(TILE)] for i in range(TILE)]
-  spread = _combined(_OUTPUTS.T, pixels)
-  products = [
-    (m.T @ s.reshape(-1, g.shape[-1])).reshape(-1)
-    for rows in zip(_evaluated(x), spread, strict=True)
-    for m, s in zip(*rows, strict=True)
-  ]
-  by_kernel = _at_points(x.dtype).T @ jnp.stack(products)
+  products = jnp.einsum(
+    'ptc,pto->pco', _overlapping(x), _evaluated(_OUTPUTS.T, g)
+  ).reshape(36, -1)
+  by_kernel = _at_points(x.dtype).T @ products
   by_x = conv(g, kernel[::-1, ::-1].swapaxes(2, 3))
   return by_x, by_kernel.reshape(kernel.shape)
 

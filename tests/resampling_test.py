@@ -27,8 +27,9 @@ def scalar(f):
   'name, form, plain',
   [
     ('up', 'phases', lambda x, k: conv(resampling.upsample(x), k)),
+    ('up', 'products', lambda x, k: conv(resampling.upsample(x), k)),
     ('up', 'dilated', lambda x, k: conv(resampling.upsample(x), k)),
-    ('down', 'phases', lambda x, k: resampling.downsample(conv(x, k))),
+    ('down', 'products', lambda x, k: resampling.downsample(conv(x, k))),
     ('down', 'strided', lambda x, k: resampling.downsample(conv(x, k))),
   ],
 )
@@ -74,7 +75,7 @@ def test_the_form_follows_the_device_of_the_mesh():
   assert seen['on'] == ''
   forms = resampling.up_form, resampling.down_form
   assert {form('', 8, width) for form in forms for width in (4, 128)} == {'plain'}
-  assert {form('cpu', 8, width) for form in forms for width in (4, 128)} == {'phases'}
+  assert {form('cpu', 8, width) for form in forms for width in (4, 128)} == {'products'}
 
 
 @pytest.mark.parametrize('images, width, up, down', FORMS)

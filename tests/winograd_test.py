@@ -51,8 +51,10 @@ def test_it_is_taken_for_many_pixels_and_channels(monkeypatch):
   kernel = lambda c, o, size=3: jax.ShapeDtypeStruct((size, size, c, o), jnp.float32)
   pays = convolution.winograd_pays
   assert pays(shaped(32, 16, 256), kernel(256, 256))
-  assert not pays(shaped(16, 16, 256), kernel(256, 256))
-  assert not pays(shaped(32, 16, 256), kernel(256, 128))
+  assert pays(shaped(32, 16, 256), kernel(256, 64))
+  assert pays(shaped(8, 32, 64), kernel(64, 64))
+  assert not pays(shaped(7, 32, 64), kernel(64, 64))
+  assert not pays(shaped(32, 16, 256), kernel(256, 60))
   assert not pays(shaped(32, 18, 256), kernel(256, 256))
   assert not pays(shaped(32, 16, 256), kernel(256, 256, 1))
   assert not pays(shaped(32, 16, 256, jnp.bfloat16), kernel(256, 256))

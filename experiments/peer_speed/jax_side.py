@@ -39,6 +39,17 @@ def beside() -> None:
         setattr(module, name, function)
 
 
+def folded() -> None:
+  """Doubled maps by a convolution for each parity, halved ones by one of stride 2."""
+  resampling.up_form = lambda *_: 'phases'
+  resampling.down_form = lambda *_: 'strided'
+
+
+def by_rule() -> None:
+  """The gradients of 1x1 convolutions and of the nine products as XLA is given them."""
+  convolution.product = resampling.product = lambda x, weight: x @ weight
+
+
 def reduced() -> None:
   """Sums over images by XLA's own reduction."""
   norms.image_sums = lambda x: x.sum((1, 2), keepdims=True)
@@ -59,7 +70,9 @@ def direct() -> None:
   convolution.winograd_pays = lambda x, kernel: False
 
 
-CHANGES = {f.__name__: f for f in (beside, reduced, at_once, whole, direct)}
+CHANGES = {
+  f.__name__: f for f in (beside, folded, by_rule, reduced, at_once, whole, direct)
+}
 
 
 class Side:

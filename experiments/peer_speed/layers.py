@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from gan_jax import convolution, norms, winograd
+from gan_jax import convolution, norms, resampling, winograd
 
 RNG = np.random.default_rng(0)
 
@@ -62,6 +62,7 @@ def normalised_by_sums(x: Array, gain: Array, bias: Array) -> Array:
 
 def cases() -> dict[str, tuple[Callable, Callable, tuple[Array, ...]]]:
   x, g, k = drawn(32, 32, 32, 256), drawn(32, 32, 32, 256), drawn(3, 3, 256, 256)
+  small = drawn(32, 16, 16, 256)
   told = drawn(32, 1, 1, 256), drawn(32, 1, 1, 256)
   scores, queries = drawn(1, 4096, 1024), drawn(1, 4096, 4)
   return {
@@ -70,13 +71,23 @@ def cases() -> dict[str, tuple[Callable, Callable, tuple[Array, ...]]]:
       of_both(normalised_by_sums),
       (x, *told, g),
     ),
-    "kernel's gradient, 64 x 32x32x256, 4x4 by two": (
-      of_kernel(lambda x, k: conv(x, k, 2)),
-      of_kernel(lambda x, k: convolution.conv_by_two(x, k, 1)),
-      (drawn(64, 32, 32, 256), drawn(4, 4, 256, 256), drawn(64, 16, 16, 256)),
+    '3x3 and doubling, 32 x 16x16x256, both ways': (
+      of_both(lambda x, k: resampling._doubled('phases', x, k)),
+      of_both(resampling.up_conv),
+      (small, k, g),
+    ),
+    '3x3 and halving, 32 x 32x32x256, both ways': (
+      of_both(lambda x, k: conv(x, resampling._shifted_sum(k) / 4, 2)),
+      of_both(resampling.down_conv),
+      (x, k, small),
     ),
     '3x3, 32 x 32x32x256': (conv, winograd.conv, (x, k)),
     "its kernel's gradient": (of_kernel(conv), of_kernel(winograd.conv), (x, k, g)),
+    "1x1, 32 x 32x32x256, its kernel's gradient": (
+      of_kernel(lambda x, k: x @ k),
+      of_kernel(convolution.product),
+      (x, k[0, 0], g),
+    ),
     '3x3 to a picture, 32 x 32x32x256': (conv, convolution.conv, (x, k[..., :3])),
     'scores by queries, 1024 keys of 4 channels': (
       lambda s, q: jnp.einsum('bqk,bqc->bkc', s, q),
