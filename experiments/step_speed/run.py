@@ -96,7 +96,7 @@ def cases() -> Iterator[Case]:
   for size, c in DOWN:
     shapes = ((16, size // 2, size // 2, c), (16, size, size, c), (3, 3, c, c))
     typed = tuple(zip(shapes, (NARROW, NARROW, WIDE), strict=True))
-    for form in ('plain', 'strided', 'phases'):
+    for form in ('plain', 'strided'):
       yield f'down {size} {c}->{c}', form, partial(formed, 'down', form), typed
   for size, c, o in SHORTCUT_DOWN:
     shapes = ((16, size // 2, size // 2, o), (16, size, size, c), (1, 1, c, o))
