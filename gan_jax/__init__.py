@@ -1,5 +1,6 @@
 """ProGAN, StyleGAN and BigGAN in JAX/Flax, for one laptop CPU or a whole pod."""
 
+import ctypes
 import glob
 import os
 import sys
@@ -28,6 +29,21 @@ if _runs_on_cpu() and 'ynn_fusion_type' not in _flags:
 
 class UserError(ValueError):
   """A mistake in what was asked for: printed as one sentence, without a traceback."""
+
+
+def keep_freed_memory() -> None:
+  """Lets glibc keep what is freed (mallopt(3)), where networks run on the CPU.
+
+  XLA takes the buffers of a program anew whenever it runs, and the system would map
+  and clear their pages each time. What MALLOC_* in the environment asks for stays.
+  """
+  asked = any(name.startswith('MALLOC_') for name in os.environ)
+  mallopt = None if asked else getattr(ctypes.CDLL(None), 'mallopt', None)
+  if mallopt is None or not _runs_on_cpu():
+    return
+  never_trim, take_more, never_map, one_arena = (-1, -1), (-2, 2**28), (-4, 0), (-8, 1)
+  for option, value in (never_trim, take_more, never_map, one_arena):
+    mallopt(option, value)
 
 
 def command(main: Callable[[], None]) -> None:

@@ -12,7 +12,16 @@ import jax
 import numpy as np
 from absl import logging
 
-from gan_jax import UserError, checkpoint, command, data, frontier, scores, workdir
+from gan_jax import (
+  UserError,
+  checkpoint,
+  command,
+  data,
+  frontier,
+  keep_freed_memory,
+  scores,
+  workdir,
+)
 from gan_jax.evaluator import Evaluator, Protocol
 from gan_jax.metrics import METRICS, PATHS, inception, ppl
 
@@ -162,4 +171,5 @@ def parse_thresholds(text: str) -> list[float]:
 
 
 if __name__ == '__main__':
+  keep_freed_memory()
   command(main)

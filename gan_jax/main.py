@@ -37,7 +37,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from gan_jax import UserError, recipe, train
+from gan_jax import UserError, keep_freed_memory, recipe, train
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Recipe, such as configs/biggan_emoji.py or ...py:tiny.'
@@ -168,4 +168,5 @@ def _leave(code: int) -> None:
 
 
 if __name__ == '__main__':
+  keep_freed_memory()
   app.run(main, flags_parser=parse)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import logging
 
-from gan_jax import UserError, command, sheets
+from gan_jax import UserError, command, keep_freed_memory, sheets
 from gan_jax.opened import Opened, Program
 from gan_jax.request import Request
 
@@ -134,4 +134,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
+  keep_freed_memory()
   command(main)

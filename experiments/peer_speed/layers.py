@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from gan_jax import convolution, norms, resampling, winograd
+from gan_jax import convolution, keep_freed_memory, norms, resampling, winograd
 
 RNG = np.random.default_rng(0)
 
@@ -121,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+  keep_freed_memory()
   main()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import logging
 
-from gan_jax import UserError, command
+from gan_jax import UserError, command, keep_freed_memory
 from gan_jax.explore.desk import Choice, Desk
 from gan_jax.waiting import waiting
 
@@ -65,4 +65,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
+  keep_freed_memory()
   command(main)
