@@ -81,8 +81,8 @@ def test_the_forms_differ_where_devices_do():
     )
     for platform in ('cpu', 'tpu', 'gpu')
   }
-  # Pooled shortcuts are convolutions on a TPU; doubled and halved maps are products on a
-  # CPU; elsewhere what the paper says.
+  # Pooled shortcuts are convolutions on a TPU; doubled and halved maps are products on
+  # a CPU; elsewhere what the paper says.
   assert counts['tpu'] > counts['gpu'] > counts['cpu']
 
 
