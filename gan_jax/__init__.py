@@ -38,9 +38,9 @@ def keep_freed_memory() -> None:
   and clear their pages each time. What MALLOC_* in the environment asks for stays.
   """
   asked = any(name.startswith('MALLOC_') for name in os.environ)
-  mallopt = None if asked else getattr(ctypes.CDLL(None), 'mallopt', None)
-  if mallopt is None or not _runs_on_cpu():
+  if asked or sys.platform != 'linux' or not _runs_on_cpu():
     return
+  mallopt = getattr(ctypes.CDLL(None), 'mallopt', lambda *_: 0)  # of glibc alone
   never_trim, take_more, never_map, one_arena = (-1, -1), (-2, 2**28), (-4, 0), (-8, 1)
   for option, value in (never_trim, take_more, never_map, one_arena):
     mallopt(option, value)

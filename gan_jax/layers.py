@@ -192,6 +192,7 @@ def _scores(query, key):
 
 
 def _weighted(query, key, value_1):
+  """Values by the softmax of some images' scores, and the logarithm of its sum."""
   scores = _scores(query, key)
   most = scores.max(-1, keepdims=True)
   weights = jnp.exp(scores - most).astype(value_1.dtype)
