@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gan_jax import winograd
+from gan_jax.winograd import turned
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 _FEW = 4  # channels: those of pictures
@@ -106,7 +107,7 @@ def _in_turns_backward(saved, g):
     )[0]
     for i in range(0, len(x), n)
   ]
-  by_x = conv(g, kernel[::-1, ::-1].swapaxes(2, 3))
+  by_x = conv(g, turned(kernel))
   return by_x, sum(by_kernel[1:], by_kernel[0])
 
 
@@ -149,8 +150,8 @@ _overlapped.defvjp(
 def _added_up(x: Array, kernel: Array) -> Array:
   """`conv` to the few channels of pictures, as one product and additions."""
   size, _, c, _ = kernel.shape
-  turned = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(c, -1)
-  return _overlapped(x @ turned, size)
+  taps = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(c, -1)
+  return _overlapped(x @ taps, size)
 
 
 # On a TPU.
@@ -179,7 +180,7 @@ def _in_blocks_backward(saved, g):
   x, kernel = saved
   form = _blocks if kernel.shape[-1] <= _FEW else partial(_plain, stride=1, pad=1)
   _, by_kernel = jax.vjp(lambda k: form(x, k), kernel)
-  return _in_blocks(g, kernel[::-1, ::-1].swapaxes(2, 3)), by_kernel(g)[0]
+  return _in_blocks(g, turned(kernel)), by_kernel(g)[0]
 
 
 _in_blocks.defvjp(_in_blocks_forward, _in_blocks_backward)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gan_jax.convolution import NHWC, conv, conv_by_two, platform, product
+from gan_jax.winograd import turned
 
 
 def upsample(x: Array) -> Array:
@@ -142,8 +143,7 @@ def _doubled_backward(form, saved, g):
   x, kernel = saved
 
   def transposed(kernel):
-    turned = _shifted_sum(kernel[::-1, ::-1].swapaxes(2, 3))
-    return conv_by_two(g, turned, 1)
+    return conv_by_two(g, _shifted_sum(turned(kernel)), 1)
 
   by_x, by_kernel = jax.vjp(transposed, kernel)
   return by_x, by_kernel(x)[0]

@@ -15,6 +15,11 @@ TILE = 4  # pixels of a tile that come out, along each axis
 _POINTS = np.array([0, 3 / 4, -3 / 4, 3 / 2, -3 / 2])
 
 
+def turned(kernel: Array) -> Array:
+  """[k, k, c, o] -> [k, k, o, c]: what takes a gradient back through a convolution."""
+  return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
 def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """What evaluates pixels [6, 6] and kernels [6, 3], and interpolates [4, 6].
 
@@ -96,7 +101,7 @@ def _backward(saved, g):
     'ptc,pto->pco', _overlapping(x), _evaluated(_OUTPUTS.T, g)
   ).reshape(36, -1)
   by_kernel = _at_points(x.dtype).T @ products
-  by_x = conv(g, kernel[::-1, ::-1].swapaxes(2, 3))
+  by_x = conv(g, turned(kernel))
   return by_x, by_kernel.reshape(kernel.shape)
 
 
