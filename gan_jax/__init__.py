@@ -35,14 +35,19 @@ def keep_freed_memory() -> None:
   """Lets glibc keep what is freed (mallopt(3)), where networks run on the CPU.
 
   XLA takes the buffers of a program anew whenever it runs, and the system would map
-  and clear their pages each time. What MALLOC_* in the environment asks for stays.
+  and clear their pages each time. The main thread's memory alone can be kept, so
+  programs run on the thread that calls them. To be called before the first of them.
+  What MALLOC_* in the environment asks for stays.
   """
   asked = any(name.startswith('MALLOC_') for name in os.environ)
   if asked or sys.platform != 'linux' or not _runs_on_cpu():
     return
+  from jax import config  # only now: importing it reads what is set above
+
+  config.update('jax_cpu_enable_async_dispatch', False)
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', lambda *_: 0)  # of glibc alone
-  never_trim, take_more, never_map, one_arena = (-1, -1), (-2, 2**28), (-4, 0), (-8, 1)
-  for option, value in (never_trim, take_more, never_map, one_arena):
+  never_trim, take_more, never_map = (-1, -1), (-2, 2**28), (-4, 0)
+  for option, value in (never_trim, take_more, never_map):
     mallopt(option, value)
 
 

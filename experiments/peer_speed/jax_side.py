@@ -17,6 +17,7 @@ from gan_jax import (
   biggan,
   convolution,
   growing,
+  keep_freed_memory,
   norms,
   progan,
   recipe,
@@ -214,6 +215,7 @@ def main() -> None:
   args = p.parse_args()
   if args.change:
     CHANGES[args.change]()
+  keep_freed_memory()
   serve(Side(args.case))
 
 

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / 'results'
 JAX = (sys.executable, str(HERE / 'jax_side.py'))
 FORMATS = ('contiguous', 'channels_last')
-# glibc that keeps what it has got: it saves both sides page faults.
+# glibc that keeps what it has got; ours asks for it itself (gan_jax.keep_freed_memory).
 MALLOC = {
   'MALLOC_MMAP_MAX_': '0',
   'MALLOC_TRIM_THRESHOLD_': '100000000000',
@@ -154,7 +154,7 @@ def faster_format(python: str, case: Case, env: dict[str, str]) -> str:
   walls = {}
   for name in FORMATS:
     command = (python, str(HERE / 'torch_side.py'), '--format', name)
-    with Worker(command, case, env) as worker:
+    with Worker(command, case, MALLOC | env) as worker:
       worker.ask('train 1')
       walls[name] = worker.ask('train 1')['wall']
   print('  '.join(f'{name} {1e3 * x:.0f} ms' for name, x in walls.items()), flush=True)
@@ -178,11 +178,11 @@ def compare(
 ) -> list[dict]:
   """Rows of one case: ours and the peer's training and sampling."""
   work = dict(zip(('train', 'sample'), flops(case)))
-  commands = [JAX, *([peer] if peer else [])]
+  sides = [(JAX, env), *([(peer, MALLOC | env)] if peer else [])]
   with ExitStack() as stack:
     workers, firsts = [], []
-    for command in commands:
-      worker = stack.enter_context(Worker(command, case, env))
+    for command, around in sides:
+      worker = stack.enter_context(Worker(command, case, around))
       worker.ask('train 1')
       firsts.append(worker.age)
       workers.append(worker)
@@ -240,7 +240,7 @@ def measure(args: Any) -> None:
       for name in args.cases:
         case, peer = CASES[name](args.tiny), shlex.split(args.peer)
         cache = (args.cache or Path(fresh)).absolute() / name
-        env = MALLOC | {'JAX_COMPILATION_CACHE_DIR': str(cache)}
+        env = {'JAX_COMPILATION_CACHE_DIR': str(cache)}
         if not cache.exists():  # on all cores: programs are cut up for those there are
           cache.mkdir(parents=True)
           row = {'case': name, 'cores': CORES, **cold_start(case, env)}
@@ -317,7 +317,7 @@ def ablate(args: Any) -> None:
   rows = []
   threads = args.threads[0]
   with tempfile.TemporaryDirectory() as cache, cores(threads) as environment:
-    env = environment | MALLOC | {'JAX_COMPILATION_CACHE_DIR': cache}
+    env = environment | {'JAX_COMPILATION_CACHE_DIR': cache}
     for name in args.cases:
       for variant, (extra, model, options) in VARIANTS.items():
         case, other = CASES[name](args.tiny), CASES[name](args.tiny)
@@ -370,7 +370,7 @@ def parts(args: Any) -> None:
   table = []
   with cores(args.threads[0]) as environment:
     for name in args.cases:
-      with Worker(JAX, CASES[name](args.tiny), environment | MALLOC) as worker:
+      with Worker(JAX, CASES[name](args.tiny), environment) as worker:
         found = worker.ask('parts')
       rows = [{'case': name, 'part': k, 'ms': 1e3 * x} for k, x in found.items()]
       write(args.out / 'parts.csv', rows, ('case', 'part'))
