@@ -109,11 +109,17 @@ def orthogonal(
     outputs, rest = rows.shape
     whole, by_output = cut.axis is None, cut.axis == (0 if embedding else w.ndim - 1)
     add = (lambda x: x) if whole else partial(lax.psum, axis_name=AXIS)
-    if by_output or whole and outputs > rest:
+    everywhere = rest if whole else rest * lax.axis_size(AXIS)
+    if by_output or outputs > everywhere:
       # W (W^T W), of which the diagonal's part is taken off: no outputs^2 matrix.
       dot = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-      diagonal = jnp.square(rows).sum(1, keepdims=True) if relaxed else 1.0
-      added = dot(rows, add(dot(rows.T, rows))) - diagonal * rows
+      if whole or by_output:
+        all_of_it, square = rows, add(dot(rows.T, rows))
+      else:
+        all_of_it = lax.all_gather(rows, AXIS, axis=1, tiled=True)
+        square = dot(all_of_it.T, rows)
+      lengths = jnp.square(all_of_it).sum(1, keepdims=True)
+      added = dot(all_of_it, square) - (lengths if relaxed else 1.0) * rows
     else:
       gram = add(rows @ rows.T)
       off = gram - (jnp.diag(jnp.diag(gram)) if relaxed else jnp.eye(len(gram)))

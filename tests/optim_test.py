@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from gan_jax import optim
+from gan_jax import optim, step
+from gan_jax.layers import AXIS
 
 
 @pytest.mark.parametrize('beta1', [0.0, 0.5])
@@ -55,3 +57,33 @@ def test_orthogonal_term_is_half_the_penalty_gradient(rng_seed):
     added['embed']['embedding'], by_rows / 2, rtol=1e-4, atol=1e-4
   )
   assert not np.any(added['conv']['bias']) and not np.any(added['shared']['embedding'])
+
+
+@pytest.mark.parametrize('shape', [(32, 8), (8, 32), (32, 128), (16, 16)])
+@pytest.mark.parametrize('axis', [0, 1])
+@pytest.mark.parametrize('relaxed', [True, False])
+def test_orthogonal_term_in_parts(shape, axis, relaxed, rng_seed):
+  """Whichever axis is cut; many outputs of few inputs without a square of outputs."""
+  rng = np.random.default_rng(rng_seed)
+  kernel = jnp.asarray(rng.normal(size=shape), jnp.float32)
+  tx = optim.orthogonal(0.1, relaxed=relaxed)
+
+  def term(kernel, cut):
+    tree = {'linear': {'kernel': kernel}}
+    zeros = jax.tree.map(jnp.zeros_like, tree)
+    cuts = {'linear': {'kernel': optim.Cut(cut)}}
+    added, _ = tx.update(zeros, tx.init(tree), tree, cuts=cuts)
+    return added['linear']['kernel']
+
+  spec = P(*(AXIS if i == axis else None for i in range(2)))
+  mesh = step.make_mesh(jax.devices()[:8])
+  parts = jax.jit(
+    jax.shard_map(
+      lambda k: term(k, axis), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
+  )
+  expected = term(kernel, None)
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(parts(kernel), expected, atol=1e-5 * scale, rtol=0)
+  if axis == 0 and shape[1] > shape[0]:
+    assert f'<{shape[1]}x{shape[1]}x' not in parts.lower(kernel).as_text()
