@@ -311,6 +311,9 @@ def test_times_follow_from_published_figures():
       images_per_s=50_000,
     )
   )
+  here = V5E._replace(clock=0, ici=0)  # no cycles, no interconnect
+  found = report.times(row, here, images=100)
+  assert found['step_s'] == found['slowest_s'] == pytest.approx(2e-3)
 
 
 def test_the_whole_run_is_the_sum_of_its_stages():

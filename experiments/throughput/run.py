@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gan_jax import recipe, schedule, step
+from gan_jax import keep_freed_memory, recipe, schedule, step
 
 
 def load_config(text: str) -> dict:
@@ -73,6 +73,7 @@ def main() -> None:
   p.add_argument('--repeats', type=int, default=10)
   p.add_argument('--out', default='', help='a .csv file')
   args = p.parse_args()
+  keep_freed_memory()
   rows = []
   for name in args.config:
     r = recipe.read(load_config(name))

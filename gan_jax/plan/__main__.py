@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gan_jax import UserError, command, recipe
+from gan_jax import UserError, command, keep_freed_memory, recipe
 from gan_jax.atomic import replacing
 from gan_jax.plan import chips, report
 
@@ -224,6 +224,7 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
+  keep_freed_memory()  # as where the step will run: else a copy maps its pages anew
   plan(parser().parse_args())
 
 

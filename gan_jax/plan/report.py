@@ -200,9 +200,9 @@ def figures(said: Row, devices: int) -> Row:
 def times(row: Row, chip: Chip, images: int) -> Row:
   """Seconds of one iteration and what follows from them.
 
-  The estimate is the compiler's cycles, which know no collectives; where the compiler
-  says nothing it is the longer of computing and moving. `slowest` adds collectives
-  that hide behind nothing.
+  The estimate is the compiler's cycles, which know no collectives. Where the compiler
+  says nothing it is computing and then moving: operations run one after the other, and
+  most do little but one of both. `slowest` adds collectives that hide behind nothing.
   """
   roofline = {
     'compute_s': row['program_flops'] / chip.peak,
@@ -214,7 +214,7 @@ def times(row: Row, chip: Chip, images: int) -> Row:
   estimate = (
     row['cycles'] / chip.clock
     if chip.clock
-    else max(roofline['compute_s'], roofline['memory_s'])
+    else roofline['compute_s'] + roofline['memory_s']
   )
   slowest = estimate + roofline['collectives_s']
   return {
