@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
   asked = any(name.startswith('MALLOC_') for name in os.environ)
   if asked or sys.platform != 'linux' or not _runs_on_cpu():
     return
-  from jax import config  # only now: importing it reads what is set above
+  from jax import config  # not above: the flags have to be set before
 
   config.update('jax_cpu_enable_async_dispatch', False)
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', lambda *_: 0)  # of glibc alone

@@ -24,19 +24,30 @@ print(runs(4))
 """
 
 
-def faults(settings: str = '', **env: str) -> int:
-  """Pages that the system had to map for four runs of a program, not its first."""
+DISPATCH = """
+import gan_jax
+import jax
+gan_jax.keep_freed_memory()
+print(int(jax.config.values['jax_cpu_enable_async_dispatch']))
+"""
+
+
+def said(script: str, **env: str) -> int:
   around = {k: v for k, v in os.environ.items() if not k.startswith('MALLOC_')}
   done = subprocess.run(
-    [sys.executable, '-c', settings + FAULTS],
-    env=around | {'JAX_PLATFORMS': 'cpu'} | env,
-    capture_output=True,
-    check=True,
+    [sys.executable, '-c', script], env=around | env, capture_output=True, check=True
   )
   return int(done.stdout)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
 def test_programs_find_the_memory_of_the_run_before_unless_asked_otherwise():
-  assert faults() < 1000
-  assert faults(MALLOC_TRIM_THRESHOLD_='0') > 100_000
+  """Of pages that the system has to map for four runs of a program, not its first."""
+  assert said(FAULTS, JAX_PLATFORMS='cpu') < 1000
+  assert said(FAULTS, JAX_PLATFORMS='cpu', MALLOC_TRIM_THRESHOLD_='0') > 100_000
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
+def test_only_a_cpu_runs_programs_on_the_thread_that_calls_them():
+  assert not said(DISPATCH, JAX_PLATFORMS='cpu')
+  assert said(DISPATCH, JAX_PLATFORMS='cuda')

@@ -1,6 +1,12 @@
 """What the training step's program must stay like: types, collectives, donation."""
 
 import importlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -120,3 +126,31 @@ def test_the_state_is_donated(compiled):
   memory = program.memory_analysis()
   assert hlo.donated(text) >= len(jax.tree.leaves(state)) - 1
   assert memory.alias_size_in_bytes > 0.95 * memory.output_size_in_bytes
+
+
+LIBTPU = '0.0.42.1'  # another one may estimate otherwise
+
+
+@pytest.mark.skipif(
+  {d.version for d in importlib.metadata.distributions(name='libtpu')} != {LIBTPU},
+  reason=f"needs pip install '.[plan]', with libtpu {LIBTPU}",
+)
+@pytest.mark.parametrize(
+  ('name', 'cycles'),
+  [
+    ('biggan_imagenet', [4_704_562]),
+    ('progan_emoji', [639_949, 1_139_159]),
+    ('stylegan_emoji', [758_382, 1_287_795]),
+  ],
+)
+def test_estimated_cycles(name, cycles, tmp_path):
+  """On four TPU chips: who means to change them writes down by how much."""
+  root, told = Path(__file__).parent.parent, tmp_path / 'plan.json'
+  command = ['-m', 'gan_jax.plan', f'--config=configs/{name}.py:tiny']
+  command += ['--topology=v5e:2x2', f'--json={told}', f'--cache={tmp_path}']
+  env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  subprocess.run(
+    [sys.executable, *command], cwd=root, env=env, check=True, stdout=subprocess.DEVNULL
+  )
+  found = [row['cycles'] for row in json.loads(told.read_text())]
+  assert found == pytest.approx(cycles, rel=0.05)
