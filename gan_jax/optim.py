@@ -112,14 +112,13 @@ def orthogonal(
     everywhere = rest if whole else rest * lax.axis_size(AXIS)
     if by_output or outputs > everywhere:
       # W (W^T W), of which the diagonal's part is taken off: no outputs^2 matrix.
+      # Cut along the rest, it takes all of W.
       dot = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-      if whole or by_output:
-        all_of_it, square = rows, add(dot(rows.T, rows))
-      else:
-        all_of_it = lax.all_gather(rows, AXIS, axis=1, tiled=True)
-        square = dot(all_of_it.T, rows)
-      lengths = jnp.square(all_of_it).sum(1, keepdims=True)
-      added = dot(all_of_it, square) - (lengths if relaxed else 1.0) * rows
+      here = whole or by_output
+      every = rows if here else lax.all_gather(rows, AXIS, axis=1, tiled=True)
+      diagonal = jnp.square(every).sum(1, keepdims=True) if relaxed else 1.0
+      square = dot(every.T, rows)
+      added = dot(every, add(square) if by_output else square) - diagonal * rows
     else:
       gram = add(rows @ rows.T)
       off = gram - (jnp.diag(jnp.diag(gram)) if relaxed else jnp.eye(len(gram)))
