@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gan_jax import winograd
-from gan_jax.winograd import turned
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 _FEW = 4  # channels: those of pictures
@@ -107,7 +106,7 @@ def _in_turns_backward(saved, g):
     )[0]
     for i in range(0, len(x), n)
   ]
-  by_x = conv(g, turned(kernel))
+  by_x = conv(g, winograd.turned(kernel))
   return by_x, sum(by_kernel[1:], by_kernel[0])
 
 
@@ -180,7 +179,7 @@ def _in_blocks_backward(saved, g):
   x, kernel = saved
   form = _blocks if kernel.shape[-1] <= _FEW else partial(_plain, stride=1, pad=1)
   _, by_kernel = jax.vjp(lambda k: form(x, k), kernel)
-  return _in_blocks(g, turned(kernel)), by_kernel(g)[0]
+  return _in_blocks(g, winograd.turned(kernel)), by_kernel(g)[0]
 
 
 _in_blocks.defvjp(_in_blocks_forward, _in_blocks_backward)

@@ -36,6 +36,7 @@ class Archive:
       raise Refused(f'would unpack to more than {EXPANSION} times its size')
 
   def read(self, name: str) -> memoryview:
+    """A member's bytes, if they are as many and have the checksum it claims."""
     if name not in self.names:
       raise Refused(f'has no member {name[:80]!r}')
     info = self.names[name]
