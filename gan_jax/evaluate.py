@@ -12,18 +12,14 @@ import jax
 import numpy as np
 from absl import logging
 
-from gan_jax import (
-  UserError,
-  checkpoint,
-  command,
-  data,
-  frontier,
-  keep_freed_memory,
-  scores,
-  workdir,
-)
-from gan_jax.evaluator import Evaluator, Protocol
-from gan_jax.metrics import METRICS, PATHS, inception, ppl
+from gan_jax import UserError, data
+from gan_jax.config.workdir import read_config
+from gan_jax.evaluation import results, truncation_sweep
+from gan_jax.evaluation.evaluator import Evaluator, Protocol
+from gan_jax.evaluation.metrics import METRICS, PATHS, inception, ppl
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.runtime.errors import run_command
+from gan_jax.storage import checkpoint
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   logging.set_verbosity(logging.ERROR)  # orbax warns of reading what it may not write
   if args.compare:
     a, b = args.compare
-    for name, x, y in scores.compare(a, b):
+    for name, x, y in results.compare_scores(a, b):
       print(f'{name:24} {x:12.6g} {y:12.6g}')
     return
   if not args.workdir:
@@ -102,11 +98,11 @@ def main(argv: Sequence[str] | None = None) -> None:
       raise UserError(f'--{name}={getattr(args, name)}: it must not be negative.')
   thresholds = parse_thresholds(args.frontier)
   if thresholds:
-    frontier.require_matplotlib()
+    truncation_sweep.require_matplotlib()
   folder = Path(args.workdir)
-  run = workdir.read(folder)
+  run = read_config(folder)
   gan, split = run.gan, args.split or run.data.split
-  dataset = data.load(**run.source(split))
+  dataset = data.load_dataset(**run.source(split))
   names = [name for name in args.metrics.split(',') if name]
   if thresholds and not names:
     names = ['fd_small', 'prdc_small']
@@ -115,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   shapes, _ = jax.eval_shape(gan.init, jax.random.key(0))
   like = {branches[ema]: shapes for ema in wanted}
   like['images'] = jax.ShapeDtypeStruct((), np.uint32)
-  parts, step = checkpoint.restore_parts(folder, like, args.checkpoint)
+  parts, step = checkpoint.restore_subtrees(folder, like, args.checkpoint)
   phase = run.schedule.phase_at(int(parts['images']), gan.res)
   evaluator = Evaluator(
     gan,
@@ -142,17 +138,17 @@ def main(argv: Sequence[str] | None = None) -> None:
   about = {'checkpoint': step, 'images': int(parts['images'])}
   if thresholds:
     generators = {ema: parts[branches[ema]] for ema in wanted}
-    lines = frontier.sweep(evaluator, generators, thresholds)
+    lines = truncation_sweep.sweep(evaluator, generators, thresholds)
     if jax.process_index() == 0:
-      frontier.write(lines, folder / 'frontier')
+      truncation_sweep.write(lines, folder / 'frontier')
       print(f'{folder}/frontier.csv, .png, and with protocols .jsonl')
     return
   lines = evaluator.lines(parts[branches[wanted[0]]])
   if jax.process_index() == 0:
-    scores.append(folder, lines, **about)
+    results.append_scores(folder, lines, **about)
     for line in lines:
       print(f'{line["metric"]:24} {line["value"]:12.6g}')
-    print(f'with their protocol in {folder / scores.LINES}')
+    print(f'with their protocol in {folder / results.LINES}')
 
 
 def parse_thresholds(text: str) -> list[float]:
@@ -172,4 +168,4 @@ def parse_thresholds(text: str) -> list[float]:
 
 if __name__ == '__main__':
   keep_freed_memory()
-  command(main)
+  run_command(main)

@@ -37,7 +37,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from gan_jax import UserError, keep_freed_memory, recipe, train
+from gan_jax import UserError
+from gan_jax.config import parse_config
+from gan_jax.runtime.distributed import join
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.training import preemption, trainer
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Recipe, such as configs/biggan_emoji.py or ...py:tiny.'
@@ -117,10 +121,10 @@ def main(_: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   try:
     if _DISTRIBUTED.value:
-      join(_DISTRIBUTED.value)
+      join(_DISTRIBUTED.value, _PEER.value)
     config = _CONFIG.value.to_dict()
-    train.train(recipe.read(config), config, str(_WORKDIR.value), _CHANGE.value)
-  except train.Stopped:
+    trainer.train(parse_config(config), config, str(_WORKDIR.value), _CHANGE.value)
+  except preemption.StoppedError:
     print('stopped while there was nothing to save; resume with the same')
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
@@ -129,29 +133,6 @@ def main(_: list[str]) -> None:
     traceback.print_exc()
     _leave(1)
   _leave(0)
-
-
-def join(job: str) -> None:
-  """Starts the connection to the other processes; one that is lost ends them all.
-
-  Raises:
-    UserError: what the flag says is none of its two forms.
-  """
-  patience: Any = dict(
-    heartbeat_timeout_seconds=_PEER.value, shutdown_timeout_seconds=_PEER.value
-  )
-  if job == 'auto':
-    jax.distributed.initialize(**patience)
-    return
-  try:
-    address, count, number = job.split(',')
-    processes, mine = int(count), int(number)
-  except ValueError:
-    raise UserError(
-      f'--distributed={job}: allowed are auto and HOST:PORT,NUMBER_OF_PROCESSES,'
-      'MY_NUMBER.'
-    ) from None
-  jax.distributed.initialize(address, processes, mine, **patience)
 
 
 def _leave(code: int) -> None:

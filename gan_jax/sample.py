@@ -7,9 +7,12 @@ from pathlib import Path
 
 from absl import logging
 
-from gan_jax import UserError, command, keep_freed_memory, sheets
-from gan_jax.opened import Opened, Program
-from gan_jax.request import Request
+from gan_jax import UserError
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.runtime.errors import run_command
+from gan_jax.sampling import image_io
+from gan_jax.sampling.generator import ExportedGenerator, TrainedGenerator
+from gan_jax.sampling.options import SamplingOptions
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,14 +101,14 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument('--fps', type=int, default=24, help='frames a second of an animation')
   p.add_argument('--columns', type=int, help='of a sheet')
   p.add_argument('--batch', type=int, help='pictures at a time')
-  p.set_defaults(**dataclasses.asdict(Request()))
+  p.set_defaults(**dataclasses.asdict(SamplingOptions()))
   return p
 
 
-def asked(args: argparse.Namespace) -> Request:
+def asked(args: argparse.Namespace) -> SamplingOptions:
   """The request in a parsed command line."""
-  names = [field.name for field in dataclasses.fields(Request)]
-  return Request(**{name: getattr(args, name) for name in names})
+  names = [field.name for field in dataclasses.fields(SamplingOptions)]
+  return SamplingOptions(**{name: getattr(args, name) for name in names})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -117,22 +120,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise UserError('--out for pictures or --export for the generator: give one.')
   out, request = Path(args.out or args.export), asked(args)
   if args.out:
-    sheets.check(out, args.fps)
+    image_io.check_output(out, args.fps)
   if args.program:
     if args.export or args.checkpoint:
       raise UserError('--export and --checkpoint are for a run, not a --program.')
-    generator: Opened | Program = Program(args.program)
+    generator: TrainedGenerator | ExportedGenerator = ExportedGenerator(args.program)
   else:
-    generator = Opened(args.workdir, args.checkpoint)
-  if args.export and isinstance(generator, Opened):
+    generator = TrainedGenerator(args.workdir, args.checkpoint)
+  if args.export and isinstance(generator, TrainedGenerator):
     files = generator.export(request, out)
     print(f'the generator is in {files[0]}, its weights in {files[1]}')
     return
   pictures = generator.pictures(request)
-  sheets.write(out, *pictures, args.fps)
+  image_io.write_images(out, *pictures, args.fps)
   print(f'{len(pictures.seeds)} pictures in {out}')
 
 
 if __name__ == '__main__':
   keep_freed_memory()
-  command(main)
+  run_command(main)

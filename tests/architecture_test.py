@@ -7,64 +7,29 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / 'gan_jax'
 
-# A module may import those of the rows above its own. A package counts as one module.
+# A package (or a command that is one file) may import those of the rows above its own.
 ORDER = (
-  {'winograd'},
-  {'convolution'},
-  {'resampling'},
-  {'layers', 'losses', 'noise'},
-  {'norms'},
-  {'spectral'},
-  {'gan'},
-  {'growing'},
-  {'progan', 'stylegan', 'biggan'},
-  {'optim', 'schedule'},
-  {'recipe'},
-  {'step', 'workdir'},
-  {'sampler', 'sheets', 'export'},
-  {'request'},
-  {'opened'},
-  {'importers', 'sample', 'stages'},
-  {'explore'},
-  {'metrics'},
-  {'evaluator', 'scores'},
-  {'frontier'},
-  {'evaluate'},
-  {'watch'},
-  {'journal'},
-  {'showing'},
-  {'train'},
-  {'main'},
+  {'runtime', 'ops'},
+  {''},  # gan_jax/__init__.py: UserError, and the public API, which is loaded lazily
+  {'nn', 'data', 'storage'},
+  {'models', 'report', 'prepare'},
+  {'config'},
+  {'sampling'},
+  {'evaluation', 'sample', 'explore'},
+  {'training', 'evaluate'},
+  {'main', 'plan', 'importers'},
 )
-# Whatever the row, any module may import these.
-BELOW = {'', 'atomic'}
-# These import nothing else of gan_jax, and are there from this module's row on.
-LEAVES = {'data', 'checkpoint', 'report', 'waiting'}
-LEAVES_FROM = 'sampler'
-# Commands beside the order, which no module imports, with all that each may see.
-COMMANDS = {
-  'prepare': {'data'},
-  'plan': {
-    *('winograd', 'convolution', 'resampling', 'layers', 'norms', 'spectral'),
-    *('gan', 'growing', 'progan', 'stylegan', 'biggan', 'schedule', 'optim'),
-    *('recipe', 'step'),
-  },
-}
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}
 OUTSIDE = {'experiments', 'configs', 'tests'}
 
 
 def allowed_imports() -> dict[str, set[str]]:
-  """Module -> the modules it may import, '' being gan_jax/__init__.py."""
-  allowed = {'': set(), 'atomic': set()}
-  allowed |= dict.fromkeys(LEAVES, BELOW)
-  below, leaves = BELOW, set()
+  """Package -> the packages it may import, '' being gan_jax/__init__.py."""
+  allowed: dict[str, set[str]] = {}
+  above: set[str] = set()
   for row in ORDER:
-    if LEAVES_FROM in row:
-      leaves = LEAVES
-    allowed |= {module: {module} | below | leaves for module in row}
-    below = below | row
-  allowed |= {command: BELOW | seen for command, seen in COMMANDS.items()}
+    allowed |= {package: {package} | above for package in row}
+    above = above | row
   return allowed
 
 
@@ -72,7 +37,7 @@ ALLOWED = allowed_imports()
 
 
 def module_of(path: Path, root: Path) -> str:
-  """metrics/ppl.py -> 'metrics', step.py -> 'step', __init__.py -> '', below root."""
+  """nn/norms.py -> 'nn', main.py -> 'main', __init__.py -> '', below root."""
   first = path.relative_to(root).parts[0].removesuffix('.py')
   return '' if first == '__init__' else first
 
@@ -140,29 +105,33 @@ def test_the_package_keeps_the_order():
 @pytest.mark.parametrize(
   'file, source, complaint',
   [
-    ('gan.py', 'from gan_jax import UserError, layers', None),
-    ('metrics/ppl.py', 'from . import images\nfrom .. import sample', None),
-    ('train.py', 'from gan_jax import checkpoint, evaluate\nimport gan_jax.data', None),
-    ('plan.py', 'from gan_jax.step import make_train_step', None),
-    ('layers.py', 'from gan_jax import gan', 'layers may not import gan'),
-    ('layers.py', 'import gan_jax.losses as L', 'layers may not import losses'),
-    ('layers.py', 'from .gan import run', 'layers may not import gan'),
-    ('metrics/ppl.py', 'from ..train import fit', 'metrics may not import train'),
-    ('step.py', 'def f():\n  from gan_jax import train', 'step may not import train'),
-    ('gan.py', "import_module('gan_jax.step')", 'gan may not import step'),
-    ('step.py', 'import gan_jax.checkpoint', 'step may not import checkpoint'),
-    ('data.py', 'from gan_jax import checkpoint', 'data may not import checkpoint'),
-    ('plan.py', 'from gan_jax import train', 'plan may not import train'),
-    ('train.py', 'from gan_jax import plan', 'train may not import plan'),
-    ('__init__.py', 'from gan_jax import layers', '__init__ may not import layers'),
+    ('nn/layers.py', 'from gan_jax import UserError, ops', None),
+    ('models/base.py', 'from . import biggan\nfrom .. import nn', None),
+    ('training/trainer.py', 'from gan_jax import sampling\nimport gan_jax.data', None),
+    ('plan/flops.py', 'from gan_jax.training.step import make_train_step', None),
+    ('nn/layers.py', 'from gan_jax import models', 'nn may not import models'),
+    ('nn/layers.py', 'import gan_jax.data as d', 'nn may not import data'),
+    ('nn/layers.py', 'from ..models import run', 'nn may not import models'),
+    (
+      'sampling/io.py',
+      'from ..training import fit',
+      'sampling may not import training',
+    ),
+    ('ops/step.py', 'def f():\n  from gan_jax import nn', 'ops may not import nn'),
+    ('ops/step.py', "import_module('gan_jax.nn')", 'ops may not import nn'),
+    ('ops/step.py', 'from gan_jax import UserError', 'ops may not import gan_jax'),
+    ('data/a.py', 'from gan_jax import storage', 'data may not import storage'),
+    ('plan/a.py', 'from gan_jax import main', 'plan may not import main'),
+    ('main.py', 'from gan_jax import plan', 'main may not import plan'),
+    ('__init__.py', 'from gan_jax import nn', '__init__ may not import nn'),
     ('main.py', 'from configs import biggan_emoji', 'does not import configs'),
     ('extra.py', '', 'give extra a place in the order'),
-    ('metrics/utils.py', '', 'utils is no name'),
+    ('nn/utils.py', '', 'utils is no name'),
   ],
 )
 def test_what_the_check_sees(tmp_path, file, source, complaint):
   root = tmp_path / 'gan_jax'
-  for name in ('layers.py', 'gan.py', 'metrics/images.py', file):
+  for name in ('nn/layers.py', 'models/base.py', 'data/loader.py', file):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text('"""What it is for."""\n')
   with (root / file).open('a') as f:
@@ -174,5 +143,11 @@ def test_what_the_check_sees(tmp_path, file, source, complaint):
 
 def test_a_missing_docstring_is_seen(tmp_path):
   (tmp_path / 'gan_jax').mkdir()
-  (tmp_path / 'gan_jax' / 'layers.py').write_text('x = 1\n')
+  (tmp_path / 'gan_jax' / 'nn.py').write_text('x = 1\n')
   assert 'docstring' in complaints(tmp_path / 'gan_jax')[0]
+
+
+def test_the_order_has_at_most_twelve_rows_and_the_package_at_most_twenty_entries():
+  assert len(ORDER) <= 12
+  entries = [path.name for path in ROOT.iterdir() if path.name != '__pycache__']
+  assert len(entries) <= 20, sorted(entries)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.optimize import least_squares
 
-from gan_jax.journal import read_lines
+from gan_jax.storage.json_lines import read_json_lines
 
 HERE = Path(__file__).parent / 'results'
 TARGETS = 0.5, 0.25, 0.15  # of fd_small
@@ -224,7 +224,7 @@ def main() -> None:
   p.add_argument('--out', type=Path, default=HERE)
   args = p.parse_args()
   cells: Cells = {}
-  for row in read_lines(args.cells):
+  for row in read_json_lines(args.cells):
     cells.setdefault((row['batch'], row['factor']), []).append(row)
   table, lines, told = [], [], {}
   for target in args.targets:

@@ -11,10 +11,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gan_jax import UserError, noise, recipe, step, train
-from gan_jax.gan import Batch
-from gan_jax.journal import read_lines
+from gan_jax import UserError
+from gan_jax.config import Config, parse_config
+from gan_jax.models.base import Batch
 from gan_jax.plan import flops
+from gan_jax.storage.json_lines import read_json_lines
+from gan_jax.training import noise_scale, step, trainer
+from gan_jax.training.optimizers import make_optimizer
 
 HERE = Path(__file__).parent
 BATCHES = 8, 16, 32, 64, 128
@@ -47,10 +50,10 @@ def config_of(cell: Cell, images: int, every: int) -> dict[str, Any]:
   return values
 
 
-def gflop(read: recipe.Recipe) -> tuple[float, float]:
+def gflop(read: Config) -> tuple[float, float]:
   """Of the networks for each image, and of what is done to the weights in each step."""
   (stage,) = read.stages
-  gan, txs = read.gan, (read.g_adam.transform(), read.d_adam.transform())
+  gan, txs = read.gan, (make_optimizer(read.g_adam), make_optimizer(read.d_adam))
   state = jax.eval_shape(lambda: step.init_state(gan, *txs, jax.random.key(0)))
   shape = (1, 1, stage.batch, gan.res, gan.res, gan.channels)
   batch = Batch(
@@ -64,23 +67,25 @@ def gflop(read: recipe.Recipe) -> tuple[float, float]:
 def trained(cell: Cell, images: int, every: int, workdir: Path) -> dict[str, Any]:
   """Trains a cell, or goes on with it, and says what there is to know."""
   values = config_of(cell, images, every)
-  read = recipe.read(values)
+  read = parse_config(values)
   ended = ''
   try:
-    state = train.train(read, values, workdir)
+    state = trainer.train(read, values, workdir)
     if int(state.images) < images:
       raise SystemExit('stopped; the same command goes on')
   except UserError as error:  # no update is finite any more: that is a result as well
     ended = str(error)
   # By images: one that was killed may have taken a score twice.
-  scores = {x['images']: x['value'] for x in read_lines(workdir / 'evaluations.jsonl')}
-  lines = read_lines(workdir / 'metrics.jsonl')
+  scores = {
+    x['images']: x['value'] for x in read_json_lines(workdir / 'evaluations.jsonl')
+  }
+  lines = read_json_lines(workdir / 'metrics.jsonl')
   per_image, per_step = gflop(read)
   row = dict(zip(('batch', 'factor', 'seed'), cell, strict=True))
   row |= {'images': images, 'gflop_image': per_image, 'gflop_step': per_step}
   row |= {'ended': ended, 'score/images': [*scores], 'score/value': [*scores.values()]}
   told = [x for x in lines if 'd_signal' in x]
-  for name in ('images', *noise.NAMES):  # means over the steps of each line
+  for name in ('images', *noise_scale.NAMES):  # means over the steps of each line
     row[f'noise/{name}'] = [x.get(name) for x in told]
   return row
 
@@ -97,7 +102,7 @@ def main() -> None:
   args = p.parse_args()
   jax.config.update('jax_num_cpu_devices', DEVICES)
   args.out.parent.mkdir(parents=True, exist_ok=True)
-  there = [x for x in read_lines(args.out) if x['images'] == args.images]
+  there = [x for x in read_json_lines(args.out) if x['images'] == args.images]
   done = {(x['batch'], x['factor'], x['seed']) for x in there}
   cells = [
     (batch, factor, seed)

@@ -28,7 +28,7 @@ def main() -> None:
   args = p.parse_args()
   with np.load(args.samples) as z:
     fakes, asked = z['images'], z['labels']
-  real = data.load('digits', res=fakes.shape[1], channels=1).examples
+  real = data.load_dataset('digits', res=fakes.shape[1], channels=1).examples
   flat = lambda x: x.reshape(len(x), -1).astype(np.float32) / 255
   reals, truth = flat(real.images), np.asarray(real.labels)
   fakes = flat(fakes)

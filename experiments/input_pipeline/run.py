@@ -74,8 +74,8 @@ class GanJax:
   def batches(self, source, res):
     from gan_jax import data
 
-    return data.batches(
-      data.load(str(self.where[source].absolute()), res=res, channels=3),
+    return data.iterate_batches(
+      data.load_dataset(str(self.where[source].absolute()), res=res, channels=3),
       shape=(1, BATCH),
       devices=(0,),
       n_devices=1,

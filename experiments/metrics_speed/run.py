@@ -31,7 +31,7 @@ def write_features(folder: Path, n: int, dim: int) -> None:
 
 
 def ours(real: np.ndarray, fake: np.ndarray, score: str) -> dict[str, float]:
-  from gan_jax.metrics import features
+  from gan_jax.evaluation.metrics import features
 
   if score == 'fid':
     sides = []

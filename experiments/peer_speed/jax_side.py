@@ -13,19 +13,16 @@ from cases import SAMPLES
 from jax.sharding import PartitionSpec as P
 from worker import PRODUCT, serve, timed
 
-from gan_jax import (
-  biggan,
-  convolution,
-  growing,
-  keep_freed_memory,
-  norms,
-  progan,
-  recipe,
-  resampling,
-  sampler,
-  step,
-  stylegan,
-)
+from gan_jax.config import parse_config
+from gan_jax.models import biggan, progan, progressive, stylegan
+from gan_jax.ops import convolution, reductions, resampling
+from gan_jax.runtime import sharding
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.runtime.mesh import make_mesh
+from gan_jax.sampling import samplers
+from gan_jax.training import step
+from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.step import shard_batch
 
 
 def beside() -> None:
@@ -34,7 +31,7 @@ def beside() -> None:
     'up_conv': lambda x, kernel: convolution.conv(resampling.upsample(x), kernel),
     'down_conv': lambda x, kernel: resampling.downsample(convolution.conv(x, kernel)),
   }
-  for module in (biggan, growing, progan, stylegan):
+  for module in (biggan, progressive, progan, stylegan):
     for name, function in plain.items():
       if hasattr(module, name):
         setattr(module, name, function)
@@ -53,7 +50,7 @@ def by_rule() -> None:
 
 def reduced() -> None:
   """Sums over images by XLA's own reduction."""
-  norms.image_sums = lambda x: x.sum((1, 2), keepdims=True)
+  reductions.image_sums = lambda x: x.sum((1, 2), keepdims=True)
 
 
 def at_once() -> None:
@@ -78,20 +75,20 @@ CHANGES = {
 
 class Side:
   def __init__(self, case: dict):
-    r = self._recipe = recipe.read(case['config'])
-    gan, self._mesh = r.gan, step.make_mesh()
+    r = self._recipe = parse_config(case['config'])
+    gan, self._mesh = r.gan, make_mesh()
     (self._stage,) = r.stages
     k, b, g_batch = r.shape(self._stage, self._mesh.size)
-    self._txs = r.g_adam.transform(), r.d_adam.transform()
+    self._txs = make_optimizer(r.g_adam), make_optimizer(r.d_adam)
     self._key = jax.random.key(0)
     start = time.perf_counter()
     fresh = lambda: step.init_state(gan, *self._txs, self._key)
-    self._state = step.replicate(jax.jit(fresh)(), self._mesh)
+    self._state = sharding.replicate(jax.jit(fresh)(), self._mesh)
     jax.block_until_ready(self._state)
     init_s = time.perf_counter() - start
     rng = np.random.default_rng(0)
     shape = (self._mesh.size, k, b, gan.res, gan.res, 3)
-    self._batch = step.shard_batch(
+    self._batch = shard_batch(
       {
         'images': rng.integers(0, 256, shape, np.uint8),
         'labels': rng.integers(0, max(gan.n_classes, 1), shape[:3]).astype(np.int32),
@@ -133,8 +130,8 @@ class Side:
     seeds = np.arange(SAMPLES, dtype=np.uint32)
     classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)
     classes = classes[seeds % len(classes)]
-    inputs = sampler.latents(seeds, gan.dim_z), classes, np.float32(1), seeds
-    return sampler.make_sampler(gan, self._mesh), (*inputs, np.float32(1))
+    inputs = samplers.latents(seeds, gan.dim_z), classes, np.float32(1), seeds
+    return samplers.make_sampler(gan, self._mesh), (*inputs, np.float32(1))
 
   def matmul(self) -> None:
     multiply, x = self._product

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from gan_jax import convolution, keep_freed_memory, norms, resampling, winograd
+from gan_jax.ops import convolution, reductions, resampling, winograd
+from gan_jax.runtime.environment import keep_freed_memory
 
 RNG = np.random.default_rng(0)
 
@@ -55,9 +56,9 @@ def normalised(x: Array, gain: Array, bias: Array) -> Array:
 
 def normalised_by_sums(x: Array, gain: Array, bias: Array) -> Array:
   n = x.size // x.shape[-1]
-  mean, square = (s.sum(0, keepdims=True) / n for s in norms.moments(x))
+  mean, square = (s.sum(0, keepdims=True) / n for s in reductions.moments(x))
   scale = lax.rsqrt(square - mean**2 + 1e-5)
-  return jax.nn.relu(norms.rescaled(x, mean, scale * gain, bias))
+  return jax.nn.relu(reductions.scale_and_shift(x, mean, scale * gain, bias))
 
 
 def cases() -> dict[str, tuple[Callable, Callable, tuple[Array, ...]]]:

@@ -22,7 +22,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / 'results'
 JAX = (sys.executable, str(HERE / 'jax_side.py'))
 FORMATS = ('contiguous', 'channels_last')
-# glibc that keeps what it has got; ours asks for it itself (gan_jax.keep_freed_memory).
+# glibc that keeps what it has got; ours asks for it itself
+# (gan_jax.runtime.environment.keep_freed_memory).
 MALLOC = {
   'MALLOC_MMAP_MAX_': '0',
   'MALLOC_TRIM_THRESHOLD_': '100000000000',

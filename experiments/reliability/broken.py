@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from launch import equal, finish, journal, restored, start
 
-from gan_jax import UserError, recipe, train
-from gan_jax.biggan import BigGAN
-from gan_jax.checkpoint import Checkpoints, damage
-from gan_jax.gan import to_float
-from gan_jax.schedule import Constant
+from gan_jax import UserError
+from gan_jax.config import parse_config
+from gan_jax.config.schedules import ConstantSchedule
+from gan_jax.models.base import to_float
+from gan_jax.models.biggan import BigGAN
+from gan_jax.storage.checkpoint import Checkpointer, find_corruption
+from gan_jax.training import trainer
 
 STEPS = 32
 GROWING = (  # every step is saved; 4 pixels, then a fade to 8 in the middle
@@ -76,7 +78,7 @@ def flips(scratch: Path, rng: np.random.Generator, n: int) -> list[dict]:
     flipped = bytearray(whole)
     flipped[offset] ^= 1 << int(rng.integers(8))
     path.write_bytes(flipped)
-    if damage(folder):
+    if find_corruption(folder):
       found['detected'] += 1
     else:
       same = equal(restored(workdir, STEPS), good)
@@ -131,7 +133,7 @@ def nans(scratch: Path) -> list[dict]:
   config['train']['images'] = 8 * 8
   config['log'] |= dict(checkpoint_every=8, sheet_every=800, keep=8)
   config['watch'] = dict(patience=3)
-  honest = Constant.phase_at
+  honest = ConstantSchedule.phase_at
 
   def run(workdir: Path, faulty: range) -> str:
     def phase_at(self, images, res):  # alpha, which a BigGAN does not use, is the sign
@@ -139,9 +141,9 @@ def nans(scratch: Path) -> list[dict]:
       hit = images // 8 in faulty
       return dataclasses.replace(phase, alpha=np.float32(2)) if hit else phase
 
-    with mock.patch.object(Constant, 'phase_at', phase_at):
+    with mock.patch.object(ConstantSchedule, 'phase_at', phase_at):
       try:
-        train.train(recipe.read(config), config, workdir)
+        trainer.train(parse_config(config), config, workdir)
       except UserError as error:
         return str(error)
     return ''
@@ -158,7 +160,7 @@ def nans(scratch: Path) -> list[dict]:
       workdir = scratch / f'{net}_{where}_{len(faulty)}'
       with mock.patch.object(BigGAN, f'{net}_loss', patched):
         said = run(workdir, faulty)
-      steps = Checkpoints(workdir, read_only=True).steps()
+      steps = Checkpointer(workdir, read_only=True).steps()
       newest = restored(workdir, steps[-1])
       rows.append(
         {

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from launch import journal
 
-from gan_jax import UserError, data, recipe, train
-from gan_jax.watch import JUDGED, RECENT, WINDOWS, Watcher
+from gan_jax import UserError, data
+from gan_jax.config import CollapseConfig, parse_config
+from gan_jax.training import trainer
+from gan_jax.training.collapse_monitor import JUDGED, RECENT, WINDOWS, CollapseMonitor
 
 BATCH = 32
 
@@ -55,15 +57,15 @@ def go(
   harm: Callable[[data.Dataset], data.Dataset] | None = None,
 ) -> str:
   """Trains, or goes on, on harmed data; what it said when it gave up, or ''."""
-  load = data.load
+  load = data.load_dataset
   if harm:
-    data.load = lambda *args, **kw: harm(load(*args, **kw))
+    data.load_dataset = lambda *args, **kw: harm(load(*args, **kw))
   try:
-    train.train(recipe.read(config), config, workdir, allow_config_change=True)
+    trainer.train(parse_config(config), config, workdir, allow_config_change=True)
   except UserError as error:
     return str(error)
   finally:
-    data.load = load
+    data.load_dataset = load
   return ''
 
 
@@ -76,7 +78,7 @@ FAULTS = {
 
 def verdicts(lines: list[dict]) -> list[int]:
   """At how many images the watch calls a run lost, told its journal."""
-  watcher, found = Watcher(recipe.Watch()), []
+  watcher, found = CollapseMonitor(CollapseConfig()), []
   for line in lines:
     watcher.see(line)
     if 'diversity' in line and watcher.verdict():

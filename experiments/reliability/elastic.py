@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from launch import finish, free_address, journal, start, write_config
 
-from gan_jax import recipe
-from gan_jax.checkpoint import Checkpoints
-from gan_jax.step import init_state
+from gan_jax.config import parse_config
+from gan_jax.storage.checkpoint import Checkpointer
+from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.step import init_state
 
 STEPS = 20
 BATCH = 16
@@ -52,14 +53,14 @@ def begun(whole: Path, workdir: Path, step: int) -> None:
 
 def nudge(workdir: Path, values: dict, rng: np.random.Generator) -> None:
   """Moves every parameter of the checkpoint of step 1 by one unit in the last place."""
-  r = recipe.read(values)
-  g_tx, d_tx = r.g_adam.transform(), r.d_adam.transform()
+  r = parse_config(values)
+  g_tx, d_tx = make_optimizer(r.g_adam), make_optimizer(r.d_adam)
   like = jax.eval_shape(lambda: init_state(r.gan, g_tx, d_tx, jax.random.key(0)))
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   like = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
   )
-  checkpoints = Checkpoints(workdir)
+  checkpoints = Checkpointer(workdir)
   state = checkpoints.restore(1, like)
 
   def beside(x):

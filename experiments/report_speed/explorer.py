@@ -6,7 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
-from gan_jax.explore.desk import Choice, Desk
+from gan_jax.explore.session import ControlValues, ExplorerSession
 
 
 def main():
@@ -15,11 +15,11 @@ def main():
   p.add_argument('--pictures', type=int, default=9)
   args = p.parse_args()
   for workdir in args.workdir:
-    desk = Desk(workdir)
+    desk = ExplorerSession(workdir)
     began = time.perf_counter()
     source = desk.select()
     able = desk.abilities(source)
-    choice = Choice(psi=0.7)
+    choice = ControlValues(psi=0.7)
     desk.draw(source, desk.shown(able, choice, True))
     opened = time.perf_counter() - began
     told = [f'{workdir.name}: opened and first picture after {opened:.1f} s']

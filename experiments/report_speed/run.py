@@ -34,7 +34,7 @@ def main():
       subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
       took, used = time.perf_counter() - began, os.times().children_user - before
       size = (workdir / report.PAGE).stat().st_size
-      writer = report.Writer(workdir, True, print)
+      writer = report.ReportWriter(workdir, True, print)
       began = time.perf_counter()
       writer.refresh()
       call = time.perf_counter() - began

@@ -19,11 +19,18 @@ from pathlib import Path
 from typing import Any
 
 # gan_jax adds its own XLA flags, so it comes before jax.
-from gan_jax import recipe, step  # isort: skip
+from gan_jax.config import parse_config
+from gan_jax.runtime import sharding
+from gan_jax.runtime.mesh import make_mesh
+
+from gan_jax.training import step  # isort: skip
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 from orbax.checkpoint import multihost
+
+from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.step import shard_batch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -37,16 +44,16 @@ def timed(batch: int, mapped: str, steps: int, tiny: bool) -> dict[str, Any]:
   config = importlib.import_module('configs.biggan_digits')
   config = config.get_config('tiny' if tiny else '')
   config.schedule.batch = batch
-  read = recipe.read(config.to_dict())
-  gan, (stage,), mesh = read.gan, read.stages, step.make_mesh()
+  read = parse_config(config.to_dict())
+  gan, (stage,), mesh = read.gan, read.stages, make_mesh()
   k, b, g_batch = read.shape(stage, mesh.size)
-  txs = read.g_adam.transform(), read.d_adam.transform()
+  txs = make_optimizer(read.g_adam), make_optimizer(read.d_adam)
   key, phase = jax.random.key(0), read.schedule.phase_at(0, gan.res)
-  state = step.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
+  state = sharding.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
   shape = (jax.local_device_count(), k, b, gan.res, gan.res, gan.channels)
   images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
   labels = np.zeros(shape[:3], np.int32)
-  shown = step.shard_batch({'images': images, 'labels': labels}, mesh)
+  shown = shard_batch({'images': images, 'labels': labels}, mesh)
   run = step.make_train_step(gan, *txs, mesh, g_batch=g_batch, mapped=mapped)
   run.lower(state, shown, key, phase).compile()
   # Processes compile at different paces, and a first collective does not wait for long.

@@ -74,7 +74,7 @@ def main() -> None:
         words = [f'--config={config}', f'--topology={topology}', f'--batch={batch}']
         words.append(f'--res={res}')
         words += [f'--cache={args.cache}'] if args.cache else []
-        rows = cli.plan(cli.parser().parse_args(words))
+        rows = cli.plan_stage(cli.parser().parse_args(words))
         today = datetime.date.today().isoformat()
         path.write_text(json.dumps([{'date': today} | r for r in rows], indent=1))
         with (HERE / 'table.csv').open('w', newline='') as f:

@@ -15,7 +15,8 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gan_jax import convolution, layers, resampling, spectral
+from gan_jax.nn import spectral_norm
+from gan_jax.ops import attention, convolution, resampling
 from gan_jax.plan import chips, hlo
 
 OUT = Path(__file__).parent / 'results' / 'layers.csv'
@@ -53,7 +54,7 @@ def few(form: str, x: Array, kernel: Array) -> Array:
     return convolution.conv(x, kernel.astype(NARROW))
 
 
-def attention(query: Array, key: Array, value: Array) -> Array:
+def plain_attention(query: Array, key: Array, value: Array) -> Array:
   """Softmax with all scores of all images at a time, kept for the gradient."""
   scores = jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=WIDE)
   weights = jax.nn.softmax(scores).astype(NARROW)
@@ -70,7 +71,7 @@ def normalized(x: Array, kernel: Array, u: Array, v: Array) -> Array:
 def scaled(x: Array, kernel: Array, u: Array, v: Array) -> Array:
   """Spectral norm as it is: sigma is known, and the pictures are divided by it."""
   matrix = kernel.reshape(-1, kernel.shape[-1])
-  sigma = spectral._singular_value(matrix, u, v, u[0])
+  sigma = spectral_norm._singular_value(matrix, u, v, u[0])
   return convolution.conv(
     (x.astype(WIDE) / sigma).astype(NARROW), kernel.astype(NARROW)
   )
@@ -121,7 +122,7 @@ def cases() -> Iterator[Case]:
     yield 'spectral norm 8 1536->1536', function.__name__, function, typed
   shapes = ((16, 4096, 48), (16, 4096, 12), (16, 1024, 12), (16, 1024, 48))
   narrow = tuple((s, NARROW) for s in shapes)
-  for form, run in (('whole', attention), ('read apart', layers.attend)):
+  for form, run in (('whole', plain_attention), ('read apart', attention.attend)):
     yield 'attention 64', form, run, narrow
 
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gan_jax import keep_freed_memory, recipe, schedule, step
+from gan_jax.config import Config, parse_config, schedules
+from gan_jax.runtime import sharding
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.runtime.mesh import make_mesh
+from gan_jax.training import step
+from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.step import shard_batch
 
 
 def load_config(text: str) -> dict:
@@ -21,17 +27,17 @@ def load_config(text: str) -> dict:
   return module.get_config(variant).to_dict()
 
 
-def measure(r: recipe.Recipe, stage: schedule.Stage, repeats: int) -> dict:
+def measure(r: Config, stage: schedules.Stage, repeats: int) -> dict:
   """Compiles one stage's step on all devices and times it, input in memory."""
-  mesh, gan, t = step.make_mesh(), r.gan, r.train
+  mesh, gan, t = make_mesh(), r.gan, r.train
   k, b, g_batch = r.shape(stage, mesh.size)
-  txs = r.g_adam.transform(), r.d_adam.transform()
+  txs = make_optimizer(r.g_adam), make_optimizer(r.d_adam)
   key = jax.random.key(0)
-  state = step.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
+  state = sharding.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
   rng = np.random.default_rng(0)
   local = mesh.size // jax.process_count()
   shape = (local, k, b, stage.res, stage.res, gan.channels)
-  batch = step.shard_batch(
+  batch = shard_batch(
     {
       'images': rng.integers(0, 256, shape, np.uint8),
       'labels': np.zeros((local, k, b), np.int32),
@@ -76,7 +82,7 @@ def main() -> None:
   keep_freed_memory()
   rows = []
   for name in args.config:
-    r = recipe.read(load_config(name))
+    r = parse_config(load_config(name))
     for stage in r.stages:
       rows.append({'config': name, **measure(r, stage, args.repeats)})
       print('  '.join(f'{k}={v}' for k, v in rows[-1].items()), flush=True)

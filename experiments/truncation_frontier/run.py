@@ -8,8 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gan_jax import checkpoint, data, frontier, recipe, train
-from gan_jax.evaluator import Evaluator, Protocol
+from gan_jax import data
+from gan_jax.config import parse_config
+from gan_jax.evaluation import truncation_sweep
+from gan_jax.evaluation.evaluator import Evaluator, Protocol
+from gan_jax.storage import checkpoint
+from gan_jax.training import trainer
 
 THRESHOLDS = (2.0, 1.5, 1.0, 0.7, 0.5, 0.3, 0.2)
 
@@ -29,18 +33,18 @@ def load_config(path: str, ortho: float, seed: int, images: int) -> dict:
 
 def frontier_of(config: dict, workdir: Path, num: int) -> list[dict]:
   """Trains a run, unless it is there, and sweeps its truncation."""
-  r = recipe.read(config)
-  train.train(r, config, workdir)
-  dataset = data.load(
+  r = parse_config(config)
+  trainer.train(r, config, workdir)
+  dataset = data.load_dataset(
     r.data.name, split=r.data.split, res=r.gan.res, channels=r.gan.channels
   )
   shapes, _ = jax.eval_shape(r.gan.init, jax.random.key(0))
-  parts, _ = checkpoint.restore_parts(workdir, {'ema': shapes, 'g': shapes})
+  parts, _ = checkpoint.restore_subtrees(workdir, {'ema': shapes, 'g': shapes})
   evaluator = Evaluator(r.gan, dataset, ['fd_small', 'prdc_small'], Protocol(n=num))
   generators = {True: parts['ema'], False: parts['g']}
-  lines = frontier.sweep(evaluator, generators, THRESHOLDS)
-  frontier.write(lines, workdir / 'frontier')
-  return frontier.table(lines)
+  lines = truncation_sweep.sweep(evaluator, generators, THRESHOLDS)
+  truncation_sweep.write(lines, workdir / 'frontier')
+  return truncation_sweep.table(lines)
 
 
 def main() -> None:
@@ -60,7 +64,7 @@ def main() -> None:
       rows = frontier_of(config, args.runs / f'ortho{ortho:g}-seed{seed}', args.num)
       for ema in (True, False):
         own = [row for row in rows if row['ema'] == ema]
-        share = frontier.amenable(own)
+        share = truncation_sweep.amenable(own)
         print(f'ortho {ortho:g}, seed {seed}, ema {ema}: amenable {share:.2f}')
         table += [
           {'ortho': ortho, 'seed': seed, **row, 'amenable': share} for row in own

@@ -10,12 +10,12 @@ from jax.experimental import multihost_utils
 
 from gan_jax import UserError
 from gan_jax.data.built_in import BUILT_IN, load_built_in
-from gan_jax.data.examples import Corrupt, Dataset, Files
-from gan_jax.data.files import is_path, open_source, some
-from gan_jax.data.order import batches
-from gan_jax.data.pictures import MODES
-from gan_jax.data.report import counted, doctor, places, source_sizes
-from gan_jax.data.stored import (
+from gan_jax.data.dataset import CorruptImageError, Dataset, ImageFiles
+from gan_jax.data.decode import MODES
+from gan_jax.data.folder import is_path, open_source, quote_some
+from gan_jax.data.loader import iterate_batches
+from gan_jax.data.summary import count_labels, source_sizes, spread_indices, summarize
+from gan_jax.data.tfds_source import (
   MANIFEST,
   Records,
   data_root,
@@ -27,19 +27,19 @@ from gan_jax.data.stored import (
 __all__ = [
   'BUILT_IN',
   'MANIFEST',
-  'Corrupt',
+  'CorruptImageError',
   'Dataset',
   'Records',
-  'batches',
+  'iterate_batches',
   'check_hosts',
   'check_labels',
-  'doctor',
-  'load',
+  'summarize',
+  'load_dataset',
   'open_tfds',
 ]
 
 
-def load(
+def load_dataset(
   name: str,
   *,
   split: str = 'train',
@@ -111,11 +111,11 @@ def _load_files(name, split, res, channels):
     raise UserError(f"{name} has only the split 'train', not '{split}'.")
   source = open_source(name)
   if source.refused:
-    logging.warning('%s: left out: %s.', name, some(source.refused))
+    logging.warning('%s: left out: %s.', name, quote_some(source.refused))
   counts = np.bincount(source.labels, minlength=len(source.class_names))
   return Dataset(
     name,
-    Files(name, source, res, channels),
+    ImageFiles(name, source, res, channels),
     source.class_names,
     tuple(counts.tolist()) if source.class_names else (),
     f'{source.kind}, {len(source.refused)} files refused, {source.others} other files',
@@ -140,7 +140,7 @@ def check_labels(dataset: Dataset, n_classes: int) -> None:
       f'{dataset.n_classes} classes: set n_classes={dataset.n_classes}, or 0 to '
       'ignore the labels.'
     )
-  counts = counted(dataset)
+  counts = count_labels(dataset)
   if sum(count > 0 for count in counts) == 1:
     (only,) = (dataset.class_names[i] for i, count in enumerate(counts) if count)
     raise UserError(
@@ -159,7 +159,7 @@ def check_hosts(dataset: Dataset) -> None:
   if jax.process_count() == 1:
     return
   digest = hashlib.sha256(repr((dataset.class_names, dataset.counts)).encode())
-  for i in places(len(dataset.examples), 16):
+  for i in spread_indices(len(dataset.examples), 16):
     image, label = dataset.examples[int(i)]
     digest.update(np.ascontiguousarray(image).tobytes() + str(int(label)).encode())
   mark = int.from_bytes(digest.digest()[:4])

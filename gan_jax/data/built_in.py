@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from gan_jax import UserError
-from gan_jax.data.examples import Dataset, InMemory, check_channels, needed
-from gan_jax.data.pictures import MODES, crop
+from gan_jax.data.dataset import Dataset, InMemory, check_channels, import_optional
+from gan_jax.data.decode import MODES, crop
 
 BUILT_IN = ('emoji', 'digits', 'synthetic')
 
@@ -23,13 +23,13 @@ def load_built_in(name, split, res, channels):
     )
   check_channels(name, 1 if name == 'digits' else 3, channels)
   if name == 'digits':
-    digits = needed('sklearn.datasets', 'scikit-learn', name).load_digits()
+    digits = import_optional('sklearn.datasets', 'scikit-learn', name).load_digits()
     images = [
       Image.fromarray(x) for x in np.round(digits.images * 255 / 16).astype(np.uint8)
     ]
     labels, classes = digits.target, map(str, range(10))
   else:
-    folder = importlib.resources.files('gan_jax') / 'embedded'
+    folder = importlib.resources.files('gan_jax.data') / 'embedded'
     index = json.loads((folder / 'emoji64.json').read_text())
     sheet = Image.open(io.BytesIO((folder / 'emoji64.webp').read_bytes()))
     side, columns = index['tile'], index['columns']

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from absl import logging
 
-from gan_jax import UserError, command, keep_freed_memory
-from gan_jax.explore.desk import Choice, Desk
-from gan_jax.waiting import waiting
+from gan_jax import UserError
+from gan_jax.explore.session import ControlValues, ExplorerSession
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.runtime.errors import run_command
+from gan_jax.storage.durations import timed_phase
 
 LOOPBACK = '127.0.0.1'
 
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = parser().parse_args(argv)
   logging.set_verbosity(logging.ERROR)  # orbax warns of reading what it may not write
   try:
-    from gan_jax.explore import page
+    from gan_jax.explore import view
   except ImportError as error:
     raise UserError(
       "the explorer needs a package: pip install 'gan_jax[explore]'."
@@ -54,16 +56,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         f'{args.host}:{args.port} cannot be listened on ({error.strerror}): take '
         'another --port.'
       ) from error
-  desk = Desk(workdir)
+  desk = ExplorerSession(workdir)
   source = desk.select()
   say = functools.partial(print, flush=True)
-  with waiting(workdir, f'opening and compiling {source.name}', say):
+  with timed_phase(workdir, f'opening and compiling {source.name}', say):
     able = desk.abilities(source)
-    desk.draw(source, desk.shown(able, Choice(layers=able.cut)))
+    desk.draw(source, desk.shown(able, ControlValues(layers=able.cut)))
   say(f'ready: http://{args.host}:{args.port} in a browser (Ctrl-C ends this)')
-  page.serve(desk, args.host, args.port, args.open)
+  view.serve(desk, args.host, args.port, args.open)
 
 
 if __name__ == '__main__':
   keep_freed_memory()
-  command(main)
+  run_command(main)

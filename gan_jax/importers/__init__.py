@@ -1,33 +1,33 @@
 """Published names -> our variables, as tables that are total both ways."""
 
-from gan_jax.importers.from_pytorch import (
+from gan_jax.importers.biggan_pytorch import (
   BIGGAN_D,
   BIGGAN_DEEP_D,
   BIGGAN_G,
-  biggan,
-  from_biggan,
-  from_hugging_face,
-  hugging_face,
+  biggan_from_shapes,
+  convert_biggan,
+  convert_huggingface,
+  huggingface_gan,
   statistics_row,
 )
-from gan_jax.importers.from_tensorflow import (
-  from_growing,
+from gan_jax.importers.nvidia import (
+  convert_progressive,
   growing_schedule,
-  progan,
-  stylegan,
+  progan_from_kwargs,
+  stylegan_from_kwargs,
 )
 
 __all__ = [
   'BIGGAN_D',
   'BIGGAN_DEEP_D',
   'BIGGAN_G',
-  'biggan',
-  'from_biggan',
-  'from_growing',
-  'from_hugging_face',
+  'biggan_from_shapes',
+  'convert_biggan',
+  'convert_progressive',
+  'convert_huggingface',
   'growing_schedule',
-  'hugging_face',
-  'progan',
+  'huggingface_gan',
+  'progan_from_kwargs',
   'statistics_row',
-  'stylegan',
+  'stylegan_from_kwargs',
 ]

@@ -5,8 +5,9 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from gan_jax import UserError, command
-from gan_jax.importers import sources, workdir
+from gan_jax import UserError
+from gan_jax.importers import sources, write_run
+from gan_jax.runtime.errors import run_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,9 +57,9 @@ def changes(texts: Sequence[str]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  source = sources.read(args.source, args.suffix)
-  rows = workdir.write(source, args.workdir, changes(args.set), args.partial)
-  print(f'{source.kind}: {workdir.table(rows)}')
+  source = sources.read_published(args.source, args.suffix)
+  rows = write_run.write_run(source, args.workdir, changes(args.set), args.partial)
+  print(f'{source.kind}: {write_run.table(rows)}')
   for note in source.notes:
     print(f'note: {note}')
   print(
@@ -70,4 +71,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  command(main)
+  run_command(main)

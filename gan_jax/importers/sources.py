@@ -23,20 +23,24 @@ import jax
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.export import model_section
-from gan_jax.gan import Variables
-from gan_jax.importers import files
-from gan_jax.importers.from_pytorch import (
+from gan_jax.importers.biggan_pytorch import (
   BIGGAN_D,
   BIGGAN_DEEP_D,
   BIGGAN_G,
-  biggan,
-  from_biggan,
-  from_hugging_face,
-  hugging_face,
+  biggan_from_shapes,
+  convert_biggan,
+  convert_huggingface,
+  huggingface_gan,
 )
-from gan_jax.importers.from_tensorflow import from_growing, progan, stylegan
-from gan_jax.stylegan import StyleGAN
+from gan_jax.importers.nvidia import (
+  convert_progressive,
+  progan_from_kwargs,
+  stylegan_from_kwargs,
+)
+from gan_jax.models.base import Variables
+from gan_jax.models.stylegan import StyleGAN
+from gan_jax.sampling.export import model_section
+from gan_jax.storage import weights
 
 SUFFIXES = ('.pth', '.npz', '.safetensors')
 HUGGING_FACE = ('pytorch_model.bin', 'model.safetensors', 'model.npz')
@@ -51,7 +55,7 @@ def _shapes(gan: Any) -> tuple[Variables, Variables]:
 shapes: Callable[[Any], tuple[Variables, Variables]] = functools.lru_cache(16)(_shapes)
 
 
-class Moments(NamedTuple):
+class AdamMoments(NamedTuple):
   """An Adam optimizer's memory, as trees of the parameters' structure."""
 
   steps: int
@@ -60,7 +64,7 @@ class Moments(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class PublishedModel:
   """What was found, in our terms; `d` and the moments may be missing."""
 
   path: Path
@@ -70,14 +74,14 @@ class Source:
   ema: Variables
   d: Variables | None
   whole: bool  # all that such a source usually has
-  g_moments: Moments | None
-  d_moments: Moments | None
+  g_moments: AdamMoments | None
+  d_moments: AdamMoments | None
   step: int  # iterations done
   settings: Callable[[Any], tuple[dict[str, Any], int]]  # GAN -> config, images seen
   notes: tuple[str, ...] = ()
 
 
-def read(path: Path | str, suffix: str = '') -> Source:
+def read_published(path: Path | str, suffix: str = '') -> PublishedModel:
   """Reads any of the sources above.
 
   Args:
@@ -89,15 +93,15 @@ def read(path: Path | str, suffix: str = '') -> Source:
   path = Path(path)
   with _fitting(path):
     if path.is_dir():
-      weights = [path / name for name in HUGGING_FACE if (path / name).is_file()]
-      if weights and (path / 'config.json').is_file():
-        return _checked(_hugging_face(path, weights[0]))
+      weight_files = [path / name for name in HUGGING_FACE if (path / name).is_file()]
+      if weight_files and (path / 'config.json').is_file():
+        return _checked(_hugging_face(path, weight_files[0]))
       return _checked(_biggan_folder(path, suffix))
     if path.suffix in ('.npz', '.safetensors'):
       return _checked(_named_arrays(path))
     if path.suffix in ('.pth', '.bin'):
       raise UserError(f'{path} is one file of several: name its folder.')
-    networks = files.read_network_pickle(path)
+    networks = weights.read_network_pickle(path)
     if len(networks) not in (2, 3):
       raise UserError(f'{path} holds {len(networks)} networks; (G, D, Gs) are needed.')
     return _checked(_nvidia(path, networks))
@@ -119,7 +123,7 @@ def _fitting(path: Path) -> Iterator[None]:
     ) from None
 
 
-def _checked(source: Source) -> Source:
+def _checked(source: PublishedModel) -> PublishedModel:
   """The source, unless a weight is no number."""
   for name in ('g', 'd', 'ema'):
     tree = getattr(source, name) or {}
@@ -169,13 +173,13 @@ SCRIPT = {'SN_eps': 1e-6, 'BN_eps': 1e-5, 'adam_eps': 1e-6}
 DATA = {'C10': 'cifar10', 'C100': 'cifar100'}  # and I32, I64, ...: ImageNet
 
 
-def _biggan_folder(folder: Path, suffix: str) -> Source:
+def _biggan_folder(folder: Path, suffix: str) -> PublishedModel:
   end = f'_{suffix}' if suffix else ''
   states = {}
   for role in ('G', 'G_ema', 'D'):
     found = [f for s in SUFFIXES if (f := folder / f'{role}{end}{s}').is_file()]
     if found:
-      states[role] = _unwrapped(files.read_arrays(found[0]))
+      states[role] = _unwrapped(weights.read_arrays(found[0]))
   if 'G' not in states and 'G_ema' not in states:
     raise UserError(
       f'{folder} has no G{end}.pth or G_ema{end}.pth of BigGAN-PyTorch, and no '
@@ -184,7 +188,7 @@ def _biggan_folder(folder: Path, suffix: str) -> Source:
   trees = {}
   for name in ('G_optim', 'D_optim', 'state_dict'):
     if (folder / f'{name}{end}.pth').is_file():
-      trees[name] = files.read_tree(folder / f'{name}{end}.pth')
+      trees[name] = weights.read_tree(folder / f'{name}{end}.pth')
   return _biggan(folder, states, trees)
 
 
@@ -193,7 +197,9 @@ def _unwrapped(state: Arrays) -> dict[str, np.ndarray]:
   return {k.removeprefix('module.'): v for k, v in state.items()}
 
 
-def _biggan(path: Path, states: Mapping[str, Arrays], trees: dict[str, Any]) -> Source:
+def _biggan(
+  path: Path, states: Mapping[str, Arrays], trees: dict[str, Any]
+) -> PublishedModel:
   notes = []
   saved = trees.get('state_dict', {})
   settings = {**SCRIPT, **biggan_settings(states)}
@@ -207,19 +213,19 @@ def _biggan(path: Path, states: Mapping[str, Arrays], trees: dict[str, Any]) -> 
     )
   _believable(settings)
   deep = settings['deep']
-  gan = biggan(settings, settings if 'D' in states else {}, deep)
+  gan = biggan_from_shapes(settings, settings if 'D' in states else {}, deep)
   if 'D' not in states:
     notes.append('there is no D: it starts anew')
     sizes = tuple(s for s in (64,) if gan.res > 64)
     gan = dataclasses.replace(gan, d_ch=gan.g_ch, d_attention=sizes)
   gan = dataclasses.replace(gan, split_d=bool(settings.get('split_D', False)))
   like_g, like_d = shapes(gan)
-  g = from_biggan(states.get('G') or states['G_ema'], BIGGAN_G, like_g)
-  ema = from_biggan(states['G_ema'], BIGGAN_G, like_g) if 'G_ema' in states else g
+  g = convert_biggan(states.get('G') or states['G_ema'], BIGGAN_G, like_g)
+  ema = convert_biggan(states['G_ema'], BIGGAN_G, like_g) if 'G_ema' in states else g
   if len(states) < 3 and 'D' in states:
     notes.append('there is one generator: it is both the trained and the averaged one')
   table_d = BIGGAN_DEEP_D if deep else BIGGAN_D
-  d = from_biggan(states['D'], table_d, like_d) if 'D' in states else None
+  d = convert_biggan(states['D'], table_d, like_d) if 'D' in states else None
   moments = {}
   for side, table, like in (('G', BIGGAN_G, like_g), ('D', table_d, like_d)):
     if f'{side}_optim' in trees and side in states:
@@ -228,7 +234,7 @@ def _biggan(path: Path, states: Mapping[str, Arrays], trees: dict[str, Any]) -> 
     else:
       notes.append(f'there is no optimizer of {side}: it starts anew')
   step = int(saved.get('itr', 0))
-  return Source(
+  return PublishedModel(
     path=path,
     kind='BigGAN-PyTorch',
     gan=gan,
@@ -311,7 +317,7 @@ def biggan_settings(states: Mapping[str, Arrays]) -> dict[str, Any]:
 
 def _torch_moments(
   tree: Any, state: Arrays, table: Any, like: Variables
-) -> Moments | None:
+) -> AdamMoments | None:
   """torch.optim.Adam's state, whose keys count parameters in the state_dict's order."""
   buffer = (
     r'(.*\.)?(u\d+|sv\d+|stored_\w+|running_\w+|accumulation_\w+|num_batches_\w+)'
@@ -325,9 +331,9 @@ def _torch_moments(
   parts = {}
   for kind in ('exp_avg', 'exp_avg_sq'):
     arrays = {n: tree['state'][i][kind] for n, i in zip(names, order, strict=True)}
-    parts[kind] = from_biggan(arrays, table, {'params': like['params']})['params']
+    parts[kind] = convert_biggan(arrays, table, {'params': like['params']})['params']
   steps = {int(tree['state'][i]['step']) for i in order}
-  return Moments(max(steps), parts['exp_avg'], parts['exp_avg_sq'])
+  return AdamMoments(max(steps), parts['exp_avg'], parts['exp_avg_sq'])
 
 
 def _biggan_config(
@@ -373,13 +379,13 @@ def _biggan_config(
 # ---- pytorch-pretrained-BigGAN
 
 
-def _hugging_face(folder: Path, weights: Path) -> Source:
+def _hugging_face(folder: Path, weight_file: Path) -> PublishedModel:
   config = json.loads((folder / 'config.json').read_text())
   _believable(config)
-  gan = hugging_face(config)
-  state = files.read_arrays(weights)
-  _, g = from_hugging_face(state, config)
-  return Source(
+  gan = huggingface_gan(config)
+  state = weights.read_arrays(weight_file)
+  _, g = convert_huggingface(state, config)
+  return PublishedModel(
     path=folder,
     kind='pytorch-pretrained-BigGAN',
     gan=gan,
@@ -398,7 +404,7 @@ def _hugging_face(folder: Path, weights: Path) -> Source:
 # ---- NVIDIA's ProGAN and StyleGAN
 
 
-def _nvidia(path: Path, networks: tuple[files.Network, ...]) -> Source:
+def _nvidia(path: Path, networks: tuple[weights.PickledNetwork, ...]) -> PublishedModel:
   g, d, gs = (*networks, networks[0])[:3]
   states = {'G': g.variables, 'D': d.variables, 'Gs': gs.variables}
   return _growing(path, states, g.kwargs, d.kwargs, g.library)
@@ -406,23 +412,23 @@ def _nvidia(path: Path, networks: tuple[files.Network, ...]) -> Source:
 
 def _growing(
   path: Path, states: Mapping[str, Arrays], g_kw: Any, d_kw: Any, library: str
-) -> Source:
+) -> PublishedModel:
   """A ProGAN or StyleGAN of its variables by official name and of its options."""
   g_kw, d_kw = _believable(g_kw), _believable(d_kw)
   style = any(name.startswith('G_synthesis/') for name in states['G'])
-  gan = (stylegan if style else progan)(g_kw, d_kw)
+  gan = (stylegan_from_kwargs if style else progan_from_kwargs)(g_kw, d_kw)
   like_g, like_d = shapes(gan)
   g, ema = (
-    from_growing(states[s], gan, 'G', g_kw, like_g, library) for s in ('G', 'Gs')
+    convert_progressive(states[s], gan, 'G', g_kw, like_g, library) for s in ('G', 'Gs')
   )
   d = None
   if 'D' in states:
-    d = from_growing(states['D'], gan, 'D', d_kw, like_d, library)
+    d = convert_progressive(states['D'], gan, 'D', d_kw, like_d, library)
   lods = [v for k, v in states['G'].items() if k.rpartition('/')[2] == 'lod']
   lod = round(float(np.max(lods[0])), 5) if lods else 0.0
   if not 0 <= lod <= gan.res.bit_length() - 3:
     raise UserError(f'lod is {lod:g}, which is no level of {gan.res} pixels.')
-  return Source(
+  return PublishedModel(
     path=path,
     kind='StyleGAN' if style else 'ProGAN',
     gan=gan,
@@ -475,13 +481,13 @@ def _growing_config(gan: Any, lod: float, res: int) -> tuple[dict[str, Any], int
 # ---- official names in files without code
 
 
-def _named_arrays(path: Path) -> Source:
+def _named_arrays(path: Path) -> PublishedModel:
   """G/..., D/... and Gs/... (or G_ema/...) of one .npz or .safetensors file.
 
   A .json of the same name beside it has G_kwargs and D_kwargs; weights alone tell
   them for BigGAN-PyTorch.
   """
-  arrays = files.read_arrays(path)
+  arrays = weights.read_arrays(path)
   states: dict[str, dict[str, np.ndarray]] = {}
   for name, value in arrays.items():
     role, _, rest = name.partition('/')

@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gan_jax import UserError, command, keep_freed_memory, recipe
-from gan_jax.atomic import replacing
-from gan_jax.plan import chips, report
+from gan_jax import UserError
+from gan_jax.config import Config, parse_config
+from gan_jax.plan import chips, stage_cost
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.runtime.errors import run_command
+from gan_jax.storage.files import atomic_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,25 +96,25 @@ def _value(text: str) -> Any:
     return text
 
 
-def configured(text: str, settings: dict[str, Any]) -> recipe.Recipe:
+def configured(text: str, settings: dict[str, Any]) -> Config:
   """The recipe of a config in which some keys are set."""
   config = load(text)
   for key, value in settings.items():
     if key != 'batch':
       section, _, name = key.partition('.')
       config.setdefault(section, {})[name] = value
-  read = recipe.read(config)
+  read = parse_config(config)
   if 'batch' not in settings:
     return read
   if type(settings['batch']) is not int or settings['batch'] < 1:
     raise UserError(f'--batch={settings["batch"]}: a whole number above 0 is needed.')
-  return report.changed(read, settings['batch'])
+  return stage_cost.changed(read, settings['batch'])
 
 
-def plan(args: argparse.Namespace) -> list[report.Row]:
+def plan_stage(args: argparse.Namespace) -> list[stage_cost.Row]:
   """Prints the report, one paragraph a row, and returns all its figures."""
   cache = args.cache or _cache()
-  rows: list[report.Row] = []
+  rows: list[stage_cost.Row] = []
   for settings, topology in combinations(args):
     read = configured(args.config, settings)
     mesh, chip = chips.mesh_of(topology)
@@ -124,11 +127,11 @@ def plan(args: argparse.Namespace) -> list[report.Row]:
     mine = []
     for stage in stages:
       about = {'config': args.config, 'topology': topology, **settings}
-      mine.append(about | report.stage_row(read, stage, mesh, chip, cache))
+      mine.append(about | stage_cost.stage_row(read, stage, mesh, chip, cache))
       print(describe(mine[-1], args.top), flush=True)
     rows += mine
     if len(stages) == len(read.stages):
-      seconds = report.whole_run(read, mine)
+      seconds = stage_cost.whole_run(read, mine)
       for row in mine:
         row['run_s'] = seconds
         row['run_chip_hours'] = seconds * mesh.size / 3600
@@ -138,7 +141,7 @@ def plan(args: argparse.Namespace) -> list[report.Row]:
           f'{seconds * mesh.size / 3600:,.0f} chip-hours\n'
         )
   if args.json:
-    with replacing(Path(args.json)) as part:
+    with atomic_path(Path(args.json)) as part:
       part.write_text(json.dumps(rows, indent=1) + '\n')
   return rows
 
@@ -148,7 +151,7 @@ def _cache() -> Path:
   return Path(root) / 'plan'
 
 
-def describe(row: report.Row, top: int) -> str:
+def describe(row: stage_cost.Row, top: int) -> str:
   """A row for people."""
   chip = row['chip']
   of = f' of {_bytes(chip["hbm"])}' if chip['hbm'] else ''
@@ -225,8 +228,8 @@ def _time(seconds: float) -> str:
 
 def main() -> None:
   keep_freed_memory()  # as where the step will run: else a copy maps its pages anew
-  plan(parser().parse_args())
+  plan_stage(parser().parse_args())
 
 
 if __name__ == '__main__':
-  command(main)
+  run_command(main)

@@ -13,7 +13,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from gan_jax import UserError
-from gan_jax.step import make_mesh
+from gan_jax.runtime.mesh import make_mesh
 
 
 class Chip(NamedTuple):

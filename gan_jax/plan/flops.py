@@ -9,9 +9,9 @@ import numpy as np
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from gan_jax.gan import Batch, Phase
-from gan_jax.layers import AXIS
-from gan_jax.step import TrainState, train_step
+from gan_jax.models.base import Batch, Phase
+from gan_jax.runtime.mesh import AXIS
+from gan_jax.training.step import TrainState, train_step
 
 # Scopes of what is done to weights, once for all images.
 _ON_WEIGHTS = ('spectral_norm', 'optimizer', 'average')

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import ImageColor
 
 from gan_jax import UserError, data
-from gan_jax.data import files, pictures, report
-from gan_jax.data.files import Source
+from gan_jax.data import decode, folder, summary
+from gan_jax.data.folder import ImageSource
 from gan_jax.prepare.survey import SMALLEST, Options, refusal, survey
 from gan_jax.prepare.writer import prepare
 
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--res', type=int, help='a power of two; default: the side that all pictures have'
   )
-  p.add_argument('--channels', type=int, default=3, choices=sorted(pictures.MODES))
+  p.add_argument('--channels', type=int, default=3, choices=sorted(decode.MODES))
   shape = p.add_mutually_exclusive_group()
   shape.add_argument(
     '--crop', action='store_true', help='take the middle square of oblong pictures'
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     threads=args.threads,
     with_report=args.report,
   )
-  print(summary(dest, manifest))
+  print(describe_result(dest, manifest))
 
 
 def check_dest(dest: Path) -> None:
@@ -128,23 +128,23 @@ def check_dest(dest: Path) -> None:
     raise UserError(f'{dest} is there and not empty: take a new DEST.')
 
 
-def open_source(name: str, split: str, data_dir: str | None) -> Source:
+def open_source(name: str, split: str, data_dir: str | None) -> ImageSource:
   """The pictures of a path or of a tensorflow-datasets name.
 
   Raises:
     UserError: there are none.
   """
-  if files.is_path(name) or os.path.isdir(name):
+  if folder.is_path(name) or os.path.isdir(name):
     if (Path(name).expanduser() / data.MANIFEST).is_file():
       raise UserError(f'{name} is prepared already; SRC is what it was made of.')
-    return files.open_source(name)
+    return folder.open_source(name)
   records = data.open_tfds(name, split=split, data_dir=data_dir)
 
   def read(i):
     example = records.source[i]
     return example['image'], int(example['label']) if records.labeled else 0
 
-  return Source(
+  return ImageSource(
     kind='tensorflow-datasets',
     n=len(records.source),
     read=read,
@@ -157,7 +157,7 @@ def open_source(name: str, split: str, data_dir: str | None) -> Source:
   )
 
 
-def summary(dest: Path, manifest: dict[str, Any]) -> str:
+def describe_result(dest: Path, manifest: dict[str, Any]) -> str:
   """The last lines on the terminal."""
   lines = [
     f'{dest}: {manifest["count"]:,} pictures written, {len(manifest["refused"]):,} '
@@ -165,8 +165,8 @@ def summary(dest: Path, manifest: dict[str, Any]) -> str:
   ]
   if manifest['class_names']:
     counts = np.array(manifest['histogram'])
-    lines.append(f'labels: {report.histogram_line(manifest["class_names"], counts)}')
-  mean, deviation = (report.figures(manifest[key]) for key in ('mean', 'deviation'))
+    lines.append(f'labels: {summary.histogram_line(manifest["class_names"], counts)}')
+  mean, deviation = (summary.figures(manifest[key]) for key in ('mean', 'deviation'))
   lines.append(f'pixels: mean {mean}, deviation {deviation}')
   lines.append(f'next: --config.data.name={dest.absolute()}')
   return '\n'.join(lines)

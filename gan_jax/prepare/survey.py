@@ -8,9 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from gan_jax import UserError
-from gan_jax.data import files, pictures, report
-from gan_jax.data.files import Source
-from gan_jax.data.pictures import Refused
+from gan_jax.data import decode, folder, summary
+from gan_jax.data.decode import UnreadableImage
+from gan_jax.data.folder import ImageSource
 
 SMALLEST = 4  # the lowest level
 _NAMED = 5  # damaged pictures named in a message; all are in the manifest
@@ -65,7 +65,7 @@ class Survey:
       )
     return int(shorter[0])
 
-  def unusable(self, source: Source, options: Options) -> dict[str, str]:
+  def unusable(self, source: ImageSource, options: Options) -> dict[str, str]:
     """Name -> why, of all that is known to be refused without decoding it."""
     bad = dict(source.refused)
     for i, (width, height) in enumerate(self.sizes.tolist()):
@@ -75,7 +75,7 @@ class Survey:
         bad[source.title(i)] = why
     return bad
 
-  def describe(self, src: str, source: Source, options: Options) -> str:
+  def describe(self, src: str, source: ImageSource, options: Options) -> str:
     """What there is and what would be made of it, for a terminal."""
     good = self.sizes[self.sizes[:, 0] > 0]
     modes = ', '.join(f'{mode} {count:,}' for mode, count in self.modes.most_common())
@@ -85,7 +85,7 @@ class Survey:
     ]
     if len(source.class_names) and len(source.labels):
       counts = np.bincount(source.labels, minlength=len(source.class_names))
-      lines.append(f'labels: {report.histogram_line(source.class_names, counts)}')
+      lines.append(f'labels: {summary.histogram_line(source.class_names, counts)}')
     elif not len(source.class_names):
       lines.append('labels: none')
     if len(good):
@@ -101,7 +101,7 @@ class Survey:
       f'oblong ones: {options.fit or "refused"}; up to {size / 1e9:.2f} GB'
     )
     if bad:
-      lines.append(f'cannot be used: {len(bad):,}: {files.some(bad, _NAMED)}')
+      lines.append(f'cannot be used: {len(bad):,}: {folder.quote_some(bad, _NAMED)}')
     return '\n'.join(lines)
 
 
@@ -117,12 +117,12 @@ def misfit(width: int, height: int, options: Options) -> str:
 
 def refusal(bad: dict[str, str], n: int) -> str:
   return (
-    f'{len(bad):,} of {n:,} pictures cannot be used: {files.some(bad, _NAMED)}; '
+    f'{len(bad):,} of {n:,} pictures cannot be used: {folder.quote_some(bad, _NAMED)}; '
     'mend them, or pass --skip_bad to leave them out.'
   )
 
 
-def survey(source: Source, threads: int) -> Survey:
+def survey(source: ImageSource, threads: int) -> Survey:
   """Reads the header of every picture."""
   sizes = np.zeros((source.n, 2), np.int32)
   modes: Counter[str] = Counter()
@@ -132,8 +132,8 @@ def survey(source: Source, threads: int) -> Survey:
     found = Counter[str]()
     for i in part:
       try:
-        image = pictures.open_picture(source.read(i)[0])
-      except Refused as error:
+        image = decode.open_image(source.read(i)[0])
+      except UnreadableImage as error:
         bad[i] = str(error)
         continue
       sizes[i] = image.size  # turned or not: only the shorter and longer side matter

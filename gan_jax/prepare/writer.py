@@ -23,11 +23,11 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tqdm import tqdm
 
 from gan_jax import UserError, data
-from gan_jax.atomic import replacing
-from gan_jax.data import pictures, png
-from gan_jax.data.files import Source
-from gan_jax.data.pictures import Refused
+from gan_jax.data import decode, raw_png
+from gan_jax.data.decode import UnreadableImage
+from gan_jax.data.folder import ImageSource
 from gan_jax.prepare.survey import Options, misfit, refusal
+from gan_jax.storage.files import atomic_path
 
 FORMAT = 1  # of the manifest
 VERSION = '1.0.0'
@@ -35,7 +35,7 @@ WORK = '.work'  # in DEST.partial: what is done and what is not whole yet
 
 
 def prepare(
-  source: Source,
+  source: ImageSource,
   dest: Path,
   options: Options,
   *,
@@ -73,10 +73,10 @@ def prepare(
       _write_metadata(partial, dest.name, side, options, source.class_names, shards)
     _write(partial / data.MANIFEST, json.dumps(manifest, indent=2) + '\n')
     if with_report:
-      whole = data.load(
+      whole = data.load_dataset(
         str(partial.absolute()), res=min(options.res, 128), channels=options.channels
       )
-      data.doctor(whole, work)  # which reads it back, too
+      data.summarize(whole, work)  # which reads it back, too
       os.replace(work / 'data.png', partial / 'report.png')
     if dest.is_dir():
       dest.rmdir()  # it is empty
@@ -117,7 +117,7 @@ def _claimed(partial: Path, plan: dict[str, Any]) -> Iterator[None]:
 
 
 def _write_shards(
-  source: Source, partial: Path, name: str, options: Options, threads: int
+  source: ImageSource, partial: Path, name: str, options: Options, threads: int
 ) -> list[dict[str, Any]]:
   """Writes the shards that are not there yet; returns what is in each of all."""
   n = -(-source.n // options.shard_images)
@@ -149,7 +149,7 @@ def _write_shards(
 
 
 def _write_shard(
-  source: Source,
+  source: ImageSource,
   partial: Path,
   name: str,
   options: Options,
@@ -184,9 +184,11 @@ def _write_shard(
     try:
       content, label = source.read(i)
       if n_classes and not 0 <= label < n_classes:
-        raise Refused(f'has the label {label}; 0 to {n_classes - 1} are allowed')
+        raise UnreadableImage(
+          f'has the label {label}; 0 to {n_classes - 1} are allowed'
+        )
       mode, image = fitted(content, options)
-    except Refused as error:
+    except UnreadableImage as error:
       refused[source.title(i)] = str(error)
       continue
     modes[mode] += 1
@@ -196,7 +198,7 @@ def _write_shard(
     if n_classes:
       histogram[label] += 1
     for side in options.levels:
-      level = pictures.means(image[None], options.res // side)[0]
+      level = decode.area_downsample(image[None], options.res // side)[0]
       example: dict[str, Any] = {'image': _png(level, options.png_level)}
       if n_classes:
         example['label'] = label
@@ -230,19 +232,19 @@ def fitted(content: bytes, options: Options) -> tuple[str, np.ndarray]:
   Raises:
     Refused: it is damaged, unsafe, or of a shape or size that was not asked for.
   """
-  image = pictures.open_picture(content)
+  image = decode.open_image(content)
   mode = image.mode
-  page = pictures.decode(image, options.channels, options.background)
+  page = decode.decode(image, options.channels, options.background)
   if why := misfit(*page.size, options):
-    raise Refused(why)
+    raise UnreadableImage(why)
   if options.fit == 'pad':
-    page = pictures.pad(page, options.background)
-  return mode, pictures.upright(pictures.crop(page, options.res), image)
+    page = decode.pad(page, options.background)
+  return mode, decode.apply_orientation(decode.crop(page, options.res), image)
 
 
 def _png(image: np.ndarray, level: int) -> bytes:
   if level == 0:
-    return png.wrap(image)
+    return raw_png.encode_png(image)
   file = io.BytesIO()
   picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
   picture.save(file, 'PNG', compress_level=level)
@@ -280,7 +282,7 @@ def _write_metadata(partial, name, side, options, class_names, shards):
 
 
 def _manifest(
-  source: Source, options: Options, shards: list[dict[str, Any]], source_name: str
+  source: ImageSource, options: Options, shards: list[dict[str, Any]], source_name: str
 ) -> dict[str, Any]:
   """All that is known of the set; see README, Train on your own images."""
   count = sum(shard['count'] for shard in shards)
@@ -331,7 +333,7 @@ def _manifest(
 
 def _write(path: Path, text: str) -> None:
   """Atomically, and for good."""
-  with replacing(path) as part:
+  with atomic_path(path) as part:
     part.write_text(text)
     _sync(part)
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gan_jax.report.page import PAGE, write
+from gan_jax.report.html import PAGE, write
 
-__all__ = ['PAGE', 'Writer', 'write']
+__all__ = ['PAGE', 'ReportWriter', 'write']
 
 
-class Writer:
+class ReportWriter:
   """Keeps the page of a run that is training; its work is another process's."""
 
   def __init__(self, workdir: Path, active: bool, say: Callable[[str], Any]):

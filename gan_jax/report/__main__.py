@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan_jax import command
 from gan_jax.report import write
+from gan_jax.runtime.errors import run_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,4 +36,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  command(main)
+  run_command(main)

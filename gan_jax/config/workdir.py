@@ -1,0 +1,31 @@
+"""The config that a run wrote into its workdir."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gan_jax import UserError
+from gan_jax.config import Config, parse_config
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f'{prefix}{key}.')
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat
+
+
+def read_config(workdir: str | Path) -> Config:
+  """The recipe of a run, from the config it wrote.
+
+  Raises:
+    UserError: there is no run.
+  """
+  path = Path(workdir) / 'config.json'
+  if not path.is_file():
+    raise UserError(f'{workdir} is not the folder of a run: there is no {path.name}.')
+  return parse_config(json.loads(path.read_text()))

@@ -1,0 +1,1 @@
+"""ProGAN, StyleGAN and BigGAN, and the protocol they share."""

@@ -1,0 +1,1 @@
+"""Pure functions on arrays, in the form that suits each device."""

@@ -1,0 +1,1 @@
+"""Devices and processes: XLA flags, the mesh, sharding, joining a job."""

@@ -1,0 +1,334 @@
+"""The pages in a real browser: make test-browser (Chromium, driven by Playwright)."""
+
+import base64
+import http.client
+import importlib
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gan_jax import report, sample
+from gan_jax.config import parse_config
+from gan_jax.training import trainer
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parents[2]
+FLAGS = (
+  *('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'),
+  *('--disable-background-networking', '--disable-component-update', '--disable-sync'),
+)
+HOSTILE = '</script><img src=x onerror=alert(1)>'
+
+
+def trained(name, folder, **changes):
+  config = importlib.import_module(f'configs.{name}').get_config('tiny').to_dict()
+  for key, value in changes.items():
+    section, key = key.split('__')
+    config[section][key] = value
+  trainer.train(parse_config(config), config, folder)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """A finished run of four sheets, and another one."""
+  folder = tmp_path_factory.mktemp('runs')
+  often = dict(log__metrics_every=8, log__sheet_every=8)
+  for name, seed in (('first', 0), ('second', 1)):
+    trained('biggan_digits', folder / name, train__images=32, train__seed=seed, **often)
+  return folder / 'first', folder / 'second'
+
+
+@pytest.fixture(scope='module')
+def chromium():
+  from playwright.sync_api import sync_playwright
+
+  path = shutil.which('chromium')
+  assert path, 'apt-get install chromium'
+  with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS])
+    yield browser
+    browser.close()
+
+
+class Tab:
+  """A page that notes what it asks for and complains of."""
+
+  def __init__(self, browser, **options):
+    self.context = browser.new_context(**options)
+    self.page = self.context.new_page()
+    self.complaints, self.asked = [], []
+    self.page.on('pageerror', lambda error: self.complaints.append(str(error)))
+    self.page.on('dialog', lambda dialog: self.complaints.append(dialog.message))
+    self.page.on('console', self._note)
+    self.page.on('request', lambda request: self.asked.append(request.url))
+
+  def _note(self, message):
+    if message.type in ('error', 'warning'):
+      self.complaints.append(message.text)
+
+  def requests(self):
+    return [url for url in self.asked if not url.startswith('data:')]
+
+
+@pytest.fixture
+def tab(chromium):
+  tabs = []
+
+  def new(**options):
+    tabs.append(Tab(chromium, **options))
+    return tabs[-1]
+
+  yield new
+  for one in tabs:
+    one.context.close()
+
+
+def shown_pixels(page):
+  """Of the sheet on show, as the browser decoded it."""
+  page.wait_for_function(
+    "(() => { const i = document.querySelector('figure img'); "
+    'return i.complete && i.naturalWidth > 0 })()'
+  )
+  return page.evaluate(
+    "(() => { const i = document.querySelector('figure img'), "
+    "c = document.createElement('canvas'); c.width = i.naturalWidth; "
+    "c.height = i.naturalHeight; c.getContext('2d').drawImage(i, 0, 0); "
+    'return c.toDataURL() })()'
+  )
+
+
+def test_a_report_opens_from_disk(runs, tab):
+  opened = tab()
+  page, address = opened.page, f'file://{runs[0]}/report.html'
+  page.goto(address)
+  assert page.inner_text('h1') == 'first' and page.inner_text('.state') == 'finished'
+  assert page.locator('.chart canvas').count() >= 5
+  last = shown_pixels(page)
+  page.focus('#time')
+  page.keyboard.press('Home')
+  assert page.inner_text('#shown').startswith('image 8')
+  assert shown_pixels(page) != last
+  page.keyboard.press('End')
+  assert page.inner_text('#shown').startswith('image 32')
+  assert shown_pixels(page) == last
+  assert not opened.complaints and opened.requests() == [address]
+
+
+def test_curves_are_read_and_zoomed_without_a_mouse(runs, tab):
+  opened = tab()
+  page = opened.page
+  page.goto(f'file://{runs[0]}/report.html')
+  ends = lambda: page.evaluate('drawn.map(({ u }) => [u.scales.x.min, u.scales.x.max])')
+  whole = ends()
+  chart = page.locator('.chart').first
+  chart.focus()
+  page.keyboard.press('Home')
+  page.wait_for_function("document.querySelector('.u-value').textContent === '8'")
+  page.keyboard.press('+')
+  page.wait_for_function('drawn.every(({ u }) => u.scales.x.max < 32)')
+  page.keyboard.press('0')
+  page.wait_for_function('drawn.every(({ u }) => u.scales.x.max === 32)')
+  assert ends() == whole and not opened.complaints
+
+
+def test_a_curve_is_zoomed_by_dragging(runs, tab):
+  page = tab().page
+  page.goto(f'file://{runs[0]}/report.html')
+  over = page.locator('.u-over').first
+  over.scroll_into_view_if_needed()
+  box = over.bounding_box()
+  y = box['y'] + box['height'] / 2
+  page.mouse.move(box['x'] + 0.2 * box['width'], y)
+  page.mouse.down()
+  page.mouse.move(box['x'] + 0.6 * box['width'], y, steps=4)
+  page.mouse.up()
+  page.wait_for_function(
+    'drawn.every(({ u }) => u.scales.x.min > 8 && u.scales.x.max < 32)'
+  )
+
+
+def test_two_runs_compare(runs, tab, tmp_path):
+  out = report.write(list(runs), tmp_path / 'compare.html')
+  opened = tab()
+  page = opened.page
+  page.goto(f'file://{out}')
+  assert page.locator('.timeline input').count() == 1
+  assert page.locator('figure.sheet img').count() == 2
+  titles = page.locator('.chart').first.locator('.u-label').all_inner_texts()
+  assert [title.strip() for title in titles] == ['image', 'first', 'second']
+  table = page.locator('section[aria-label="Where the configs differ"]').inner_text()
+  assert 'train.seed' in table and 'train.images' not in table
+  sources = lambda: page.locator('figure.sheet img').evaluate_all(
+    'images => images.map((i) => i.src)'
+  )
+  before = sources()
+  page.focus('#time')
+  page.keyboard.press('ArrowLeft')
+  assert all(a != b for a, b in zip(before, sources(), strict=True))
+  assert not opened.complaints and opened.requests() == [f'file://{out}']
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_a_phone_shows_all_of_it(runs, tab, scheme):
+  opened = tab(viewport={'width': 390, 'height': 844}, color_scheme=scheme)
+  page = opened.page
+  page.goto(f'file://{runs[0]}/report.html')
+  assert page.evaluate('document.documentElement.scrollWidth') == 390
+  color = page.evaluate('getComputedStyle(document.body).backgroundColor')
+  dark = all(int(x) < 100 for x in color.removeprefix('rgb(').rstrip(')').split(','))
+  assert dark == (scheme == 'dark') and not opened.complaints
+
+
+def test_hostile_text_is_shown_as_text(runs, tab, tmp_path):
+  evil = tmp_path / '<img src=x onerror=alert(1)>'
+  shutil.copytree(runs[0], evil)
+  about = json.loads((evil / 'run.json').read_text())
+  about['dataset']['classes'][0] = HOSTILE
+  (evil / 'run.json').write_text(json.dumps(about))
+  with (evil / 'metrics.jsonl').open('a') as f:
+    f.write(json.dumps({'images': 32, HOSTILE: 1.0, 'collapsed': HOSTILE}) + '\n')
+    f.write('{"images": 40, "d_re')  # killed here
+  report.write([evil])
+  opened = tab()
+  page = opened.page
+  page.goto((evil / 'report.html').as_uri())
+  page.wait_for_selector('.chart canvas')
+  assert page.inner_text('h1') == evil.name
+  text = page.inner_text('body')
+  assert text.count(HOSTILE) >= 3  # of a class, a series and a verdict
+  assert page.locator('img[src="x"]').count() == 0
+  assert not opened.complaints
+
+
+@pytest.fixture(scope='module')
+def explorer(tmp_path_factory):
+  """A StyleGAN's workdir and the address of its explorer."""
+  folder = trained('stylegan_lsun', tmp_path_factory.mktemp('style'))
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    port = s.getsockname()[1]
+  env = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+  del env['PYTEST_CURRENT_TEST']  # or NiceGUI takes itself for the one under test
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'gan_jax.explore', f'--workdir={folder}', f'--port={port}'],
+    cwd=ROOT,
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  lines = []
+  for line in process.stdout:
+    lines.append(line)
+    if 'ready' in line:
+      break
+  assert 'ready' in lines[-1], lines
+  for _ in range(300):
+    with socket.socket() as s:
+      if not s.connect_ex(('127.0.0.1', port)):
+        break
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.1)
+  yield folder, port
+  process.terminate()
+  process.communicate()
+
+
+def source_of(page):
+  return page.get_attribute('#picture', 'src')
+
+
+def moved(page, before):
+  """Waits for another picture and for no more to come; its source."""
+  page.wait_for_function(
+    "before => document.querySelector('#picture').src !== before", arg=before
+  )
+  now = None
+  while now != source_of(page):
+    now = source_of(page)
+    page.wait_for_timeout(300)
+  return now
+
+
+def test_the_explorer_follows_its_controls(explorer, tab, monkeypatch):
+  folder, port = explorer
+  address = f'http://127.0.0.1:{port}'
+  opened = tab()
+  page = opened.page
+  opened.context.grant_permissions(
+    ['clipboard-read', 'clipboard-write'], origin=address
+  )
+  page.goto(address)
+  page.wait_for_function("document.querySelector('#picture')?.src.startsWith('data:')")
+  first = moved(page, '')
+
+  page.locator('#psi').click(position={'x': 100, 'y': 10})
+  truncated = moved(page, first)
+  assert '--psi=' in page.inner_text('#command')
+
+  page.get_by_role('button', name='Mix', exact=True).click()
+  mixed = moved(page, truncated)
+  page.get_by_text('middle', exact=True).click()
+  finer = moved(page, mixed)
+  assert '--mix_layers=coarse+middle' in page.inner_text('#command')
+
+  page.click('#copy')
+  page.get_by_text('copied').wait_for()
+  line = page.evaluate('navigator.clipboard.readText()')
+  assert line == page.inner_text('#command')
+  words = shlex.split(line)
+  sample.main(words[3:])
+  (out,) = [word.removeprefix('--out=') for word in words if word.startswith('--out=')]
+  assert base64.b64decode(finer.partition(',')[2]) == Path(out).read_bytes()
+  assert Path(out).is_relative_to(folder)
+
+  page.fill('#name', '../outside.png')
+  page.click('#save')
+  page.wait_for_function(
+    "document.querySelector('#told').textContent.includes('outside')"
+  )
+  assert not (folder.parent / 'outside.png').exists()
+  page.fill('#name', 'mine.png')
+  page.click('#save')
+  page.wait_for_function(
+    "document.querySelector('#told').textContent.includes('saved')"
+  )
+  assert (folder / 'explored' / 'mine.png').read_bytes() == Path(out).read_bytes()
+
+  page.get_by_role('button', name='Between', exact=True).click()
+  way = moved(page, finer)
+  page.locator('#at').click(position={'x': 150, 'y': 10})
+  moved(page, way)
+  page.click('#film')
+  page.wait_for_function("document.querySelector('#told').textContent.includes('webp')")
+  assert not opened.complaints
+  foreign = [url for url in opened.requests() if not url.startswith(address)]
+  assert not foreign
+
+
+def test_the_explorer_opens_nothing_elsewhere(explorer, tab):
+  _, port = explorer
+  page = tab().page
+  page.goto(f'http://127.0.0.1:{port}/?generator=../../etc/passwd')
+  page.wait_for_selector('#refused')
+  assert 'lies outside' in page.inner_text('#refused')
+  assert page.locator('#picture').count() == 0
+
+
+def test_the_explorer_is_reached_from_this_machine_alone(explorer):
+  _, port = explorer
+  with socket.socket() as s:  # also this machine, but not the address listened on
+    assert s.connect_ex(('127.0.0.2', port))
+  connection = http.client.HTTPConnection('127.0.0.1', port)
+  connection.request('GET', '/', headers={'Host': 'evil.example'})
+  assert connection.getresponse().status == 400
+  connection.close()

@@ -1,0 +1,125 @@
+"""Exported generators: the sampler's bits, and files that need no gan_jax."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import UserError
+from gan_jax.importers import sources
+from gan_jax.models.biggan import BigGAN
+from gan_jax.sampling import export
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
+LOADER = """
+import sys
+import jax, numpy as np
+from jax import export
+generator = export.deserialize(bytearray(open(sys.argv[1], 'rb').read()))
+inputs = np.load(sys.argv[2])
+images = jax.jit(generator.call)(inputs['z'], inputs['classes'], inputs['psi'])
+assert 'gan_jax' not in sys.modules
+np.save(sys.argv[3], np.asarray(images))
+"""
+
+
+def in_process(gan, g):
+  """What the sampler compiles, on one device."""
+
+  def draw(g, z, classes, psi):
+    labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
+    images = gan.generate(g, z, labels, psi)
+    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+  return jax.jit(draw)
+
+
+def inputs(gan, seed, n):
+  rng = np.random.default_rng(seed)
+  z = rng.standard_normal((n, gan.dim_z)).astype(np.float32)
+  classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)
+  rows = rng.integers(0, len(classes), n)
+  return z, classes[rows] if gan.n_classes else np.zeros((n, 0), np.float32)
+
+
+def conditional():
+  gan = BigGAN(
+    res=16, n_classes=3, dim_z=6, shared_dim=4, g_ch=2, d_ch=1,
+    g_widths=(8, 8, 8), d_widths=(1, 1, 1), g_attention=(8,),
+  )  # fmt: skip
+  return gan, jax.device_get(jax.jit(gan.init)(jax.random.key(3))[0])
+
+
+def styled():
+  source = sources.read_published(GOLDEN / 'progan_stylegan' / 'stylegan_tiny.pkl')
+  return source.gan, source.ema
+
+
+def tabled():
+  source = sources.read_published(GOLDEN / 'biggan_metrics' / 'checkpoints' / 'hf_zip')
+  return source.gan, source.ema
+
+
+@pytest.mark.parametrize('make', [conditional, styled, tabled])
+def test_the_artifact_draws_the_samplers_bits(tmp_path, rng_seed, make):
+  gan, g = make()
+  program, weights = export.export_generator(gan, g, tmp_path / 'gen.stablehlo')
+  sampler = in_process(gan, g)
+  loaded = jax.export.deserialize(bytearray(program.read_bytes()))
+  assert loaded.platforms == ('cpu', 'tpu', 'cuda')
+  call = jax.jit(loaded.call)
+  for n, psi in ((3, 1.0), (3, 0.517), (1, 0.7)):
+    z, classes = inputs(gan, rng_seed, n)
+    want = sampler(g, z, classes, np.float32(psi))
+    got = call(z, classes, np.float32(psi))
+    assert got.shape == (n, gan.res, gan.res, gan.channels) and got.dtype == np.uint8
+    np.testing.assert_array_equal(got, want)
+  assert np.std(np.asarray(want, np.float32)) > 1
+  arrays = weights.read_arrays(weights)
+  flat = export.flat(g)
+  assert arrays.keys() == flat.keys()
+  for name, value in flat.items():
+    np.testing.assert_array_equal(arrays[name], value)
+  header = weights.read_bytes()
+  size = int.from_bytes(header[:8], 'little')
+  section = json.loads(json.loads(header[8 : 8 + size])['__metadata__']['gan_jax'])
+  assert section.pop('family') == type(gan).__name__.lower()
+  rebuilt = {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
+  assert type(gan)(**rebuilt) == gan
+  assert {p.name for p in tmp_path.iterdir()} == {'gen.stablehlo', 'gen.safetensors'}
+
+
+def test_the_loader_needs_no_gan_jax(tmp_path, rng_seed):
+  gan, g = conditional()
+  program, _ = export.export_generator(gan, g, tmp_path / 'gen.stablehlo')
+  z, classes = inputs(gan, rng_seed, 2)
+  psi = np.float32(0.8)
+  np.savez(tmp_path / 'inputs.npz', z=z, classes=classes, psi=psi)
+  paths = [str(tmp_path / name) for name in ('inputs.npz', 'images.npy')]
+  done = subprocess.run(
+    [sys.executable, '-c', LOADER, str(program), *paths],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  want = in_process(gan, g)(g, z, classes, psi)
+  np.testing.assert_array_equal(np.load(tmp_path / 'images.npy'), want)
+
+
+def test_mistakes(tmp_path):
+  gan, g = conditional()
+  with pytest.raises(UserError, match='ends in .stablehlo'):
+    export.export_generator(gan, g, tmp_path / 'gen.bin')
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot be written'):
+    export.export_generator(
+      gan, g, tmp_path / 'file' / 'gen.stablehlo', platforms=('cpu',)
+    )

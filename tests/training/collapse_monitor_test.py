@@ -1,0 +1,124 @@
+"""The verdict on a run: silent while it is healthy, soon there when it is lost."""
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax.config import CollapseConfig
+from gan_jax.nn.spectral_norm import init_spectral, spectral_scales
+from gan_jax.training import collapse_monitor
+
+
+def lines(diversity, gap, res=16, start=0, per_sheet=5, grad=None, sigma=None):
+  """A journal of one sheet for each entry, with steps before it."""
+  found, images = [], start
+  grad, sigma = (x or [1.0] * len(gap) for x in (grad, sigma))
+  sheets = zip(diversity, gap, grad, sigma, strict=True)
+  for step, (varied, apart, g_grad, g_sigma) in enumerate(sheets, 1):
+    scores = {'d_real': apart, 'd_fake': 0.0, 'g_grad': g_grad, 'res': res}
+    for _ in range(per_sheet):
+      images += 8
+      found.append({'images': images, **scores})
+    sheet = {'images': images, 'step': start + step, 'g_sigma': g_sigma}
+    found.append(sheet | {'diversity': varied})
+  return found
+
+
+def verdicts(journal, **limits):
+  watcher = collapse_monitor.CollapseMonitor(CollapseConfig(**limits))
+  found = []
+  for line in journal:
+    watcher.see(line)
+    if 'diversity' in line:
+      found.append((watcher.verdict(), watcher.good_step))
+  return found
+
+
+def test_noise_about_a_healthy_run_is_no_alarm(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  varied = np.linspace(0.05, 0.4, 50) * rng.uniform(0.6, 1.4, 50)
+  gap, grad = rng.uniform(0.3, 2, 50), [*rng.uniform(1, 4, 50)]
+  sigma = [*np.geomspace(1, 8, 50)]  # slowly
+  journal = lines(varied, gap, grad=grad, sigma=sigma)
+  assert {v for v, _ in verdicts(journal)} == {None}
+
+
+def test_pictures_that_become_one_are_noticed():
+  found = verdicts(lines([0.2, 0.3, 0.3, 0.05, 0.3, 0.05, 0.05], [1.0] * 7))
+  assert [v is not None for v, _ in found] == [False] * 6 + [True]
+  assert 'vary by 0.050, once by 0.300' in found[-1][0]
+  assert found[-1][1] == 5  # the last sheet that was good
+
+
+def test_a_discriminator_that_is_too_sure_is_noticed():
+  gap = [1.0, 1.2, 0.8, 1.0, 20.0, 20.0]
+  found = verdicts(lines([0.3] * 6, gap))
+  assert [v is not None for v, _ in found] == [False] * 5 + [True]
+  assert found[-1][1] == 4
+  assert verdicts(lines([0.3] * 6, gap), gap=0.0)[-1][0] is None
+
+
+@pytest.mark.parametrize(
+  'grad, sigma, off, words',
+  [
+    (0.05, 1.0, 'gradient', "G's gradient is 0.05, usually 1"),
+    (20.0, 1.0, 'gradient', "G's gradient is 20, usually 1"),
+    (1.0, 5.0, 'sigma', "G's largest singular value is 5, usually 1"),
+  ],
+)
+def test_what_is_far_from_usual_is_noticed(grad, sigma, off, words):
+  grad, sigma = [1.0] * 4 + [grad] * 2, [1.0] * 4 + [sigma] * 2
+  journal = lines([0.3] * 6, [1.0] * 6, grad=grad, sigma=sigma)
+  found = verdicts(journal)
+  assert [v for v, _ in found] == [None] * 5 + [words] and found[-1][1] == 4
+  assert verdicts(journal, **{off: 0.0})[-1][0] is None
+
+
+def test_another_resolution_is_judged_anew():
+  low = lines([0.3] * 6, [1.0] * 6, res=4)
+  high = lines([0.05] * 3, [20.0] * 3, res=8, start=1000, sigma=[9.0] * 3)
+  assert verdicts(low + high)[-1][0] is None
+
+
+def test_patience_with_updates_that_are_not_finite():
+  watcher = collapse_monitor.CollapseMonitor(CollapseConfig(patience=3))
+  told = [watcher.note_step({'skipped': x}) for x in (1, 2, 0, 1, 1, 1)]
+  assert [t is not None for t in told] == [False] * 5 + [True]
+  assert told[-1].startswith('3 iterations')
+
+
+def test_diversity_is_that_within_rows():
+  images = np.zeros((4, 2, 2, 1), np.uint8)
+  images[2:] = 255  # rows differ, pictures of a row do not
+  assert collapse_monitor.grid_diversity(images, 2) == 0
+  images[[1, 3]] = 255 - images[[1, 3]]
+  assert collapse_monitor.grid_diversity(images, 2) == pytest.approx(1)
+
+
+def test_singular_values_are_those_of_the_weights():
+  kernel = jax.random.normal(jax.random.key(0), (3, 3, 4, 6))
+  params = {'block': {'conv': {'kernel': kernel}}}
+  spectral = init_spectral(jax.random.key(1), params, ('kernel',), 3)
+  _, after = spectral_scales(params, spectral, eps=1e-12, iterations=300)
+  (found,) = collapse_monitor.singular_values(after).items()
+  assert found[0] == 'block/conv'
+  expected = np.linalg.svd(np.asarray(kernel).reshape(-1, 6), compute_uv=False)[:3]
+  np.testing.assert_allclose(found[1], expected, rtol=1e-3)
+  assert collapse_monitor.singular_values({}) == {}
+
+
+def test_curves_go_by_their_full_names():
+  journal = [{'images': 8, 'd': 1, 'd/a/1': 2}, {'images': 16, 'd/a/1': 3, 'd_x': 4}]
+  assert collapse_monitor.curves(journal, 'd') == {
+    'd': [(8, 1)],
+    'd/a/1': [(8, 2), (16, 3)],
+  }
+
+
+def test_the_plot_is_a_picture(tmp_path):
+  journal = lines([0.2, 0.3], [1.0, 2.0])
+  journal += [{'images': 80, 'd_sigma': 2.0, 'd_sigma/conv/1': 2.0}]
+  journal += [{'images': 80, 'collapsed': 'so'}]
+  collapse_monitor.plot(tmp_path / 'watch.png', journal)
+  assert (tmp_path / 'watch.png').read_bytes().startswith(b'\x89PNG')
+  assert [p.name for p in tmp_path.iterdir()] == ['watch.png']

@@ -1,0 +1,421 @@
+"""One iteration is the same on any devices, by either mapping, in any split."""
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gan_jax.config.optimizers import AdamConfig
+from gan_jax.config.schedules import ConstantSchedule
+from gan_jax.models import losses
+from gan_jax.models.base import example_keys
+from gan_jax.models.biggan import BigGAN, BigGANInputs
+from gan_jax.runtime import sharding
+from gan_jax.runtime.mesh import make_mesh
+from gan_jax.training import noise_scale, step
+from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.step import shard_batch
+
+SMALL = BigGAN(
+  res=16,
+  n_classes=3,
+  dim_z=6,
+  shared_dim=4,
+  g_ch=4,
+  d_ch=4,
+  g_widths=(2, 1, 1),
+  d_widths=(1, 2, 2),
+)
+SGD = optax.identity()  # the direction is the gradient: nothing hides its size
+SCHEDULE = ConstantSchedule(batch=8, g_lr=0.05, d_lr=0.05, ema=0.9)
+
+
+@functools.cache
+def trained(gan, devices, mapped='jit', d_steps=1, shard=shard_batch, **settings):
+  """The state after two iterations over one and the same stream of pictures."""
+  steps, accum, batch = 2, 1, 8
+  mesh = make_mesh(jax.devices()[:devices])
+  b = batch // accum // devices
+  run = step.make_train_step(
+    gan, SGD, SGD, mesh, d_steps=d_steps, g_batch=b, mapped=mapped, **settings
+  )
+  key = jax.random.key(3)
+  state = step.init_state(gan, SGD, SGD, jax.random.key(1))
+  state = sharding.replicate(state, mesh)
+  rng = np.random.default_rng(0)
+  metrics = {}
+  for i in range(steps):
+    size = (d_steps * accum, devices, b)
+    shape = (*size, gan.res, gan.res, gan.channels)
+    images = rng.integers(0, 256, shape, np.uint8).swapaxes(0, 1)
+    labels = rng.integers(0, max(gan.n_classes, 1), size).astype(np.int32)
+    batch_ = shard({'images': images, 'labels': labels.swapaxes(0, 1)}, mesh)
+    state, metrics = run(state, batch_, key, SCHEDULE.phase_at(i, gan.res))
+  return state, metrics
+
+
+def test_pmap_and_jit_give_the_same_bits():
+  ours, theirs = (trained(SMALL, 4, mapped)[0] for mapped in ('pmap', 'jit'))
+  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def assert_close(ours, theirs, tolerance=1e-5):
+  for (path, a), b in zip(
+    jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+  ):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    worst = np.abs(a - b).max() / max(np.abs(b).max(), 1)
+    assert worst <= tolerance, f'{jax.tree_util.keystr(path)}: {worst}'
+
+
+def test_one_device_equals_four():
+  # Two D steps: the second one shows a first one that was not the same everywhere.
+  one, one_metrics = trained(SMALL, 1, d_steps=2)
+  four, four_metrics = trained(SMALL, 4, d_steps=2)
+  assert_close(four, one)
+  assert_close(four_metrics, one_metrics)
+  for leaf in jax.tree.leaves(four):  # a forgotten all-reduce shows here
+    shards = [np.asarray(s.data) for s in leaf.addressable_shards]
+    assert len(shards) == 4
+    for shard in shards[1:]:
+      np.testing.assert_array_equal(shard, shards[0])
+
+
+PROCESS = """
+import sys
+import gan_jax, jax, numpy as np
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+sys.path.insert(0, sys.argv[3])
+from tests.training import step_test
+state, _ = step_test.trained_over_processes(sys.argv[4])
+if jax.process_index() == 0:
+  leaves = [np.asarray(x.addressable_data(0)) for x in jax.tree.leaves(state)]
+  np.savez(sys.argv[5], *leaves)
+"""
+
+
+def trained_over_processes(mapped):
+  """As `trained` on four devices, each process feeding its own two."""
+  mesh = make_mesh()
+  mine = [
+    i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()
+  ]
+  shard = lambda batch, mesh: shard_batch({k: v[mine] for k, v in batch.items()}, mesh)
+  return trained(SMALL, 4, mapped, shard=shard)
+
+
+@pytest.mark.parametrize('mapped', ['pmap', 'jit'])
+def test_two_processes_equal_one(tmp_path, mapped, free_port):
+  env_flags = '--xla_force_host_platform_device_count=2'
+  processes = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        '-c',
+        PROCESS,
+        f'127.0.0.1:{free_port}',
+        str(i),
+        str(Path(__file__).parents[2]),
+        mapped,
+        str(tmp_path / 'state.npz'),
+      ],
+      env={**os.environ, 'XLA_FLAGS': env_flags},
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  errors = [p.communicate(timeout=300)[1] for p in processes]
+  assert [p.returncode for p in processes] == [0, 0], errors
+  one, _ = trained(SMALL, 1)
+  with np.load(tmp_path / 'state.npz') as z:
+    assert_close([z[f'arr_{i}'] for i in range(len(z.files))], jax.tree.leaves(one))
+
+
+@pytest.mark.parametrize('devices', [1, 2, 4])
+def test_optimizers_in_parts_move_the_same(devices, monkeypatch):
+  """Adam with the orthogonal term, cut over the devices, against one device's."""
+  adam = make_optimizer(AdamConfig(beta1=0.5, eps=1e-3, ortho=1e-2))
+  key, phase = jax.random.key(3), SCHEDULE.phase_at(0, SMALL.res)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (2, 8, 16, 16, 3), np.uint8)
+  labels = rng.integers(0, 3, (2, 8)).astype(np.int32)
+
+  def run(n, mapped):
+    mesh = make_mesh(jax.devices()[:n])
+    fn = step.make_train_step(
+      SMALL, adam, adam, mesh, d_steps=2, g_batch=8 // n, mapped=mapped
+    )
+    state = step.init_state(SMALL, adam, adam, jax.random.key(1))
+    state = sharding.replicate(state, mesh)
+    split = lambda x: np.moveaxis(x.reshape(2, n, 8 // n, *x.shape[2:]), 1, 0)
+    batch = shard_batch({'images': split(images), 'labels': split(labels)}, mesh)
+    for _ in range(2):
+      state, metrics = fn(state, batch, key, phase)
+    return fn, state, metrics
+
+  _, whole, expected = run(1, 'pmap')
+  monkeypatch.setattr(step, 'CUT_FROM', 16)
+  fn, state, metrics = run(devices, 'jit')
+  assert_close(state, whole, 2e-4)
+  assert_close(metrics, expected, 2e-4)
+  for cut in (state.d_opt, state.ema):
+    shares = [x.addressable_data(0).size / x.size for x in jax.tree.leaves(cut)]
+    assert min(shares) == 1 / devices and max(shares) == 1
+  average = sharding.unshard(state.ema, make_mesh(jax.devices()[:devices]))
+  assert all(x.is_fully_replicated for x in jax.tree.leaves(average))
+  assert_close(average, whole.ema, 2e-4)
+  for leaf in jax.tree.leaves(state.g):
+    assert len({s.data.shape for s in leaf.addressable_shards}) == 1
+    for shard in leaf.addressable_shards[1:]:
+      np.testing.assert_array_equal(shard.data, leaf.addressable_shards[0].data)
+  assert fn._cache_size() == 1  # replicated or cut: one program
+
+
+def test_optimizers_see_kernels_as_matrices():
+  seen = step.flatten_kernels(
+    {'kernel': jnp.ones((3, 3, 8, 4)), 'linear': jnp.ones((5, 4))}
+  )
+  assert jax.tree.map(jnp.shape, seen) == {'kernel': (72, 4), 'linear': (5, 4)}
+  tx = optax.scale_by_adam()
+  state = step.init_state(SMALL, tx, tx, jax.random.key(0))
+  assert all(x.ndim <= 2 for x in jax.tree.leaves((state.g_opt, state.d_opt)))
+
+
+def test_where_an_array_is_cut(monkeypatch):
+  monkeypatch.setattr(step, 'CUT_FROM', 100)
+  assert sharding.shard_axis((3, 3, 8, 4), 4) == 2
+  assert sharding.shard_axis((3, 3, 6, 8), 4) == 3
+  assert sharding.shard_axis((3, 3, 6, 6), 4) is None
+  assert sharding.shard_axis((128,), 4) == 0
+  assert sharding.shard_axis((3, 3, 8, 4), 1) is None
+  assert sharding.shard_axis((8, 8), 4) is None  # too small
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+  """A GAN without batch statistics: there micro-batches must not matter at all."""
+
+  res: int = 4
+  channels: int = 1
+  n_classes: int = 0
+  dim_z: int = 3
+  ema_lags: ClassVar[bool] = False
+
+  def init(self, key):
+    g = {'params': {'w': jax.random.normal(key, (3, 16))}}
+    d = {'params': {'w': jax.random.normal(jax.random.fold_in(key, 1), (16, 1))}}
+    return g, d
+
+  def draw(self, key, index, phase):
+    z = jax.vmap(lambda k: jax.random.normal(k, (3,)))(example_keys(key, index))
+    return BigGANInputs(z, jnp.zeros(index.shape, jnp.int32))
+
+  def d_loss(self, g, d, batch, draws, phase):
+    real = batch.images.reshape(len(batch.labels), 16) / 127.5 - 1
+    fake = jnp.tanh(draws.z @ g['params']['w'])
+    on_real, on_fake = losses.logistic_d(
+      real @ d['params']['w'], fake @ d['params']['w']
+    )
+    return on_real + on_fake, (g, d, {'d_loss': on_real + on_fake})
+
+  def g_loss(self, g, d, draws, phase):
+    fake = jnp.tanh(draws.z @ g['params']['w'])
+    loss = losses.logistic_g(fake @ d['params']['w'])
+    return loss, (g, d, {'g_loss': loss})
+
+
+@pytest.mark.parametrize('accum, devices', [(2, 1), (4, 2)])
+def test_micro_batches_do_not_matter(accum, devices):
+  gan = Linear()
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (1, 16, 4, 4, 1), np.uint8)
+
+  def run(accum, devices):
+    mesh = make_mesh(jax.devices()[:devices])
+    b = 16 // accum // devices
+    fn = step.make_train_step(gan, SGD, SGD, mesh, g_batch=b, mapped='jit')
+    state = sharding.replicate(step.init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+    x = images.reshape(accum, devices, b, 4, 4, 1).swapaxes(0, 1)
+    y = np.zeros((devices, accum, b), np.int32)
+    batch = shard_batch({'images': x, 'labels': y}, mesh)
+    return fn(state, batch, jax.random.key(1), SCHEDULE.phase_at(0, 4))
+
+  (ours, metrics), (theirs, expected) = run(accum, devices), run(1, 1)
+  assert_close(ours, theirs, 1e-6)
+  assert_close(metrics, expected, 1e-6)
+
+
+def test_one_compile_and_a_donated_state():
+  mesh = make_mesh(jax.devices()[:1])
+  gan = Linear()
+  run = step.make_train_step(gan, SGD, SGD, mesh, g_batch=4, mapped='jit')
+  state = sharding.replicate(step.init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+  batch = {
+    'images': np.zeros((1, 1, 4, 4, 4, 1), np.uint8),
+    'labels': np.zeros((1, 1, 4), np.int32),
+  }
+  for i, ema in enumerate((0.9, 0.99, 0.999)):
+    before = state
+    phase = ConstantSchedule(batch=4, ema=ema, g_lr=0.1 * i).phase_at(i, 4)
+    state, _ = run(state, shard_batch(batch, mesh), jax.random.key(0), phase)
+  assert run._cache_size() == 1
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.g['params']))
+  assert int(state.step) == 3 and int(state.images) == 12
+
+
+def test_the_average_is_a_copy_until_its_start():
+  phase = ConstantSchedule(batch=4, ema=0.9, ema_start=10).phase_at
+  assert [float(phase(images, 16).ema) for images in (0, 9, 10)] == [
+    0,
+    0,
+    pytest.approx(0.9),
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken(Linear):
+  """Of which one part is not a number."""
+
+  fault: str = ''
+
+  def d_loss(self, g, d, batch, draws, phase):
+    loss, (g, d, metrics) = super().d_loss(g, d, batch, draws, phase)
+    if self.fault == 'loss':
+      loss += np.nan
+    if self.fault == 'gradient':  # 0, whose derivative is 0 * inf
+      loss += jnp.sqrt(0 * d['params']['w'][0, 0])
+    if self.fault == 'overflow':
+      loss += 1e30 * d['params']['w'][0, 0]
+    return loss, (g, {**d, 'moving': jnp.float32(1)}, metrics)
+
+
+@pytest.mark.parametrize('fault', ['data', 'loss', 'gradient', 'overflow', ''])
+def test_an_update_that_is_not_finite_does_not_happen(fault):
+  gan, tx = Broken(fault=fault), optax.scale_by_adam()
+  mesh = make_mesh(jax.devices()[:2])
+  run = step.make_train_step(gan, tx, tx, mesh, g_batch=2, mapped='jit')
+  state = step.init_state(gan, tx, tx, jax.random.key(0))
+  state = state.replace(d={**state.d, 'moving': jnp.float32(0)})
+  before = jax.tree.map(np.asarray, state)
+  images = np.ones((2, 1, 2, 4, 4, 1), np.float32)
+  if fault == 'data':
+    images[1, 0, 1, 2, 2, 0] = np.nan  # one pixel, on one device
+  batch = {'images': images, 'labels': np.zeros((2, 1, 2), np.int32)}
+  phase = SCHEDULE.phase_at(0, 4)
+  after, metrics = run(
+    sharding.replicate(state, mesh),
+    shard_batch(batch, mesh),
+    jax.random.key(1),
+    phase,
+  )
+  assert float(metrics['skipped']) == (1 if fault else 0)
+  same = [
+    all(
+      np.array_equal(a, b)
+      for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    )
+    for x, y in (
+      (after.d, before.d),
+      (after.d_opt, before.d_opt),
+      (after.g, before.g),
+      (after.g_opt, before.g_opt),
+    )
+  ]
+  assert same == [bool(fault), bool(fault), False, False]
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+  assert int(after.step) == 1 and int(after.images) == 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Known(Linear):
+  """Whose gradients are the reals themselves, for D, and 1 + z, for G."""
+
+  dim_z: int = 16
+
+  def init(self, key):
+    return {'params': {'w': jnp.zeros((4, 4))}}, {'params': {'w': jnp.zeros((4, 4))}}
+
+  def draw(self, key, index, phase):
+    z = jax.vmap(lambda k: jax.random.normal(k, (16,)))(example_keys(key, index))
+    return BigGANInputs(z, jnp.zeros(index.shape, jnp.int32))
+
+  def d_loss(self, g, d, batch, draws, phase):
+    loss = (batch.images[..., 0] * d['params']['w'][None]).sum((1, 2)).mean()
+    return loss, (g, d, {})
+
+  def g_loss(self, g, d, draws, phase):
+    return ((1 + draws.z) @ g['params']['w'].reshape(16)).mean(), (g, d, {})
+
+
+@functools.cache
+def told_of_noise(mapped, devices, accum, cut_from=2**15):
+  """The metrics of 300 steps of eight reals, of mean 0.5 and deviation 2, and fakes."""
+  before, sharding.MIN_SHARDED_SIZE = sharding.MIN_SHARDED_SIZE, cut_from
+  mesh, b = make_mesh(jax.devices()[:devices]), 8 // devices // accum
+  run = step.make_train_step(
+    Known(), SGD, SGD, mesh, g_batch=b, mapped=mapped, noise_scale=True
+  )
+  state = sharding.replicate(
+    step.init_state(Known(), SGD, SGD, jax.random.key(0)), mesh
+  )
+  phase = ConstantSchedule(batch=8, g_lr=0.0, d_lr=0.0).phase_at(0, 4)
+  rng = np.random.default_rng(0)
+  told = []
+  for _ in range(300):
+    x = rng.normal(0.5, 2, (accum, devices, b, 4, 4, 1)).astype(np.float32)
+    y = np.zeros((devices, accum, b), np.int32)
+    batch = shard_batch({'images': x.swapaxes(0, 1), 'labels': y}, mesh)
+    state, metrics = run(state, batch, jax.random.key(1), phase)
+    told.append({k: float(v) for k, v in metrics.items()})
+  sharding.MIN_SHARDED_SIZE = before
+  return {k: np.array([x[k] for x in told]) for k in told[0]}
+
+
+def test_the_noise_of_gradients_is_that_of_the_examples():
+  told = told_of_noise('jit', 4, 1)
+  truth = dict(d_signal=16 * 0.5**2, d_noise=16 * 2**2, g_signal=16, g_noise=16)
+  assert set(noise_scale.NAMES) == set(truth)
+  for name, expected in truth.items():
+    error = told[name].std() / 300**0.5
+    assert error < 0.05 * (truth['d_noise'] if name[0] == 'd' else 16), name
+    assert abs(told[name].mean() - expected) < 3.5 * error, name
+
+
+@pytest.mark.parametrize(
+  'mapped, devices, accum, cut_from',
+  [('pmap', 4, 1, 2**15), ('jit', 4, 1, 16), ('pmap', 2, 2, 2**15), ('jit', 1, 4, 16)],
+)
+def test_the_noise_of_gradients_is_the_same(mapped, devices, accum, cut_from):
+  """By either mapping, cut or not, and of micro-batches as of devices."""
+  ours, theirs = (
+    told_of_noise(mapped, devices, accum, cut_from),
+    told_of_noise('jit', 4, 1),
+  )
+  assert set(ours) == set(theirs)
+  for name in noise_scale.NAMES:
+    np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-4)
+
+
+def test_one_gradient_tells_nothing_of_noise():
+  assert not set(noise_scale.NAMES) & set(told_of_noise('jit', 1, 1))
+
+
+def test_parts_that_share_statistics_tell_nothing_of_the_noise_of_g():
+  alone = dataclasses.replace(SMALL, bn_group=1)
+  of_d, of_both = {'d_signal', 'd_noise'}, set(noise_scale.NAMES)
+  for gan, expected in ((SMALL, of_d), (alone, of_both)):
+    _, metrics = trained(gan, 2, noise_scale=True)
+    assert of_both & set(metrics) == expected
+    assert all(float(metrics[f'{name[0]}_noise']) > 0 for name in expected)
