@@ -8,15 +8,17 @@ SOURCES := setup.cfg pyproject.toml requirements.txt
 JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-progan demo-stylegan digits test test-browser lint setup clean
+.PHONY: help demo demo-progan demo-stylegan digits test test-fast test-browser lint docs setup clean
 
 help:
 	@echo 'make demo    train BigGAN on emoji into runs/emoji'
 	@echo 'make demo-progan, make demo-stylegan    the same with a growing GAN'
 	@echo 'make digits  train BigGAN on 16 x 16 digits into runs/digits'
-	@echo 'make test    run the tests on the CPU'
+	@echo 'make test-fast    run the tests that cover every module once'
+	@echo 'make test    run all tests on the CPU'
 	@echo 'make test-browser    run the tests of the pages in Chromium'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make docs    build the documentation site into .cache/site'
 	@echo 'make setup   install the library and the test tools into .venv'
 	@echo 'make clean   remove .venv and all caches; runs/ stays'
 
@@ -32,6 +34,11 @@ demo-progan demo-stylegan: demo-%: $(VENV)/plots.stamp
 digits: $(VENV)/digits.stamp
 	@echo 'digits: training BigGAN on digits, into runs/digits'
 	@$(PY) -m gan_jax.main --config=configs/biggan_digits.py --workdir=runs/digits
+
+test-fast: $(VENV)/test.stamp
+	@echo 'test-fast: running the tests that are not marked slow'
+	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
+	  $(PY) -m pytest -q -n 2 --dist=worksteal -m 'not slow and not browser'
 
 test: $(VENV)/test.stamp
 	@echo 'test: running the tests on the CPU; compiled programs are kept in $(JAX_COMPILATION_CACHE_DIR)'
@@ -49,6 +56,10 @@ lint: $(VENV)/test.stamp
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy gan_jax
+
+docs: $(VENV)/docs.stamp
+	@echo 'docs: building the documentation site into .cache/site'
+	@$(PY) -m mkdocs build --quiet --strict
 
 setup: $(VENV)/test.stamp
 	@echo 'setup: everything is installed in $(VENV)'
@@ -87,6 +98,11 @@ $(VENV)/test.stamp: $(SOURCES)
 $(VENV)/browser.stamp: $(VENV)/test.stamp
 	@echo 'setup: installing NiceGUI and Playwright into $(VENV) (less than a minute)'
 	@$(call install,.[test$(comma)browser])
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	@echo 'setup: installing MkDocs into $(VENV) (less than a minute)'
+	@$(call install,.[docs])
 	@touch $@
 
 comma := ,
