@@ -18,7 +18,7 @@ from gan_jax.config import Config, parse_config
 from gan_jax.plan import chips, stage_cost
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.storage.files import atomic_path
+from gan_jax.storage.files import atomic_path, cache_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -113,7 +113,7 @@ def configured(text: str, settings: dict[str, Any]) -> Config:
 
 def plan_stage(args: argparse.Namespace) -> list[stage_cost.Row]:
   """Prints the report, one paragraph a row, and returns all its figures."""
-  cache = args.cache or _cache()
+  cache = args.cache or cache_folder('plan')
   rows: list[stage_cost.Row] = []
   for settings, topology in combinations(args):
     read = configured(args.config, settings)
@@ -144,11 +144,6 @@ def plan_stage(args: argparse.Namespace) -> list[stage_cost.Row]:
     with atomic_path(Path(args.json)) as part:
       part.write_text(json.dumps(rows, indent=1) + '\n')
   return rows
-
-
-def _cache() -> Path:
-  root = os.environ.get('GAN_JAX_CACHE') or Path.home() / '.cache' / 'gan_jax'
-  return Path(root) / 'plan'
 
 
 def describe(row: stage_cost.Row, top: int) -> str:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes, and the folder that holds cached results."""
 
 import contextlib
 import json
@@ -10,10 +10,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-  """A path to write to; when the block ends without an error it becomes `path`.
+  """Yields a temporary path; it replaces `path` when the block ends without an error.
 
-  Readers see the old file or the new one, and an error leaves the old one. The name
-  keeps its ending, and no two processes share it.
+  Readers see the old file or the new one, never a half-written one; an error keeps the
+  old file. The temporary name keeps the suffix and is unique to the process.
   """
   part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
   try:
@@ -24,5 +24,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
+  """Writes indented JSON atomically."""
   with atomic_path(path) as part:
     part.write_text(json.dumps(value, indent=2) + '\n')
+
+
+def cache_folder(name: str = '') -> Path:
+  """The folder of cached results: $GAN_JAX_CACHE/name or ~/.cache/gan_jax/name."""
+  root = os.environ.get('GAN_JAX_CACHE') or Path.home() / '.cache' / 'gan_jax'
+  return Path(root) / name

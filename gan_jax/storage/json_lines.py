@@ -1,15 +1,25 @@
-"""JSON lines: one JSON object a line, as metrics.jsonl holds them."""
+"""JSON lines files, such as metrics.jsonl: one JSON object per line."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-  """JSON lines up to the first that is not whole, as a kill may leave the last."""
-  lines: list[dict[str, Any]] = []
-  with contextlib.suppress(FileNotFoundError, ValueError):
-    for text in path.read_text().splitlines():
-      lines.append(json.loads(text))
-  return lines
+  """The JSON objects of a file; an empty list if the file does not exist.
+
+  Lines that hold anything else are skipped: a killed process may leave half a line.
+  """
+  try:
+    text = path.read_text(errors='replace')
+  except FileNotFoundError:
+    return []
+  objects = []
+  for line in text.split('\n'):
+    try:
+      value = json.loads(line)
+    except (ValueError, RecursionError):
+      continue
+    if isinstance(value, dict):
+      objects.append(value)
+  return objects
