@@ -146,7 +146,9 @@ class Side:
     gan, phase = self._recipe.gan, self._phase
     key = jax.random.fold_in(self._key, self._state.step)
     index = jnp.arange(self._stage.batch)
-    drawn = [gan.draw(jax.random.fold_in(key, i), index, phase) for i in range(2)]
+    drawn = [
+      gan.draw_inputs(jax.random.fold_in(key, i), index, phase) for i in range(2)
+    ]
     tree = {
       'g': self._state.g,
       'd': self._state.d,
@@ -164,7 +166,7 @@ class Side:
     """Losses and gradients as programs of their own, with and without spectral norm."""
     gan, phase, state = self._recipe.gan, self._phase, self._state
     batch = jax.tree.map(lambda x: x[0, 0], self._batch)
-    draws = gan.draw(self._key, jnp.arange(self._stage.batch), phase)
+    draws = gan.draw_inputs(self._key, jnp.arange(self._stage.batch), phase)
 
     def d_loss(g, d, p, batch, draws):
       return gan.d_loss(g, d | {'params': p}, batch, draws, phase)

@@ -12,7 +12,6 @@ import numpy as np
 from gan_jax import UserError
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.models.base import Variables
-from gan_jax.models.stylegan import StyleGAN
 from gan_jax.storage.files import atomic_path
 
 
@@ -29,7 +28,7 @@ def sweep(
   Returns:
     The evaluator's lines, protocol and all, with the threshold and `ema` in front.
   """
-  name = 'psi' if isinstance(evaluator.gan, StyleGAN) else 'truncation'
+  name = 'psi' if evaluator.gan.truncation_space == 'w' else 'truncation'
   return [
     {name: t, 'ema': ema, **line}
     for ema, g in generators.items()

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.models.biggan import BigGAN
-from gan_jax.models.stylegan import StyleGAN
 from gan_jax.sampling import image_io
 from gan_jax.sampling.generator import ExportedGenerator, TrainedGenerator
 from gan_jax.sampling.options import SamplingOptions, style_ranges
@@ -145,11 +143,12 @@ class ExplorerSession:
       return Capabilities(self._names(generator.n_classes))
     gan = generator.gan
     names = self._names(gan.n_classes)
-    if isinstance(gan, StyleGAN):
-      layers = gan.layers(gan.res)
-      bands = tuple(name for name, taken in style_ranges(gan).items() if taken)
-      return Capabilities(names, True, layers, min(gan.truncated_layers, layers), bands)
-    return Capabilities(names, standing=isinstance(gan, BigGAN) and not gan.stats_rows)
+    style = gan.style_based
+    if style is None:
+      return Capabilities(names, standing=gan.has_batch_stats)
+    layers = style.layers(style.res)
+    bands = tuple(name for name, taken in style_ranges(style).items() if taken)
+    return Capabilities(names, True, layers, min(style.truncated_layers, layers), bands)
 
   def _names(self, n: int) -> tuple[str, ...]:
     try:

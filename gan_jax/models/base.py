@@ -1,107 +1,253 @@
-"""What a family of GANs must say to the training step, the sampler and the planner."""
+"""The interface of a GAN family, and what the three families share."""
 
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, UInt8
 
 from gan_jax.nn.spectral_norm import spectral_scales
 
-Variables = dict[str, Any]  # flax collections: params, spectral, batch_stats, moving
-Metrics = dict[str, Array]
+Variables = dict[str, Any]  # Flax collections: params, spectral, batch_stats, moving
+Metrics = dict[str, Array]  # scalars by name
 
 
 @struct.dataclass
 class Phase:
-  """What moves with the images seen: one compile per `res`, the rest is traced."""
+  """Values that change with the number of images seen.
 
-  alpha: ArrayLike  # how far the highest resolution has faded in, 0..1
+  `res` is static: a new resolution compiles a new program. The others are traced.
+  """
+
+  alpha: ArrayLike  # how far the highest resolution has faded in, in (0, 1]
   g_lr: ArrayLike
   d_lr: ArrayLike
-  ema: ArrayLike  # decay per step of the generator's moving average
+  ema: ArrayLike  # decay of the EMA weights of G per step
   res: int = struct.field(pytree_node=False, default=0)
 
 
 class Batch(NamedTuple):
-  """Real pictures: images uint8 [b, h, w, c], labels int32 [b]."""
+  """A batch of real images with their labels."""
 
-  images: Array
-  labels: Array
+  images: UInt8[Array, '*batch h w c']
+  labels: Int[Array, '*batch']
+
+
+Loss = tuple[Float[Array, ''], tuple[Variables, Variables, Metrics]]
 
 
 class GAN(Protocol):
-  """A family: its networks, two losses and generation. Frozen, hashable, stateless.
+  """A GAN family: its networks, its two losses and its generator in evaluation mode.
 
-  `d_loss` and `g_loss` are differentiated by the step with respect to the `params`
-  of d and of g. Both return the loss and, beside it, both networks' variables with
-  their non-parameter collections moved on, and scalar metrics. Their `draws` are
-  whatever the family's `draw` returns.
+  A family is a frozen, hashable dataclass of config values; arrays are passed in and
+  out. `g` and `d` are the variables of the generator and of the discriminator.
+
+  The training step differentiates `d_loss` by the `params` of d and `g_loss` by the
+  `params` of g. Both return the loss, the variables of both networks with updated
+  non-parameter collections, and scalar metrics.
   """
 
-  # The average follows the weights that G had before this iteration's own step, and
-  # copies all that is not a parameter; otherwise it is one of everything after it.
+  __dataclass_fields__: ClassVar[dict[str, Any]]
+
+  # True: EMA weights follow the weights that G had before this iteration's update, and
+  # the collections besides `params` are copied. False: all collections are averaged,
+  # after the update.
   ema_lags: ClassVar[bool]
 
   def __hash__(self) -> int: ...
 
   @property
-  def res(self) -> int: ...  # final
+  def res(self) -> int:
+    """Final resolution in pixels."""
+    ...
 
   @property
   def channels(self) -> int: ...
 
   @property
-  def n_classes(self) -> int: ...  # 0: not conditional
+  def n_classes(self) -> int:
+    """Number of classes; 0 for an unconditional model."""
+    ...
 
   @property
   def dim_z(self) -> int: ...
 
   @property
   def group(self) -> int:
-    """How many examples D compares: a micro-batch of all devices has whole groups."""
+    """Number of consecutive examples that D compares with each other.
+
+    The global micro-batch must be divisible by it.
+    """
     ...
 
-  def init(self, key: Array) -> tuple[Variables, Variables]: ...
+  @property
+  def style_based(self) -> 'StyleBased | None':
+    """The family itself if it has a mapping and a synthesis network, else None."""
+    ...
 
-  def draw(self, key: Array, index: Array, phase: Phase) -> Any:
-    """Noise and labels for the examples `index` [b] of a global batch."""
+  @property
+  def truncation_space(self) -> Literal['z', 'w']:
+    """Where truncation acts: 'z' draws z within a threshold, 'w' scales w by psi."""
+    ...
+
+  @property
+  def psi_threshold(self) -> float:
+    """Threshold for z where psi is below 1 and no threshold is given; inf for none."""
+    ...
+
+  @property
+  def has_batch_stats(self) -> bool:
+    """Whether batch statistics depend on the truncation of z.
+
+    If so, samplers call `standing_statistics` for each truncation.
+    """
+    ...
+
+  @property
+  def shares_batch_stats(self) -> bool:
+    """Whether G's batch statistics are taken over several devices.
+
+    The per-device gradients of G are then correlated, so that its gradient noise scale
+    is undefined.
+    """
+    ...
+
+  @property
+  def remat(self) -> bool | None:
+    """Whether activations are rematerialized; None if the family cannot do it."""
+    ...
+
+  def init(self, key: PRNGKeyArray) -> tuple[Variables, Variables]:
+    """Initial variables of G and D."""
+    ...
+
+  def draw_inputs(
+    self, key: PRNGKeyArray, index: Int[Array, ' b'], phase: Phase
+  ) -> Any:
+    """Random inputs of one forward pass, for `d_loss` or `g_loss`.
+
+    Args:
+      index: global example indices. An example's inputs depend on its index only, not
+        on the number of devices.
+
+    Returns:
+      BigGANInputs, ProGANInputs or StyleGANInputs.
+    """
     ...
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, draws: Any, phase: Phase
-  ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
+    self, g: Variables, d: Variables, batch: Batch, inputs: Any, phase: Phase
+  ) -> Loss:
+    """Loss of D on a batch of real images and as many fake ones."""
+    ...
 
-  def g_loss(
-    self, g: Variables, d: Variables, draws: Any, phase: Phase
-  ) -> tuple[Array, tuple[Variables, Variables, Metrics]]: ...
+  def g_loss(self, g: Variables, d: Variables, inputs: Any, phase: Phase) -> Loss:
+    """Loss of G on fake images."""
+    ...
 
   def generate(
     self,
     g: Variables,
-    z: Array,
-    labels: Array,
+    z: Float[Array, 'b dim_z'],
+    labels: Num[Array, 'b ...'],
     psi: ArrayLike = 1.0,
     *,
-    keys: Array | None = None,
+    keys: PRNGKeyArray | None = None,
     res: int = 0,
     alpha: ArrayLike = 1.0,
-  ) -> Array:
-    """Images about [-1, 1], NHWC; labels int32 [b] or weights over classes [b, n].
+  ) -> Float[Array, 'b h w c']:
+    """Images in evaluation mode. The range is about [-1, 1]; values are not clipped.
 
     Args:
-      psi: shrinks the latents towards their mean: z in BigGAN, w in StyleGAN.
-      keys: one [b] for each image's noise beside z; None: noise that never changes.
-      res: the resolution a growing run has come to; 0: the final one.
-      alpha: how far that has faded in.
+      labels: int32 [b], or weights over the classes [b, n_classes].
+      psi: scales the latents towards their mean: z in BigGAN and ProGAN, w in StyleGAN.
+      keys: keys [b] of each image's noise besides z; None: the noise stored with the
+        weights.
+      res: resolution of a growing GAN; 0 for the final one.
+      alpha: how far `res` has faded in.
     """
     ...
 
-  def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
-    """g with batch statistics taken anew from z [n, b, dim_z] and labels [n, b]."""
+  def standing_statistics(
+    self,
+    g: Variables,
+    z: Float[Array, 'n b dim_z'],
+    labels: Int[Array, 'n b'],
+  ) -> Variables:
+    """g with batch statistics averaged over n batches. Runs under the mesh axis."""
+    ...
+
+
+class StyleBased(GAN, Protocol):
+  """A family that maps z to w and synthesizes images from one w per layer."""
+
+  @property
+  def dim_w(self) -> int: ...
+
+  @property
+  def truncated_layers(self) -> int:
+    """Number of layers, from the first one, in which psi truncates w."""
+    ...
+
+  def layers(self, res: int) -> int:
+    """Number of synthesis layers up to a resolution."""
+    ...
+
+  def sizes(self, res: int) -> list[int]:
+    """Height and width of each layer's noise up to a resolution."""
+    ...
+
+  def w(
+    self, g: Variables, z: Float[Array, 'b dim_z'], labels: Num[Array, 'b ...']
+  ) -> Float[Array, 'b dim_w']:
+    """The mapping network."""
+    ...
+
+  def truncate(
+    self, g: Variables, w: Float[Array, 'b dim_w'], psi: ArrayLike, res: int = 0
+  ) -> Float[Array, 'b layers dim_w']:
+    """One w per layer, moved towards the average w by psi.
+
+    Args:
+      psi: a scalar, for the first `truncated_layers` layers; or one value per layer.
+    """
+    ...
+
+  def mix(
+    self,
+    w: Float[Array, 'b dim_w'],
+    w2: Float[Array, 'b dim_w'],
+    cutoff: ArrayLike,
+    res: int = 0,
+  ) -> Float[Array, 'b layers dim_w']:
+    """Style mixing: w in the layers below `cutoff`, w2 in the others."""
+    ...
+
+  def synthesize(
+    self,
+    g: Variables,
+    ws: Float[Array, 'b layers dim_w'],
+    noise: tuple[Array, ...] | None = None,
+    *,
+    res: int = 0,
+    alpha: ArrayLike = 1.0,
+  ) -> Float[Array, 'b h w c']:
+    """Images from one w per layer.
+
+    Args:
+      noise: one [b or 1, h, w, 1] per layer; None: the noise stored with the weights.
+    """
+    ...
+
+  def with_noise(self, g: Variables, strength: float) -> Variables:
+    """g with all noise strengths multiplied by `strength`."""
+    ...
+
+  def fresh_noise(self, keys: PRNGKeyArray, res: int) -> tuple[Array, ...]:
+    """Noise [b, h, w, 1] of each layer, from one key per example [b]."""
     ...
 
 
@@ -113,16 +259,17 @@ def apply_network(
   eps: float = 1e-12,
   iterations: int = 1,
 ) -> tuple[Any, Variables]:
-  """Applies a network with normalised weights.
+  """Applies a network with spectrally normalized weights.
 
   Args:
-    train: batch statistics are used and every non-parameter collection moves on.
-    eps: floor of the lengths in the power iteration.
-    iterations: power iterations in training; evaluation always does one, from the
-      stored u and without keeping it.
+    train: use batch statistics and update the non-parameter collections.
+    eps: lower bound of the vector norms in the power iteration.
+    iterations: power iterations in training. Evaluation does one from the stored u
+      and discards the result.
 
   Returns:
-    The output, and the variables after it (the same ones outside training).
+    The output of the network and its updated variables; outside training the variables
+    are the given ones.
   """
   scales, spectral = spectral_scales(
     variables['params'],
@@ -134,22 +281,26 @@ def apply_network(
   used = {**variables, 'scales': scales}
   if not train:
     return module.apply(used, *args, train=False), variables
-  out, moved = module.apply(used, *args, train=True, mutable=['batch_stats', 'moving'])
-  return out, {**variables, **moved, 'spectral': spectral}
+  out, updated = module.apply(
+    used, *args, train=True, mutable=['batch_stats', 'moving']
+  )
+  return out, {**variables, **updated, 'spectral': spectral}
 
 
-def to_float(images: Array, dtype: Any = jnp.float32) -> Array:
-  """uint8 in 0..255 -> [-1, 1]; floats are taken to be there already."""
+def to_float(
+  images: Num[Array, '*b h w c'], dtype: DTypeLike = jnp.float32
+) -> Float[Array, '*b h w c']:
+  """Converts uint8 0..255 to [-1, 1]; floats only change their dtype."""
   if jnp.issubdtype(images.dtype, jnp.floating):
     return images.astype(dtype)
   return images.astype(dtype) / 127.5 - 1
 
 
-def to_uint8(images: Array) -> Array:
-  """[-1, 1] -> 0..255, rounded; what lies beyond is cut."""
+def to_uint8(images: Float[Array, '*b h w c']) -> UInt8[Array, '*b h w c']:
+  """Converts [-1, 1] to 0..255, rounded and clipped."""
   return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
-def example_keys(key: Array, index: Array) -> Array:
-  """One key for each global example index [b]: devices change nothing."""
+def example_keys(key: PRNGKeyArray, index: Int[Array, ' b']) -> PRNGKeyArray:
+  """One key per global example index [b], independent of the number of devices."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, index)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -285,6 +285,9 @@ class BigGAN:
   """
 
   ema_lags: ClassVar[bool] = False
+  style_based: ClassVar[None] = None
+  truncation_space: ClassVar[Literal['z']] = 'z'
+  psi_threshold: ClassVar[float] = 2.0
 
   res: int
   n_classes: int = 0
@@ -418,6 +421,15 @@ class BigGAN:
     """D sees each example for itself."""
     return 1
 
+  @property
+  def has_batch_stats(self) -> bool:
+    """False with a table of statistics over psi: it needs no standing statistics."""
+    return not self.stats_rows
+
+  @property
+  def shares_batch_stats(self) -> bool:
+    return self.bn_group != 1
+
   def _deep_blocks(self) -> list[dict[str, str]]:
     """`g_blocks` taken apart.
 
@@ -455,7 +467,7 @@ class BigGAN:
     )
     return g, d
 
-  def draw(self, key: Array, index: Array, phase: Phase) -> BigGANInputs:
+  def draw_inputs(self, key: Array, index: Array, phase: Phase) -> BigGANInputs:
     """z ~ N(0, 1) and labels uniform over the classes, by global example index."""
     del phase
     keys = example_keys(key, index)
@@ -550,7 +562,7 @@ class BigGAN:
 
     return {**g, 'batch_stats': jax.tree.map(row, g['batch_stats'])}
 
-  def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
+  def standing_statistics(self, g: Variables, z: Array, labels: Array) -> Variables:
     """Standing statistics: those of batches z [n, b, dim_z], labels [n, b], averaged.
 
     Batch statistics depend on the truncation, so a sampler takes them anew at each

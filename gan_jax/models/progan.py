@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -101,7 +101,10 @@ class ProGAN(progressive.ProgressiveGAN):
   class_weight: float = 1.0
   dtype: str = 'float32'
 
-  def __post_init__(self):
+  style_based: ClassVar[None] = None
+  truncation_space: ClassVar[Literal['z']] = 'z'
+
+  def __post_init__(self) -> None:
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )
@@ -139,7 +142,7 @@ class ProGAN(progressive.ProgressiveGAN):
     g = self.generator.init(keys[0], z, weights, self.res, 1.0)
     return g, self.discriminator.init(keys[1], images, self.res, 1.0)
 
-  def draw(self, key: Array, index: Array, phase: Phase) -> ProGANInputs:
+  def draw_inputs(self, key: Array, index: Array, phase: Phase) -> ProGANInputs:
     """z ~ N(0, 1), labels and mix uniform, by global example index."""
     del phase
     keys = [example_keys(jax.random.fold_in(key, i), index) for i in range(3)]

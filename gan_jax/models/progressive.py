@@ -11,6 +11,7 @@ the scale of gradient penalties (`copies`). Every layer up to R has its paramete
 the start; those beyond `res` do not enter, so their gradients are exactly zero.
 """
 
+import math
 from functools import partial
 from typing import ClassVar
 
@@ -96,6 +97,10 @@ class ProgressiveGAN:
   """What ProGAN and StyleGAN say alike to the training step and the sampler."""
 
   ema_lags: ClassVar[bool] = True
+  has_batch_stats: ClassVar[bool] = False
+  shares_batch_stats: ClassVar[bool] = False
+  remat: ClassVar[bool | None] = None
+  psi_threshold: ClassVar[float] = math.inf
 
   mbstd_group: int
 
@@ -104,7 +109,7 @@ class ProgressiveGAN:
     """Examples that minibatch standard deviation puts together."""
     return max(self.mbstd_group, 1)
 
-  def standing(self, g: Variables, z: Array, labels: Array) -> Variables:
+  def standing_statistics(self, g: Variables, z: Array, labels: Array) -> Variables:
     """g itself: there are no batch statistics."""
     del z, labels
     return g

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,14 @@ from jax.typing import ArrayLike
 
 from gan_jax import UserError
 from gan_jax.models import losses, progressive
-from gan_jax.models.base import Batch, Metrics, Phase, Variables, example_keys
+from gan_jax.models.base import (
+  Batch,
+  Metrics,
+  Phase,
+  StyleBased,
+  Variables,
+  example_keys,
+)
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
 from gan_jax.nn.norms import instance_norm, pixel_norm
@@ -208,12 +215,18 @@ class StyleGAN(progressive.ProgressiveGAN):
   drift: float = 1e-3
   dtype: str = 'float32'
 
-  def __post_init__(self):
+  truncation_space: ClassVar[Literal['w']] = 'w'
+
+  def __post_init__(self) -> None:
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )
     if self.loss not in ('logistic', 'wgan'):
       raise UserError(f'model.loss is {self.loss!r}: allowed are logistic and wgan.')
+
+  @property
+  def style_based(self) -> StyleBased:
+    return self
 
   @property
   def mapping(self) -> Mapping:
@@ -294,7 +307,7 @@ class StyleGAN(progressive.ProgressiveGAN):
     images = jnp.zeros((1, self.res, self.res, self.channels))
     return g, self.discriminator.init(keys[3], images, self.res, 1.0)
 
-  def draw(self, key: Array, index: Array, phase: Phase) -> StyleGANInputs:
+  def draw_inputs(self, key: Array, index: Array, phase: Phase) -> StyleGANInputs:
     """Everything by global example index, and one cutoff from the step's key."""
     keys = [jax.random.fold_in(key, i) for i in range(7)]
     latents = lambda k: jax.vmap(lambda k: jax.random.normal(k, (self.dim_z,)))(

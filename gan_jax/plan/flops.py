@@ -39,7 +39,7 @@ def of_step(
   Nothing is folded there and nothing rematerialised. `state` and `phase` are shapes;
   `batch` as well, with the devices' axis in front.
   """
-  if getattr(gan, 'remat', False):
+  if gan.remat:
     gan = dataclasses.replace(gan, remat=False)
   mesh = AbstractMesh((batch.labels.shape[0],), (AXIS,))
 

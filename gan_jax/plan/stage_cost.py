@@ -120,7 +120,7 @@ def stage_row(recipe: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
   if 'program_flops' in row:
     row |= times(row, chip, recipe.images_per_step(stage))
   if not row['fits']:
-    row['advice'] = advice(row, chip, getattr(gan, 'remat', None))
+    row['advice'] = advice(row, chip, gan.remat)
   return row
 
 

@@ -99,8 +99,8 @@ def export_program(
 def model_section(gan: GAN) -> dict[str, Any]:
   """The model section of a config that builds `gan`: what differs from defaults."""
   section: dict[str, Any] = {'family': type(gan).__name__.lower()}
-  for field in dataclasses.fields(gan):  # type: ignore[arg-type]
-    value = getattr(gan, field.name)
+  for field in dataclasses.fields(gan):
+    value = vars(gan)[field.name]
     if value != field.default:
       section[field.name] = value
   return section

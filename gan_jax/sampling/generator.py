@@ -16,9 +16,7 @@ from jax.typing import ArrayLike
 
 from gan_jax import UserError
 from gan_jax.config.workdir import read_config
-from gan_jax.models.base import Phase, Variables
-from gan_jax.models.biggan import BigGAN
-from gan_jax.models.stylegan import StyleGAN
+from gan_jax.models.base import Phase, StyleBased, Variables
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.sampling import export
 from gan_jax.sampling.options import (
@@ -95,12 +93,13 @@ class TrainedGenerator:
     batch = self._whole(min(request.batch, len(plan.seeds)))
     g = self._variables(request)
     stored = request.noise == 'stored'
-    if isinstance(self.gan, StyleGAN):
-      ws, plan = self._styles(request, self.gan, g, plan, batch)
+    style = self.gan.style_based
+    if style is not None:
+      ws, plan = self._styles(request, style, g, plan, batch)
       batch = self._whole(min(request.batch, len(ws)))
       synthesize = self._compiled(make_synthesizer, res, stored)
       draw: Any = lambda ws, noise: synthesize(g, ws, noise, alpha)
-      rows = [ws[:, : self.gan.layers(res)], noise_seeds(request, plan)]
+      rows = [ws[:, : style.layers(res)], noise_seeds(request, plan)]
     else:
       sample = self._compiled(make_sampler, res, stored)
       psi = request.psi
@@ -122,7 +121,7 @@ class TrainedGenerator:
     request = self._checked(request)
     res, alpha = resolve_resolution(request.res, self.phase)
     gan = self.gan
-    if isinstance(gan, StyleGAN) and request.truncated_layers is not None:
+    if gan.style_based is not None and request.truncated_layers is not None:
       gan = dataclasses.replace(gan, truncated_layers=request.truncated_layers)
     return export.export_generator(
       gan, self._variables(request), out, res=res, alpha=alpha
@@ -132,20 +131,20 @@ class TrainedGenerator:
     return -(-n // self._mesh.size) * self._mesh.size
 
   def _checked(self, request: SamplingOptions) -> SamplingOptions:
-    if isinstance(self.gan, StyleGAN):
+    if self.gan.style_based is not None:
       if request.mix and request.interpolate:
         raise UserError('--mix and --interpolate are two kinds of sheet: ask for one.')
       return request
     reject_style_options(request, 'is for a StyleGAN, which this model is not')
-    big = isinstance(self.gan, BigGAN)
-    if big and request.psi != 1 and np.isinf(request.truncation):
-      return dataclasses.replace(request, truncation=2.0)
+    if request.psi != 1 and np.isinf(request.truncation):
+      return dataclasses.replace(request, truncation=self.gan.psi_threshold)
     return request
 
   def _variables(self, request: SamplingOptions) -> Variables:
-    if isinstance(self.gan, StyleGAN):
+    style = self.gan.style_based
+    if style is not None:
       strength = 0.0 if request.noise == 'off' else request.noise_strength
-      return self.gan.with_noise(self._restored[0], strength)
+      return style.with_noise(self._restored[0], strength)
     return self._standing(request.standing, request.truncation, request.psi)
 
   def _take_standing(self, passes: int, truncation: float, psi: float) -> Variables:
@@ -157,7 +156,7 @@ class TrainedGenerator:
   def _styles(
     self,
     request: SamplingOptions,
-    gan: StyleGAN,
+    gan: StyleBased,
     g: Variables,
     plan: ImagePlan,
     batch: int,

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.models.stylegan import StyleGAN
+from gan_jax.models.base import StyleBased
 from gan_jax.sampling.samplers import labels_from_seeds, latents, run_in_batches
 
 
@@ -150,7 +150,7 @@ def interpolate(x: np.ndarray, frames: int) -> np.ndarray:
   return np.concatenate([(1 - t) * a + t * b for a, b in pairs])
 
 
-def style_ranges(gan: StyleGAN) -> dict[str, range]:
+def style_ranges(gan: StyleBased) -> dict[str, range]:
   """Layers of the coarse, middle and fine styles.
 
   The paper's (section 3.1) are 4-8, 16-32 and 64-1024 pixels; of fewer resolutions
@@ -184,7 +184,7 @@ def mix_styles(
   return np.stack(bands).reshape(-1, *rows.shape[1:])
 
 
-def mix_ranges(text: str, gan: StyleGAN) -> list[list[int]]:
+def mix_ranges(text: str, gan: StyleBased) -> list[list[int]]:
   """'coarse+middle,2-3' -> the layers of each band.
 
   Raises:

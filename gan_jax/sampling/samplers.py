@@ -12,8 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from gan_jax.models.base import GAN, Variables, to_uint8
-from gan_jax.models.stylegan import StyleGAN
+from gan_jax.models.base import GAN, StyleBased, Variables, to_uint8
 from gan_jax.runtime.mesh import AXIS
 
 Sampler = Any  # a jitted function, see make_sampler
@@ -74,7 +73,7 @@ def make_sampler(
   return jax.jit(sample, in_shardings=shardings, out_shardings=split)
 
 
-def make_styles(gan: StyleGAN, mesh: Mesh) -> Sampler:
+def make_styles(gan: StyleBased, mesh: Mesh) -> Sampler:
   """Compiles (g, z, classes, psi [layers]) -> ws [n, layers, dim_w], truncated.
 
   z and classes as in `make_sampler`; psi is that of each layer.
@@ -89,7 +88,7 @@ def make_styles(gan: StyleGAN, mesh: Mesh) -> Sampler:
 
 
 def make_synthesizer(
-  gan: StyleGAN, mesh: Mesh, res: int = 0, stored_noise: bool = False
+  gan: StyleBased, mesh: Mesh, res: int = 0, stored_noise: bool = False
 ) -> Sampler:
   """Compiles (g, ws [n, layers, dim_w], seeds [n], alpha) -> uint8 [n, h, w, c].
 
@@ -111,11 +110,11 @@ def noise_keys(seeds: Array) -> Array:
 
 @functools.cache
 def make_standing_statistics(gan: GAN, mesh: Mesh) -> Callable[..., Variables]:
-  """Compiles `gan.standing`, its batches z [n, b, dim_z], labels [n, b] split."""
+  """Compiles `gan.standing_statistics`; z [n, b, dim_z], labels [n, b] are sharded."""
   specs = (P(), P(None, AXIS), P(None, AXIS))
   return jax.jit(
     jax.shard_map(
-      gan.standing, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False
+      gan.standing_statistics, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False
     )
   )
 
@@ -130,7 +129,7 @@ def standing_statistics(
   psi: float = 1.0,
 ) -> Variables:
   """g with the batch statistics of this truncation, averaged over `passes` batches."""
-  if 'batch_stats' not in g:
+  if not gan.has_batch_stats:
     return g
   seeds = np.uint32(2**32 - 1) - np.arange(passes * batch, dtype=np.uint32)
   z = psi * latents(seeds, gan.dim_z, truncation).reshape(passes, batch, -1)

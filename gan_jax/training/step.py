@@ -128,7 +128,7 @@ def train_step(
   if noise_scale and devices * accum > 1:
     # Statistics make the gradients of those who share them lean against each other: all
     # cancel, and none vanishes, along a bias that they take away. Not G's own noise.
-    shared = devices > 1 and getattr(gan, 'bn_group', 1) != 1
+    shared = devices > 1 and gan.shares_batch_stats
     compared = {'d': b} if shared else {'d': b, 'g': g_batch}
 
   def slots(a: Array, size: int) -> Array:
@@ -199,7 +199,7 @@ def train_step(
 
   def d_grad(step_key, g, d, params, x):
     real, a = x
-    draws = gan.draw(step_key, slots(a, b), phase)
+    draws = gan.draw_inputs(step_key, slots(a, b), phase)
 
     def loss(p):
       return gan.d_loss(g, {**d, 'params': p}, real, draws, phase)
@@ -207,7 +207,7 @@ def train_step(
     return jax.value_and_grad(loss, has_aux=True)(params)
 
   def g_grad(step_key, g, d, params, a):
-    draws = gan.draw(step_key, slots(a, g_batch), phase)
+    draws = gan.draw_inputs(step_key, slots(a, g_batch), phase)
 
     def loss(p):
       return gan.g_loss({**g, 'params': p}, d, draws, phase)

@@ -282,13 +282,14 @@ def test_psi_draws_w_to_its_average():
 
 def test_draws_follow_the_example_not_the_device():
   at, key = phase(8), jax.random.key(0)
-  whole = STYLEGAN.draw(key, jnp.arange(8), at)
-  part = STYLEGAN.draw(key, jnp.arange(4, 8), at)
+  whole = STYLEGAN.draw_inputs(key, jnp.arange(8), at)
+  part = STYLEGAN.draw_inputs(key, jnp.arange(4, 8), at)
   assert int(whole.cutoff) == int(part.cutoff) and len(whole.noise) == 4
   ends = jax.tree.map(lambda x: x if x.ndim == 0 else x[4:], whole)
   jax.tree.map(np.testing.assert_array_equal, part, ends)
   cutoffs = [
-    int(STYLEGAN.draw(jax.random.key(i), jnp.arange(1), at).cutoff) for i in range(60)
+    int(STYLEGAN.draw_inputs(jax.random.key(i), jnp.arange(1), at).cutoff)
+    for i in range(60)
   ]
   assert set(cutoffs) == {1, 2, 3, 4}  # 4: not mixed
 

@@ -135,7 +135,7 @@ def biggan_generator(z, meta) -> Checks:
     gan = biggan_of(kw, {}, deep, 'float32')
     g = cast(variables(start, gan, 'G'), np.float32)
     passes = (jnp.asarray(z['standing/z'], jnp.float32), jnp.asarray(z['standing/y']))
-    standing = on_one_device(lambda g, p: gan.standing(g, *p))
+    standing = on_one_device(lambda g, p: gan.standing_statistics(g, *p))
     g = standing(g, passes)
     image = jax.jit(gan.generate)(g, z['in/z'].astype(np.float32), z['in/y'])
     want = nhwc(z['standing/G_eval_f32'])
@@ -233,7 +233,7 @@ class Replay:
     known = jax.random.key_data(keys)
 
     class Recorded(type(gan)):
-      def draw(self, key, index, phase):
+      def draw_inputs(self, key, index, phase):
         same = (known == jax.random.key_data(key)[None, None]).all(-1)
         k, i = jnp.divmod(jnp.argmax(same.reshape(-1)), d_steps + 1)
         size = jnp.where(i < d_steps, batch, wide)

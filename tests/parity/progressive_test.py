@@ -421,7 +421,7 @@ def compare_losses(net, check, here, ours, loss):
 class Recorded:
   """Mixin: draws of a recorded run, found by the key they are asked with."""
 
-  def draw(self, key, index, phase):
+  def draw_inputs(self, key, index, phase):
     keys, draws = self.recorded[phase.res]
     same = (keys == jax.random.key_data(key)[None]).all(-1)
     row = jnp.argmax(same)

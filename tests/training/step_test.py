@@ -212,13 +212,14 @@ class Linear:
   n_classes: int = 0
   dim_z: int = 3
   ema_lags: ClassVar[bool] = False
+  shares_batch_stats: ClassVar[bool] = False
 
   def init(self, key):
     g = {'params': {'w': jax.random.normal(key, (3, 16))}}
     d = {'params': {'w': jax.random.normal(jax.random.fold_in(key, 1), (16, 1))}}
     return g, d
 
-  def draw(self, key, index, phase):
+  def draw_inputs(self, key, index, phase):
     z = jax.vmap(lambda k: jax.random.normal(k, (3,)))(example_keys(key, index))
     return BigGANInputs(z, jnp.zeros(index.shape, jnp.int32))
 
@@ -347,7 +348,7 @@ class Known(Linear):
   def init(self, key):
     return {'params': {'w': jnp.zeros((4, 4))}}, {'params': {'w': jnp.zeros((4, 4))}}
 
-  def draw(self, key, index, phase):
+  def draw_inputs(self, key, index, phase):
     z = jax.vmap(lambda k: jax.random.normal(k, (16,)))(example_keys(key, index))
     return BigGANInputs(z, jnp.zeros(index.shape, jnp.int32))
 

@@ -20,7 +20,6 @@ from jax.sharding import PartitionSpec as P
 from gan_jax import UserError
 from gan_jax.evaluation.metrics.feature_network import fingerprint, read_weights
 from gan_jax.models.base import GAN, Variables
-from gan_jax.models.stylegan import StyleGAN
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.sampling import samplers
 
@@ -171,7 +170,8 @@ def make_path_length(
   Raises:
     UserError: a path in w of a family without w.
   """
-  if path.space == 'w' and not isinstance(gan, StyleGAN):
+  style = gan.style_based
+  if path.space == 'w' and style is None:
     raise UserError(
       f'ppl in w needs a StyleGAN, and this is a {type(gan).__name__}: take ppl_z_full '
       'or ppl_z_end.'
@@ -179,11 +179,10 @@ def make_path_length(
   split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
 
   def lengths(g, z0, z1, t, labels):
-    if path.space == 'w':
-      assert isinstance(gan, StyleGAN)
-      w0, w1 = gan.w(g, z0, labels), gan.w(g, z1, labels)
+    if path.space == 'w' and style is not None:
+      w0, w1 = style.w(g, z0, labels), style.w(g, z1, labels)
       at = lambda t: w0 + (w1 - w0) * t
-      draw = lambda w: gan.synthesize(g, gan.truncate(g, w, 1.0))
+      draw = lambda w: style.synthesize(g, style.truncate(g, w, 1.0))
     else:
       # Back at the length that normal latents have.
       size = gan.dim_z**0.5
