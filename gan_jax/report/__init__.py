@@ -1,9 +1,8 @@
-"""A run as one page: python -m gan_jax.report DIR [DIR ...].
+"""The report of a run as one HTML page: python -m gan_jax.report DIR [DIR ...].
 
-The page is made of what lies in the run's folder and of nothing else, so it can be
-made anew at any time. It needs no network: styles, script and curves (uPlot) are
-inside. Pictures are inside as far as `page.ROOM` goes, and beyond that are taken from
-the folder that the page lies in.
+The page is made from the files in the workdir alone, so it can be rewritten at any
+time. It needs no network: styles, scripts, charts (uPlot) and, up to a size limit,
+images are embedded; larger images are links into the workdir.
 """
 
 import subprocess
@@ -12,46 +11,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gan_jax.report.html import PAGE, write
+from gan_jax.report.html import PAGE, write_report
 
-__all__ = ['PAGE', 'ReportWriter', 'write']
+__all__ = ['PAGE', 'ReportWriter', 'write_report']
 
 
 class ReportWriter:
-  """Keeps the page of a run that is training; its work is another process's."""
+  """Rewrites the report of a run during training, in a separate process."""
 
-  def __init__(self, workdir: Path, active: bool, say: Callable[[str], Any]):
-    self._workdir, self._active, self._say = workdir.resolve(), active, say
+  def __init__(self, workdir: Path, active: bool, log: Callable[[str], Any]):
+    """
+    Args:
+      workdir: folder of the run.
+      active: whether to write at all; one process of a job should.
+      log: is called with the first failure; training goes on.
+    """
+    self._workdir, self._active, self._log = workdir.resolve(), active, log
     self._process: subprocess.Popen[str] | None = None
-    self._told = False
+    self._failure_logged = False
 
   def refresh(self) -> None:
-    """Begins to write the page, unless one is being written; returns at once."""
+    """Starts to write the page, unless one is being written; returns at once."""
     if not self._active or (self._process and self._process.poll() is None):
       return
-    self._judge()
+    self._wait()
     self._process = subprocess.Popen(
       [sys.executable, '-m', 'gan_jax.report', '--nice', str(self._workdir)],
-      cwd=Path(__file__).parent.parent.parent,  # where this gan_jax is found
+      cwd=Path(__file__).parent.parent.parent,  # the folder that holds this gan_jax
       stdin=subprocess.DEVNULL,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,
-      start_new_session=True,  # Ctrl-C is for the run
+      start_new_session=True,  # Ctrl-C goes to the training process only
     )
 
   def finish(self) -> None:
-    """Writes the page once more, and waits for it."""
-    self._judge()
+    """Writes the page a last time and waits until it is written."""
+    self._wait()
     self.refresh()
-    self._judge()
+    self._wait()
 
-  def _judge(self) -> None:
+  def _wait(self) -> None:
+    """Waits for the process, if there is one, and logs the first failure."""
     if not self._process:
       return
-    _, complaint = self._process.communicate()
+    _, stderr = self._process.communicate()
     failed, self._process = self._process.returncode, None
-    if failed and not self._told:
-      last = (complaint.strip().splitlines() or ['for no reason given'])[-1]
-      self._say(f'{self._workdir / PAGE} could not be written ({last}): going on')
-      self._told = True
+    if failed and not self._failure_logged:
+      reason = (stderr.strip().splitlines() or ['no reason given'])[-1]
+      self._log(f'{self._workdir / PAGE} could not be written ({reason}): going on')
+      self._failure_logged = True

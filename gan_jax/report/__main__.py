@@ -1,28 +1,28 @@
-"""The command: python -m gan_jax.report DIR [DIR ...]."""
+"""The command python -m gan_jax.report DIR [DIR ...]."""
 
 import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan_jax.report import write
+from gan_jax.report import write_report
 from gan_jax.runtime.errors import run_command
 
 
 def parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.report',
-    description="Writes a run's page, DIR/report.html; of several runs, one page with "
-    'their curves and pictures side by side.',
+    description='Writes the report of a run to DIR/report.html; of several runs, one '
+    'page that compares their curves and sample grids.',
   )
-  p.add_argument('workdirs', nargs='+', metavar='DIR', help='folder of a run')
+  p.add_argument('workdirs', nargs='+', metavar='DIR', help='workdir of a run')
   p.add_argument(
     '--out',
     metavar='PAGE.html',
-    help='another place for the page, which then has its pictures inside, to be mailed '
+    help='write this file instead, with all images embedded, so that it can be sent '
     '(default: DIR/report.html; of several runs: compare.html)',
   )
-  p.add_argument('--nice', action='store_true', help='leave the processor to others')
+  p.add_argument('--nice', action='store_true', help='run at the lowest priority')
   return p
 
 
@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   if args.nice:
     os.nice(19)
   out = args.out or ('compare.html' if len(args.workdirs) > 1 else None)
-  path = write([Path(d) for d in args.workdirs], Path(out) if out else None)
-  print(f'the page is {path}: open it in a browser')
+  path = write_report([Path(d) for d in args.workdirs], Path(out) if out else None)
+  print(f'wrote {path}: open it in a browser')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The page: a story and its pictures as one file of HTML that needs no network."""
+"""Renders run summaries and their images as one HTML file that needs no network."""
 
 import base64
 import hashlib
@@ -14,69 +14,85 @@ from pathlib import Path
 from typing import Any
 
 from gan_jax import UserError
-from gan_jax.report.run_summary import POINTS, names, summarize_run
+from gan_jax.report.charts import MAX_POINTS
+from gan_jax.report.run_summary import distinct_names, summarize_run
 from gan_jax.storage.files import atomic_path
 
 PAGE = 'report.html'
-ROOM = 8_000_000  # bytes of pictures inside a page
-SIDE = 1280  # pixels, of a picture that had to be made smaller to be mailed
+MAX_EMBEDDED = 8_000_000  # bytes of all images inside a page
+MAX_SIDE = 1280  # pixels of an image that had to be reduced to be embedded
+
+_STATIC = Path(__file__).parent / 'static'
 
 
 class ReportImages:
-  """Puts pictures into a page as far as there is room, and links the rest.
+  """Embeds images into a page up to a size limit, and links to the others.
 
-  A page that is to leave its folder cannot link: there, what is too large is made
-  smaller, and what still has no room is left out.
+  A page that is to leave its folder cannot link to files. There, large images are
+  reduced, and images beyond the limit are left out.
   """
 
-  def __init__(self, folder: Path | None, room: int = ROOM):
+  def __init__(self, folder: Path | None, max_bytes: int = MAX_EMBEDDED):
     """
     Args:
-      folder: where the page lies, beside its pictures; None: anywhere.
-      room: bytes of pictures inside.
+      folder: the folder of the page, from which links start; None: no links.
+      max_bytes: limit of all embedded images.
     """
-    self._folder, self._room = folder, room
+    self._folder, self._remaining = folder, max_bytes
 
-  def source(self, path: Path, most: int) -> str | None:
-    """What an `img` is to show, or None; inside, it takes `most` bytes or less."""
+  def source(self, path: Path, max_bytes: int) -> str | None:
+    """The `src` attribute for an image file; None if it cannot be shown.
+
+    Args:
+      path: a .png file.
+      max_bytes: limit of this image, if embedded.
+    """
     try:
       content, kind = path.read_bytes(), 'png'
     except OSError:
       return None
-    if len(content) > most and self._folder is None:
-      content, kind = smaller(content), 'webp'
-    if content and len(content) <= min(most, self._room):
-      self._room -= len(content)
+    if len(content) > max_bytes and self._folder is None:
+      content, kind = shrink_to_webp(content), 'webp'
+    if content and len(content) <= min(max_bytes, self._remaining):
+      self._remaining -= len(content)
       return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
     if self._folder is None:
       return None
     return urllib.parse.quote(os.path.relpath(path, self._folder))
 
-  def fill(self, entries: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """The entries with their `src` a text; those that cannot be shown are left out."""
-    found: dict[int, str | None] = {}
-    for i in spread(len(entries)):
-      found[i] = self.source(entries[i]['src'], most)
-    return [e | {'src': found[i]} for i, e in enumerate(entries) if found[i]]
+  def with_sources(
+    self, entries: list[dict[str, Any]], max_bytes: int
+  ) -> list[dict[str, Any]]:
+    """Replaces the path in `src` of each entry; drops entries that cannot be shown.
+
+    Where the limit does not suffice for all, those embedded are spread evenly.
+    """
+    sources: dict[int, str | None] = {}
+    for i in spread_order(len(entries)):
+      sources[i] = self.source(entries[i]['src'], max_bytes)
+    return [e | {'src': sources[i]} for i, e in enumerate(entries) if sources[i]]
 
 
-def smaller(content: bytes) -> bytes:
-  """A picture as WebP, no side beyond `SIDE`; an empty one where it is none."""
+def shrink_to_webp(content: bytes) -> bytes:
+  """An image file as WebP with no side beyond `MAX_SIDE`; b'' if it is no image."""
   from PIL import Image
 
   try:
     with Image.open(io.BytesIO(content)) as image:
-      page = image.convert('RGB')
+      reduced = image.convert('RGB')
   except (OSError, Image.DecompressionBombError):
     return b''
-  page.thumbnail((SIDE, SIDE))
+  reduced.thumbnail((MAX_SIDE, MAX_SIDE))
   out = io.BytesIO()
-  page.save(out, 'webp', quality=85)
+  reduced.save(out, 'webp', quality=85)
   return out.getvalue()
 
 
-def spread(n: int) -> list[int]:
-  """0..n-1, so that the first few of them lie evenly: last, first, middle, ..."""
+def spread_order(n: int) -> list[int]:
+  """0..n-1, reordered so that every prefix is spread evenly.
+
+  It begins with the last, the first and the middle one.
+  """
   order = dict.fromkeys([n - 1, 0] if n else [])
   step = n
   while step > 1:
@@ -86,72 +102,79 @@ def spread(n: int) -> list[int]:
 
 
 def render(workdirs: Sequence[Path], folder: Path | None) -> str:
-  """The page of a run, or of several side by side.
+  """The HTML of the page of one run, or of several runs side by side.
 
   Args:
-    workdirs: the runs.
-    folder: where the page is to lie; None: anywhere, without its pictures.
+    workdirs: folders of the runs.
+    folder: where the page will lie; None: anywhere, without links to images.
 
   Raises:
-    UserError: one is no run.
+    UserError: a folder is not the workdir of a run.
   """
   runs = [summarize_run(Path(workdir)) for workdir in workdirs]
-  pictures = ReportImages(folder)
-  for run, name in zip(runs, names(workdirs), strict=True):
+  images = ReportImages(folder)
+  max_bytes = MAX_EMBEDDED // len(runs) // 4
+  for run, name in zip(runs, distinct_names(workdirs), strict=True):
     run['name'] = name
-    room = ROOM // len(runs)
-    run['pictures'] = pictures.fill(run['pictures'], room // 4)
-    run['sheets'] = pictures.fill(run['sheets'], room // 4)
+    for entries in ('images', 'grids'):
+      run[entries] = images.with_sources(run[entries], max_bytes)
   now = time.time()
-  about = f'Made anew by: python -m gan_jax.report {" ".join(map(str, workdirs))}'
-  told = {
+  data = {
     'runs': runs,
     'time': int(now),
     'written': time.strftime('%Y-%m-%d %H:%M', time.localtime(now)),
-    'about': about,
-    'thinned': any(run['lines'] > POINTS for run in runs),
+    'command': f'python -m gan_jax.report {" ".join(map(str, workdirs))}',
+    'thinned': any(run['records'] > MAX_POINTS for run in runs),
   }
-  parts = Path(__file__).parent / 'static'
-  library = (parts / 'uplot' / 'uPlot.iife.min.js').read_text()
-  script = (parts / 'report.js').read_text()
-  allowed = ' '.join(f"'sha256-{digest(text)}'" for text in (library, script))
+  return _fill_template(' and '.join(run['name'] for run in runs), data)
+
+
+def _fill_template(title: str, data: dict[str, Any]) -> str:
+  """report.html with styles, scripts, data and a content security policy."""
+  library = (_STATIC / 'uplot' / 'uPlot.iife.min.js').read_text()
+  script = (_STATIC / 'report.js').read_text()
+  styles = [_STATIC / 'uplot' / 'uPlot.min.css', _STATIC / 'report.css']
+  hashes = ' '.join(f"'sha256-{csp_digest(text)}'" for text in (library, script))
   policy = (
-    f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+    f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
     "img-src 'self' data: file:; base-uri 'none'; form-action 'none'"
   )
-  pieces = {
+  values = {
     'policy': policy,
-    'title': html.escape(' and '.join(run['name'] for run in runs)),
-    'style': (parts / 'uplot' / 'uPlot.min.css').read_text()
-    + (parts / 'report.css').read_text(),
-    'story': inert(told),
+    'title': html.escape(title),
+    'style': ''.join(path.read_text() for path in styles),
+    'data': script_safe_json(data),
     'library': library,
     'script': script,
   }
-  skeleton = (parts / 'report.html').read_text()
-  return re.sub(r'\{\{(\w+)\}\}', lambda found: pieces[found[1]], skeleton)
+  template = (_STATIC / 'report.html').read_text()
+  return re.sub(r'\{\{(\w+)\}\}', lambda match: values[match[1]], template)
 
 
-def inert(value: Any) -> str:
-  """JSON that ends no `script` element, whatever its texts say."""
+def script_safe_json(value: Any) -> str:
+  """JSON in which no string can end a `script` element: <, > and & are escaped."""
   text = json.dumps(value, separators=(',', ':'), allow_nan=False)
   return text.translate({ord(c): f'\\u{ord(c):04x}' for c in '<>&'})
 
 
-def digest(text: str) -> str:
-  """As a content security policy wants it."""
-  return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def csp_digest(script: str) -> str:
+  """The base64 SHA-256 digest by which a content security policy allows a script."""
+  return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def write(workdirs: Sequence[Path], out: Path | None = None) -> Path:
-  """Writes the page of a run into its folder, or to `out`; whole or not at all.
+def write_report(workdirs: Sequence[Path], out: Path | None = None) -> Path:
+  """Writes the page of one or several runs atomically, and returns its path.
+
+  Args:
+    workdirs: folders of the runs.
+    out: the file to write, with all images embedded; None: report.html in the first
+      workdir, which links to images that are too large to be embedded.
 
   Raises:
-    UserError: one is no run, or the page cannot be written.
+    UserError: a folder is not the workdir of a run, or the page cannot be written.
   """
-  inside = out is None
   path = Path(workdirs[0]) / PAGE if out is None else out
-  text = render(workdirs, path.parent if inside else None)
+  text = render(workdirs, path.parent if out is None else None)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:

@@ -1,329 +1,221 @@
-"""A run as figures, curves and events, read from what lies in its folder.
+"""Reads a workdir: the facts, charts, events, scores and images of a run's report.
 
-Of a run that was killed in the middle of a line, too; and whatever the files hold.
+Workdirs of killed processes and unexpected contents of the files are tolerated.
 """
 
 import json
-import math
 import re
 import statistics
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from gan_jax import UserError
+from gan_jax.report.charts import Record, finite_number, make_charts
+from gan_jax.storage.json_lines import read_json_lines
+from gan_jax.storage.nested import flatten
 
-POINTS = 1200  # of a curve; of more lines, the extremes of each stretch are shown
-
-Line = dict[str, Any]
-
-
-class Panel(NamedTuple):
-  """A chart: the series whose names match, in the order of the page."""
-
-  title: str
-  names: str  # a regular expression, of the whole name
-  log: bool = False
-
-
-PANELS = (
-  Panel("D's scores", 'd_real|d_fake'),
-  Panel('Losses', '.*loss.*'),
-  Panel('Penalties', '.*(penalty|ortho).*'),
-  Panel('Norms of gradients', '[dg]_grad.*', log=True),
-  Panel('Largest singular value', '.*sigma.*'),
-  Panel('Gradient noise scale', '.*noise_scale.*', log=True),
-  Panel('Variety of the sheet', 'diversity'),
-  Panel('Fréchet distance', 'eval/f(i|)d.*'),
-  Panel('Kernel distance', 'eval/kid.*'),
-  Panel('Precision and recall', 'eval/(precision|recall|density|coverage).*'),
-  Panel('Accuracy of the class', 'eval/accuracy.*'),
-  Panel('Sliced Wasserstein distance', 'eval/swd.*'),
-  Panel('Other scores', 'eval/.*'),
-  Panel('Learning rates', '[dg]_lr', log=True),
-  Panel('Resolution', 'res'),
-  Panel('Fade of the resolution', 'alpha'),
-  Panel('Images a second', 'images_per_s'),
-  Panel('Updates skipped', 'skipped'),
-  Panel('More', '.*'),
-)
-NO_SERIES = {'images', 'step', 'change_s', 'open_s', 'compile_s', 'to_step'}
-UNSAID = {'res', 'alpha', 'skipped'}  # not drawn while nothing but the usual happens
-TITLES = {  # of pictures that may lie in a workdir
-  'data.png': 'The data: images across the set, and its labels',
-  'grid.png': 'A row for each class',
-  'mixing.png': 'Style mixing: coarse, middle and fine styles of the columns',
-  'stages.png': 'The same noise at each resolution',
-  'frontier.png': 'Scores across truncations',
+# Captions of images that other commands write into a workdir, in the order of the page.
+CAPTIONS = {
+  'data.png': 'Training data: images from the whole dataset and its label histogram',
+  'grid.png': 'One row per class',
+  'mixing.png': 'Style mixing: coarse, middle and fine styles taken from the columns',
+  'stages.png': 'The same latents at each resolution',
+  'frontier.png': 'Scores by truncation',
 }
-REDUNDANT = {'watch.png', 'curves.png'}  # curves that this page draws itself
+PLOTS_OF_METRICS = {'curves.png'}  # left out: the report draws the same curves
 
 
-def read_lines(path: Path) -> list[Line]:
-  """The JSON objects of a file, a line each, without what is none or half of one."""
-  try:
-    text = path.read_text(errors='replace')
-  except OSError:
-    return []
-  found = []
-  for line in text.split('\n'):
-    try:
-      value = json.loads(line)
-    except (ValueError, RecursionError):
-      continue
-    if isinstance(value, dict):
-      found.append(value)
-  return found
+class Event(TypedDict):
+  """Something that happened in a run: a stage, resumed, rollback or collapse."""
+
+  images: int
+  kind: str
+  text: str
+  label: NotRequired[str]  # written beside the event's line in the charts
 
 
-def read_object(path: Path) -> Line:
-  """A file of one JSON object; of anything else, an empty one."""
-  try:
-    value = json.loads(path.read_text(errors='replace'))
-  except (OSError, ValueError, RecursionError):
-    return {}
-  return value if isinstance(value, dict) else {}
+class Progress(NamedTuple):
+  """How far a run has come."""
 
-
-def number(value: Any) -> float | None:
-  """A finite number rounded to five figures; None for anything else."""
-  if isinstance(value, bool) or not isinstance(value, int | float):
-    return None
-  try:
-    return float(f'{value:.5g}') if math.isfinite(value) else None
-  except OverflowError:
-    return None
-
-
-def series(lines: Sequence[Line]) -> dict[str, dict[int, float]]:
-  """Name -> images -> value, images in order."""
-  found: dict[str, dict[int, float]] = {}
-  for line in lines:
-    for name, value in line.items():
-      if name not in NO_SERIES and (rounded := number(value)) is not None:
-        found.setdefault(name, {})[line['images']] = rounded
-  return found
-
-
-def charts(lines: Sequence[Line]) -> list[dict[str, Any]]:
-  """What is drawn: each with title, names, log, x [n] and y, an [n] for each name."""
-  rest, drawn = series(lines), []
-  for panel in PANELS:
-    names = [name for name in rest if re.fullmatch(panel.names, name)]
-    taken = {name: rest.pop(name) for name in names}
-    for name in names:
-      if name in UNSAID and len(set(taken[name].values())) == 1:
-        del taken[name]
-    if not taken:
-      continue
-    x, y = thin(sorted(set().union(*taken.values())), list(taken.values()))
-    log = panel.log and all(v is None or v > 0 for line in y for v in line)
-    drawn.append(
-      {'title': panel.title, 'names': list(taken), 'log': log, 'x': x, 'y': y}
-    )
-  return drawn
-
-
-def thin(
-  x: list[int], curves: Sequence[Mapping[int, float]]
-) -> tuple[list[int], list[list[float | None]]]:
-  """Curves at no more than `POINTS` places: of each stretch the least and the greatest.
-
-  Args:
-    x: all places, in order.
-    curves: place -> value.
-
-  Returns:
-    The places, and each curve's values there; None where it has none.
-  """
-  if len(x) <= POINTS:
-    return x, [[curve.get(at) for at in x] for curve in curves]
-  stretches = POINTS // 2
-  ends = [len(x) * i // stretches for i in range(stretches + 1)]
-  places: list[int] = []
-  for low, high in zip(ends, ends[1:], strict=False):
-    places += [x[low], x[high - 1]]
-  thinned: list[list[float | None]] = []
-  for curve in curves:
-    values: list[float | None] = []
-    for low, high in zip(ends, ends[1:], strict=False):
-      there = [curve[at] for at in x[low:high] if at in curve]
-      if not there:
-        values += [None, None]
-        continue
-      least, most = min(there), max(there)
-      falls = there.index(least) > there.index(most)
-      values += [most, least] if falls else [least, most]
-    thinned.append(values)
-  return places, thinned
-
-
-def events(lines: Sequence[Line], workdir: Path) -> list[dict[str, Any]]:
-  """Stages, restarts, rollbacks and verdicts, in the order of images."""
-  found = []
-  for line in lines:
-    if 'change_s' in line:
-      took, compiled = number(line['change_s']), number(line.get('compile_s'))
-      text = f'{line.get("res")} pixels from here on; the change took {took} s'
-      if compiled is not None:
-        text += f', its compile beforehand {compiled} s'
-      found.append(
-        dict(images=line['images'], kind='stage', text=text, label=str(line.get('res')))
-      )
-    if 'collapsed' in line:
-      text = str(line['collapsed'])
-      found.append(dict(images=line['images'], kind='collapse', text=text))
-  for line in timed(read_lines(workdir / 'rollbacks.jsonl')):
-    text = f'back to step {line.get("to_step")}: {line.get("collapsed")}'
-    found.append(dict(images=line['images'], kind='rollback', text=text))
-  for line in timed(read_lines(workdir / 'starts.jsonl')):
-    if line['images'] > 0:
-      text = f'{moment(line.get("started"))}, on {topology(line)}'
-      found.append(dict(images=line['images'], kind='resumed', text=text))
-  return sorted(found, key=lambda event: event['images'])
-
-
-def timed(lines: Sequence[Line]) -> list[Line]:
-  """Those that say after how many images they were written."""
-  return [
-    line
-    for line in lines
-    if type(line.get('images')) is int and 0 <= line['images'] < 2**53
-  ]
+  images: int  # trained on
+  total: int  # to train on; 0: unknown
+  images_per_s: float | None  # median of the last ten records; None: not measured
 
 
 def summarize_run(workdir: Path) -> dict[str, Any]:
-  """All of a run but its pictures' bytes: `sheets` and `pictures` hold paths.
+  """Everything that the report of a run shows, ready for JSON.
+
+  The only exception are image files: `src` of each entry of `grids` and `images` is a
+  path.
 
   Raises:
-    UserError: there is no run.
+    UserError: the folder has no config.json.
   """
-  config = read_object(workdir / 'config.json')
+  config = _read_object(workdir / 'config.json')
   if not config:
     raise UserError(f'{workdir} is not the folder of a run: there is no config.json.')
-  lines = timed(read_lines(workdir / 'metrics.jsonl'))
-  about = read_object(workdir / 'run.json')
-  images = max((line['images'] for line in lines), default=0)
-  total = _section(config, 'train').get('images')
-  total = total if type(total) is int and total > 0 else 0
-  rates = [r for line in lines if (r := number(line.get('images_per_s')))]
-  rate = statistics.median(rates[-10:]) if rates else None
-  happened = events(lines, workdir)
-  lost = [event for event in happened if event['kind'] == 'collapse']
-  state, mood = f'at image {images:,}', ''
-  if total and images >= total:
-    state, mood = 'finished', 'good'
-  elif total:
-    state = f'{images / total:.0%} trained'
-  if lost and all(e['images'] <= lost[-1]['images'] for e in happened):
-    state, mood = f'{state}; seems to have collapsed', 'bad'
-  skipped = sum(number(line.get('skipped')) or 0 for line in lines)
-  verdict = (
-    f'{len(lost)} collapse{"s" * (len(lost) != 1)} seen' if lost else 'nothing amiss'
-  )
-  if skipped:
-    verdict += f'; updates that were not finite: {skipped:g} in the lines kept'
-  model, left = _section(config, 'model'), total - images
-  data = _section(config, 'data')
-  dataset = _section(about, 'dataset')
-  known = f': {dataset["images"]:,} images' if number(dataset.get('images')) else ''
-  facts = {
-    'Model': f'{model.get("family")} at {model.get("res")} pixels',
-    'Data': f'{data.get("name")}{known}',
-    'Classes': str(model.get('n_classes') or 'none'),
-    'Devices': topology(about),
-    'Images': f'{images:,}' + (f' of {total:,}' if total else ''),
-    'Images a second': f'{rate:,.4g}' if rate else 'not measured yet',
-    'Time left': 'not known yet' if rate is None else duration(left / rate),
-    'Last checkpoint': last_checkpoint(workdir),
-    'Watch': verdict if lines else 'nothing to judge yet',
-    'Started': moment(about.get('started')),
+  run_info = _read_object(workdir / 'run.json')
+  metrics = _read_records(workdir / 'metrics.jsonl')
+  progress = measure_progress(config, metrics)
+  events = read_events(metrics, workdir)
+  status, severity = run_status(progress, events)
+  total = progress.total
+  return {
+    'facts': list(run_facts(config, run_info, progress).items())
+    + [
+      ('Last checkpoint', last_checkpoint(workdir)),
+      ('Collapse monitor', monitor_verdict(metrics, events)),
+      ('Started', _minute(run_info.get('started'))),
+    ],
+    'status': status,
+    'severity': severity,
+    'done': min(progress.images / total, 1) if total else 0,
+    'charts': make_charts(metrics),
+    'records': len(metrics),
+    'events': events,
+    'grids': sample_grids(workdir, metrics),
+    'caption': grid_caption(config, _section(run_info, 'dataset')),
+    'images': other_images(workdir),
+    'scores': read_scores(workdir),
+    'config': {k: json.dumps(v) for k, v in flatten(config).items()},
+    'environment': json.dumps(run_info, indent=1),
   }
-  if left <= 0:
-    del facts['Time left']
-  sheets = sorted(
+
+
+def measure_progress(config: Record, metrics: Sequence[Record]) -> Progress:
+  """Progress of a run, from its config and the records of metrics.jsonl."""
+  images = max((record['images'] for record in metrics), default=0)
+  total = _section(config, 'train').get('images')
+  rates = [r for record in metrics if (r := finite_number(record.get('images_per_s')))]
+  return Progress(
+    images=images,
+    total=total if type(total) is int and total > 0 else 0,
+    images_per_s=statistics.median(rates[-10:]) if rates else None,
+  )
+
+
+def run_status(progress: Progress, events: Sequence[Event]) -> tuple[str, str]:
+  """(text, severity) of the page's headline; severity is '', 'good' or 'bad'."""
+  images, total, _ = progress
+  text, severity = f'at image {images:,}', ''
+  if total and images >= total:
+    text, severity = 'finished', 'good'
+  elif total:
+    text = f'{images / total:.0%} trained'
+  collapses = [event['images'] for event in events if event['kind'] == 'collapse']
+  if collapses and all(event['images'] <= collapses[-1] for event in events):
+    text, severity = f'{text}; probably collapsed', 'bad'
+  return text, severity
+
+
+def run_facts(config: Record, run_info: Record, progress: Progress) -> dict[str, str]:
+  """Name -> value of what a run trains on what, and how fast."""
+  images, total, rate = progress
+  model, data = _section(config, 'model'), _section(config, 'data')
+  size = _section(run_info, 'dataset').get('images')
+  size_text = f': {size:,} images' if finite_number(size) else ''
+  facts = {
+    'Model': f'{model.get("family")}, {model.get("res")} pixels',
+    'Data': f'{data.get("name")}{size_text}',
+    'Classes': str(model.get('n_classes') or 'none'),
+    'Devices': device_text(run_info),
+    'Images': f'{images:,}' + (f' of {total:,}' if total else ''),
+    'Images per second': f'{rate:,.4g}' if rate else 'not measured yet',
+  }
+  if total > images:
+    seconds = (total - images) / rate if rate else None
+    facts['Time left'] = 'unknown' if seconds is None else duration(seconds)
+  return facts
+
+
+def monitor_verdict(metrics: Sequence[Record], events: Sequence[Event]) -> str:
+  """How many collapses and skipped updates the collapse monitor has seen."""
+  if not metrics:
+    return 'no metrics yet'
+  collapses = sum(event['kind'] == 'collapse' for event in events)
+  text = 'no collapse detected'
+  if collapses:
+    text = f'{collapses} collapse{"s" * (collapses != 1)} detected'
+  skipped = sum(finite_number(record.get('skipped')) or 0 for record in metrics)
+  if skipped:
+    text += f'; non-finite updates skipped: {skipped:g} in the logged records'
+  return text
+
+
+def read_events(metrics: Sequence[Record], workdir: Path) -> list[Event]:
+  """New stages, restarts, rollbacks and collapses, ordered by images."""
+  events: list[Event] = []
+  for record in metrics:
+    if 'change_s' in record:
+      events.append(_stage_event(record))
+    if 'collapsed' in record:
+      text = str(record['collapsed'])
+      events.append(Event(images=record['images'], kind='collapse', text=text))
+  for record in _read_records(workdir / 'rollbacks.jsonl'):
+    text = f'back to step {record.get("to_step")}: {record.get("collapsed")}'
+    events.append(Event(images=record['images'], kind='rollback', text=text))
+  for record in _read_records(workdir / 'starts.jsonl'):
+    if record['images'] > 0:
+      text = f'{_minute(record.get("started"))}, on {device_text(record)}'
+      events.append(Event(images=record['images'], kind='resumed', text=text))
+  return sorted(events, key=lambda event: event['images'])
+
+
+def _stage_event(record: Record) -> Event:
+  res = record.get('res')
+  seconds = finite_number(record['change_s'])
+  text = f'{res} pixels from here on; the change took {seconds} s'
+  compile_seconds = finite_number(record.get('compile_s'))
+  if compile_seconds is not None:
+    text += f', compiling before it {compile_seconds} s'
+  return Event(images=record['images'], kind='stage', text=text, label=str(res))
+
+
+def sample_grids(workdir: Path, metrics: Sequence[Record]) -> list[dict[str, Any]]:
+  """Sample grids ordered by images, each with the resolution trained at that time."""
+  paths = sorted(
     (int(path.stem), path)
-    for path in (workdir / 'sheets').glob('*.png')
+    for path in (workdir / 'samples').glob('*.png')
     if re.fullmatch('[0-9]{1,15}', path.stem)
   )
-  beside = {path.name: path for path in sorted(workdir.glob('*.png'))}
-  shown = [*TITLES, *(name for name in beside if name not in TITLES)]
-  return {
-    'facts': list(facts.items()),
-    'state': state,
-    'mood': mood,
-    'done': min(images / total, 1) if total else 0,
-    'charts': charts(lines),
-    'lines': len(lines),
-    'events': happened,
-    'sheets': [
-      {'images': at, 'res': res, 'src': path}
-      for (at, path), res in zip(
-        sheets, resolutions([at for at, _ in sheets], lines), strict=True
-      )
-    ],
-    'caption': caption(config, dataset),
-    'pictures': [
-      {'title': TITLES.get(name, name), 'src': beside[name]}
-      for name in shown
-      if name in beside and name not in REDUNDANT
-    ],
-    'scores': scores(workdir),
-    'config': dict(flat(config)),
-    'surroundings': json.dumps(about, indent=1),
-  }
-
-
-def _section(config: Line, name: str) -> Line:
-  value = config.get(name)
-  return value if isinstance(value, dict) else {}
-
-
-def flat(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
-  """'train.images', '52000' of each value."""
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      yield from flat(value, f'{prefix}{key}.')
-    else:
-      yield f'{prefix}{key}', json.dumps(value)
-
-
-def topology(about: Line) -> str:
-  """'8 x TPU v5 lite in 2 processes'."""
-  if 'devices' not in about:
-    return 'unknown'
-  processes = about.get('processes', 1)
-  where = f' in {processes} processes' if processes != 1 else ''
-  return f'{about["devices"]} x {about.get("device_kind", "unknown")}{where}'
-
-
-def resolutions(places: Sequence[int], lines: Sequence[Line]) -> list[int | None]:
-  """Of the sheet at each place: what the last step before it was trained at."""
-  known = sorted(
-    {line['images']: line['res'] for line in lines if number(line.get('res'))}.items()
+  trained = sorted(
+    {m['images']: m['res'] for m in metrics if finite_number(m.get('res'))}.items()
   )
-  found: list[int | None] = []
-  for place in places:
-    i = bisect_left(known, place + 1, key=lambda pair: pair[0])
-    found.append(int(known[i - 1][1]) if i else None)
-  return found
+  grids = []
+  for images, path in paths:
+    i = bisect_left(trained, images + 1, key=lambda pair: pair[0])
+    res = int(trained[i - 1][1]) if i else None
+    grids.append({'images': images, 'res': res, 'src': path})
+  return grids
 
 
-def caption(config: Line, dataset: Line) -> str:
-  """What the rows of a sheet are."""
-  classes = dataset.get('classes') or []
-  rows = number(_section(config, 'log').get('sheet_rows'))
-  text = 'The averaged generator, always from the same noise'
-  if not number(_section(config, 'model').get('n_classes')):
+def grid_caption(config: Record, dataset: Record) -> str:
+  """What the rows of a sample grid show."""
+  text = 'EMA generator with fixed latents'
+  if not finite_number(_section(config, 'model').get('n_classes')):
     return f'{text}.'
+  rows = finite_number(_section(config, 'log').get('grid_rows'))
+  classes = dataset.get('classes') or []
   shown = [str(name) for name in classes[: int(rows or 8)]]
-  return f'{text}; a row for each class' + (f': {", ".join(shown)}.' if shown else '.')
+  return f'{text}; one row per class' + (f': {", ".join(shown)}.' if shown else '.')
+
+
+def other_images(workdir: Path) -> list[dict[str, Any]]:
+  """Titles and paths of the .png files beside the config."""
+  paths = {path.name: path for path in sorted(workdir.glob('*.png'))}
+  order = [*CAPTIONS, *(name for name in paths if name not in CAPTIONS)]
+  return [
+    {'title': CAPTIONS.get(name, name), 'src': paths[name]}
+    for name in order
+    if name in paths and name not in PLOTS_OF_METRICS
+  ]
 
 
 def last_checkpoint(workdir: Path) -> str:
-  """'step 1,625, 2026-11-22 05:05; 3 are kept'."""
+  """'step 1,625, 2026-11-22 05:05; 3 kept'."""
   folders = [p for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit()]
   if not folders:
     return 'none yet'
@@ -332,46 +224,33 @@ def last_checkpoint(workdir: Path) -> str:
   return f'step {int(newest.name):,}, {when}; {len(folders)} kept'
 
 
-def scores(workdir: Path) -> list[tuple[str, str, str, str]]:
-  """(metric, value, images, protocol) of the newest line of each metric."""
-  newest: dict[str, Line] = {}
-  for line in timed(read_lines(workdir / 'evaluations.jsonl')):
-    newest[str(line.get('metric'))] = line
+def read_scores(workdir: Path) -> list[tuple[str, str, str, str]]:
+  """(metric, value, images, protocol) of the newest evaluation of each metric."""
+  newest = {
+    str(record.get('metric')): record
+    for record in _read_records(workdir / 'evaluations.jsonl')
+  }
   rows = []
-  for name, line in newest.items():
-    stamp = _section(line, 'stamp')
-    how = [f'{stamp.get("n")} images of {stamp.get("data")}']
+  for name, record in newest.items():
+    stamp = _section(record, 'stamp')
+    protocol = [f'{stamp.get("n")} images of {stamp.get("data")}']
     if stamp.get('truncation') is not None:
-      how.append(f'truncation {stamp["truncation"]}')
+      protocol.append(f'truncation {stamp["truncation"]}')
     if stamp.get('psi') not in (None, 1):
-      how.append(f'psi {stamp["psi"]}')
-    value = number(line.get('value'))
-    rows.append(
-      (
-        name,
-        'not a number' if value is None else f'{value:.4g}',
-        f'{line["images"]:,}',
-        ', '.join(how),
-      )
-    )
+      protocol.append(f'psi {stamp["psi"]}')
+    value = finite_number(record.get('value'))
+    text = 'not a number' if value is None else f'{value:.4g}'
+    rows.append((name, text, f'{record["images"]:,}', ', '.join(protocol)))
   return rows
 
 
-def moment(text: Any) -> str:
-  """'2026-11-22 07:43' of '2026-11-22T07:43:47+0000'."""
-  found = re.match(r'(\d{4}-\d\d-\d\d)T(\d\d:\d\d)', str(text))
-  return ' '.join(found.groups()) if found else 'unknown'
-
-
-def names(workdirs: Sequence[Path]) -> list[str]:
-  """The folders' names, with as many of those above as tell them apart."""
-  paths = [Path(workdir).resolve() for workdir in workdirs]
-  longest = max(len(path.parts) for path in paths)
-  for length in range(1, longest + 1):
-    found = ['/'.join(path.parts[-length:]) for path in paths]
-    if len(set(found)) == len(set(paths)):
-      break
-  return found
+def device_text(record: Record) -> str:
+  """'8 x TPU v5 lite in 2 processes'."""
+  if 'devices' not in record:
+    return 'unknown'
+  processes = record.get('processes', 1)
+  suffix = f' in {processes} processes' if processes != 1 else ''
+  return f'{record["devices"]} x {record.get("device_kind", "unknown")}{suffix}'
 
 
 def duration(seconds: float) -> str:
@@ -382,3 +261,44 @@ def duration(seconds: float) -> str:
   if minutes < 48 * 60:
     return f'{minutes // 60} h {minutes % 60} min'
   return f'{minutes // 1440} days {minutes % 1440 // 60} h'
+
+
+def distinct_names(workdirs: Sequence[Path]) -> list[str]:
+  """Names of the folders, with as many parents as it takes to tell them apart."""
+  paths = [Path(workdir).resolve() for workdir in workdirs]
+  longest = max(len(path.parts) for path in paths)
+  for length in range(1, longest + 1):
+    names = ['/'.join(path.parts[-length:]) for path in paths]
+    if len(set(names)) == len(set(paths)):
+      break
+  return names
+
+
+def _read_object(path: Path) -> Record:
+  """The JSON object of a file; an empty one if the file holds anything else."""
+  try:
+    value = json.loads(path.read_text(errors='replace'))
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return value if isinstance(value, dict) else {}
+
+
+def _read_records(path: Path) -> list[Record]:
+  """The JSON objects of a .jsonl file that have a valid number of images."""
+  try:
+    records = read_json_lines(path)
+  except OSError:
+    return []
+  valid = lambda images: type(images) is int and 0 <= images < 2**53
+  return [record for record in records if valid(record.get('images'))]
+
+
+def _section(record: Record, name: str) -> Record:
+  value = record.get(name)
+  return value if isinstance(value, dict) else {}
+
+
+def _minute(text: Any) -> str:
+  """'2026-11-22 07:43' of '2026-11-22T07:43:47+0000'."""
+  match = re.match(r'(\d{4}-\d\d-\d\d)T(\d\d:\d\d)', str(text))
+  return ' '.join(match.groups()) if match else 'unknown'

@@ -110,7 +110,7 @@ def test_a_report_opens_from_disk(runs, tab):
   opened = tab()
   page, address = opened.page, f'file://{runs[0]}/report.html'
   page.goto(address)
-  assert page.inner_text('h1') == 'first' and page.inner_text('.state') == 'finished'
+  assert page.inner_text('h1') == 'first' and page.inner_text('.status') == 'finished'
   assert page.locator('.chart canvas').count() >= 5
   last = shown_pixels(page)
   page.focus('#time')
@@ -157,17 +157,17 @@ def test_a_curve_is_zoomed_by_dragging(runs, tab):
 
 
 def test_two_runs_compare(runs, tab, tmp_path):
-  out = report.write(list(runs), tmp_path / 'compare.html')
+  out = report.write_report(list(runs), tmp_path / 'compare.html')
   opened = tab()
   page = opened.page
   page.goto(f'file://{out}')
   assert page.locator('.timeline input').count() == 1
-  assert page.locator('figure.sheet img').count() == 2
+  assert page.locator('figure.sample-grid img').count() == 2
   titles = page.locator('.chart').first.locator('.u-label').all_inner_texts()
   assert [title.strip() for title in titles] == ['image', 'first', 'second']
-  table = page.locator('section[aria-label="Where the configs differ"]').inner_text()
+  table = page.locator('section[aria-label="Config differences"]').inner_text()
   assert 'train.seed' in table and 'train.images' not in table
-  sources = lambda: page.locator('figure.sheet img').evaluate_all(
+  sources = lambda: page.locator('figure.sample-grid img').evaluate_all(
     'images => images.map((i) => i.src)'
   )
   before = sources()
@@ -197,7 +197,7 @@ def test_hostile_text_is_shown_as_text(runs, tab, tmp_path):
   with (evil / 'metrics.jsonl').open('a') as f:
     f.write(json.dumps({'images': 32, HOSTILE: 1.0, 'collapsed': HOSTILE}) + '\n')
     f.write('{"images": 40, "d_re')  # killed here
-  report.write([evil])
+  report.write_report([evil])
   opened = tab()
   page = opened.page
   page.goto((evil / 'report.html').as_uri())

@@ -1,11 +1,11 @@
 'use strict';
-// The page of one run, or of several side by side. All text of a run goes through
-// textContent or attributes; nothing of it is ever parsed as markup.
+// The report of one run, or of several side by side. Text from a run is inserted as
+// textContent or attributes only; it is never parsed as markup.
 
-const story = JSON.parse(document.getElementById('story').textContent);
-const runs = story.runs;
+const report = JSON.parse(document.getElementById('report-data').textContent);
+const runs = report.runs;
 const several = runs.length > 1;
-const whole = new Intl.NumberFormat('en');
+const integer = new Intl.NumberFormat('en');
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -37,7 +37,7 @@ function swatch(i) {
 
 // The header of each run.
 
-function head(run, i) {
+function runHeader(run, i) {
   const facts = make('dl', { class: 'facts' });
   for (const [name, value] of run.facts)
     facts.append(make('div', {}, make('dt', {}, name), make('dd', {}, value)));
@@ -50,7 +50,7 @@ function head(run, i) {
   }
   return make('div', { class: 'card' },
     make('div', { class: 'run-head' }, title,
-      make('span', { class: `state ${run.mood}` }, run.state)),
+      make('span', { class: `status ${run.severity}` }, run.status)),
     make('div', { class: 'bar', role: 'progressbar', 'aria-label': 'images trained on',
       'aria-valuenow': Math.round(100 * run.done), 'aria-valuemin': 0, 'aria-valuemax': 100 }, fill),
     facts);
@@ -58,11 +58,11 @@ function head(run, i) {
 
 const header = document.getElementById('header');
 if (several) header.append(make('h1', {}, `${runs.length} runs`), make('p'));
-header.append(make('div', { class: 'runs' }, ...runs.map(head)));
+header.append(make('div', { class: 'runs' }, ...runs.map(runHeader)));
 
-// Sheets over time: one slider for all runs.
+// Sample grids over time: one slider for all runs.
 
-function picture(src, alt) {
+function imageElement(src, alt) {
   const image = make('img', { src, alt });
   image.addEventListener('load', () =>
     image.classList.toggle('large', image.naturalWidth > image.clientWidth));
@@ -70,7 +70,7 @@ function picture(src, alt) {
 }
 
 function timeline() {
-  const times = [...new Set(runs.flatMap((run) => run.sheets.map((s) => s.images)))]
+  const times = [...new Set(runs.flatMap((run) => run.grids.map((s) => s.images)))]
     .sort((a, b) => a - b);
   if (!times.length) return;
   const slider = make('input', { type: 'range', id: 'time', min: 0, max: times.length - 1,
@@ -78,24 +78,24 @@ function timeline() {
   const shown = make('output', { for: 'time', id: 'shown' });
   const play = make('button', { type: 'button', id: 'play' }, 'Play');
   const figures = runs.map((run, i) => {
-    const image = picture('data:,', `pictures of ${run.name} from noise that never changes`);
-    const missing = make('p', { class: 'missing' }, 'no sheet yet at this time');
+    const image = imageElement('data:,', `sample grid of ${run.name} with fixed latents`);
+    const missing = make('p', { class: 'missing' }, 'no sample grid yet at this time');
     const caption = make('figcaption', {}, ...(several ? [swatch(i), `${run.name}. `] : []), run.caption);
-    return { run, image, missing, node: make('figure', { class: 'card sheet' }, image, missing, caption) };
+    return { run, image, missing, node: make('figure', { class: 'card sample-grid' }, image, missing, caption) };
   });
   function show() {
     const now = times[slider.value];
     const res = new Set();
     for (const { run, image, missing } of figures) {
-      const sheet = run.sheets.filter((s) => s.images <= now).pop();
-      image.hidden = !sheet;
-      missing.hidden = Boolean(sheet);
-      if (!sheet) continue;
-      if (image.getAttribute('src') !== sheet.src) image.src = sheet.src;
-      if (sheet.res) res.add(sheet.res);
+      const grid = run.grids.filter((s) => s.images <= now).pop();
+      image.hidden = !grid;
+      missing.hidden = Boolean(grid);
+      if (!grid) continue;
+      if (image.getAttribute('src') !== grid.src) image.src = grid.src;
+      if (grid.res) res.add(grid.res);
     }
     const size = res.size === 1 ? `, ${[...res][0]} pixels` : '';
-    shown.textContent = `image ${whole.format(now)}${size}`;
+    shown.textContent = `image ${integer.format(now)}${size}`;
     slider.setAttribute('aria-valuetext', shown.textContent);
   }
   let timer = 0;
@@ -118,51 +118,51 @@ function timeline() {
   slider.addEventListener('input', () => { stop(); show(); });
   slider.value = times.length - 1;
   show();
-  section('Pictures over time',
+  section('Samples over time',
     make('div', { class: 'timeline' }, play, slider, shown),
     make('div', { class: 'runs' }, ...figures.map((f) => f.node)));
 }
 timeline();
 
-// Curves. One run: a chart for each group of series. Several: one for each series.
+// Curves. One run: one chart per group of metrics. Several runs: one chart per metric.
 
-function charts() {
+function listCharts() {
   if (!several)
     return runs[0].charts.map((chart) => ({ ...chart,
       colors: chart.names.map((_, i) => i), data: [chart.x, ...chart.y] }));
-  const found = new Map();
+  const byName = new Map();
   runs.forEach((run, r) => run.charts.forEach((chart) => chart.names.forEach((name, i) => {
-    if (!found.has(name)) found.set(name, { title: name.replace(/^eval\//, ''), log: chart.log, parts: [] });
-    found.get(name).parts.push({ r, data: [chart.x, chart.y[i]] });
+    if (!byName.has(name)) byName.set(name, { title: name.replace(/^eval\//, ''), log: chart.log, parts: [] });
+    byName.get(name).parts.push({ r, data: [chart.x, chart.y[i]] });
   })));
-  return [...found.values()].map(({ title, log, parts }) => ({ title, log,
+  return [...byName.values()].map(({ title, log, parts }) => ({ title, log,
     names: parts.map((p) => runs[p.r].name), colors: parts.map((p) => p.r),
     data: uPlot.join(parts.map((p) => p.data)) }));
 }
 
-function short(value) {
+function formatValue(value) {
   if (value == null) return '–';
   const size = Math.abs(value);
   if (size >= 1e6) return value.toExponential(2);
-  if (Number.isInteger(value)) return whole.format(value);
+  if (Number.isInteger(value)) return integer.format(value);
   return size !== 0 && size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
-function tick(value) {
+function formatTick(value) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
-  return size >= 1e4 ? `${Number((value / 1e3).toPrecision(4))}k` : whole.format(value);
+  return size >= 1e4 ? `${Number((value / 1e3).toPrecision(4))}k` : integer.format(value);
 }
 
-// Of the y axis, which has room for seven characters.
-function graded(value) {
+// Labels of the y axis, which has room for seven characters.
+function formatYTick(value) {
   if (value == null) return '';
   const size = Math.abs(value);
-  if (size >= 1e4) return tick(value);
-  return size !== 0 && size < 1e-3 ? Number(value.toPrecision(3)).toExponential() : short(value);
+  if (size >= 1e4) return formatTick(value);
+  return size !== 0 && size < 1e-3 ? Number(value.toPrecision(3)).toExponential() : formatValue(value);
 }
 
-function smoothed(data, weight) {
+function smooth(data, weight) {
   if (!weight) return data;
   const [x, ...series] = data;
   return [x, ...series.map((values) => {
@@ -175,9 +175,9 @@ function smoothed(data, weight) {
   })];
 }
 
-const marks = { stage: 'soft', resumed: 'accent', collapse: 'bad', rollback: 'bad' };
+const markerColors = { stage: 'soft', resumed: 'accent', collapse: 'bad', rollback: 'bad' };
 
-function markers(u) {
+function drawMarkers(u) {
   const { ctx, bbox } = u;
   ctx.save();
   ctx.lineWidth = devicePixelRatio;
@@ -186,7 +186,7 @@ function markers(u) {
   for (const event of runs.flatMap((run) => run.events)) {
     if (event.images < u.scales.x.min || event.images > u.scales.x.max) continue;
     const x = Math.round(u.valToPos(event.images, 'x', true));
-    ctx.strokeStyle = ctx.fillStyle = color(marks[event.kind]);
+    ctx.strokeStyle = ctx.fillStyle = color(markerColors[event.kind]);
     ctx.beginPath();
     ctx.moveTo(x, bbox.top);
     ctx.lineTo(x, bbox.top + bbox.height);
@@ -196,21 +196,21 @@ function markers(u) {
   ctx.restore();
 }
 
-let drawn = [];
-let busy = false;
+let drawn = [];  // {u: uPlot, chart}
+let syncing = false;  // while `setRange` changes all charts
 
-function range(min, max) {
-  busy = true;
+function setRange(min, max) {
+  syncing = true;
   for (const { u } of drawn) u.setScale('x', { min, max });
-  busy = false;
+  syncing = false;
 }
 
-function limits() {
+function fullRange() {
   const ends = drawn.flatMap(({ u }) => [u.data[0][0], u.data[0][u.data[0].length - 1]]);
   return [Math.min(...ends), Math.max(...ends)];
 }
 
-function draw(chart, box, weight) {
+function drawChart(chart, box, weight) {
   const axis = { stroke: color('soft'), grid: { stroke: color('grid'), width: 1 },
     ticks: { stroke: color('grid'), width: 1 }, font: '11px system-ui, sans-serif' };
   const points = chart.data[0].length < 5;
@@ -218,30 +218,30 @@ function draw(chart, box, weight) {
     width: Math.max(box.clientWidth, 200), height: 190,
     scales: { x: { time: false }, y: chart.log ? { distr: 3 } : {} },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map(tick), space: 70, size: 30 },
-      { ...axis, size: 58, values: (_, ticks) => ticks.map(graded) },
+      { ...axis, values: (_, ticks) => ticks.map(formatTick), space: 70, size: 30 },
+      { ...axis, size: 58, values: (_, ticks) => ticks.map(formatYTick) },
     ],
     series: [
-      { label: 'image', value: (_, v) => v == null ? '–' : whole.format(v) },
+      { label: 'image', value: (_, v) => v == null ? '–' : integer.format(v) },
       ...chart.names.map((name, i) => ({ label: name.replace(/^eval\//, ''), stroke: color(chart.colors[i]), width: 1.5,
-        spanGaps: true, 
-        points: { show: points ? true : undefined, size: 5, fill: color(chart.colors[i]) }, value: (_, v) => short(v) })),
+        spanGaps: true,
+        points: { show: points ? true : undefined, size: 5, fill: color(chart.colors[i]) }, value: (_, v) => formatValue(v) })),
     ],
     cursor: { y: false, sync: { key: 'images', scales: ['x', null] },
       filters: { pub: (type) => type === 'mousemove' || type === 'mouseleave' },
       drag: { x: true, y: false } },
     hooks: {
-      draw: [markers],
+      draw: [drawMarkers],
       setScale: [(self, key) => {
-        if (key === 'x' && !busy) range(self.scales.x.min, self.scales.x.max);
+        if (key === 'x' && !syncing) setRange(self.scales.x.min, self.scales.x.max);
       }],
     },
-  }, smoothed(chart.data, weight), box);
-  u.over.addEventListener('dblclick', () => range(...limits()));
+  }, smooth(chart.data, weight), box);
+  u.over.addEventListener('dblclick', () => setRange(...fullRange()));
   return { u, chart };
 }
 
-function move(u, step) {
+function moveCursor(u, step) {
   const [x] = u.data;
   const last = x.length - 1;
   const from = u.cursor.idx == null ? last : u.cursor.idx;
@@ -251,59 +251,59 @@ function move(u, step) {
 
 function zoom(u, factor) {
   const { min, max } = u.scales.x;
-  const [low, high] = limits();
+  const [low, high] = fullRange();
   const middle = u.cursor.idx == null ? max : u.data[0][u.cursor.idx];
   const from = Math.max(low, middle - (middle - min) * factor);
   const to = Math.min(high, middle + (max - middle) * factor);
-  if (to > from) range(from, to);
+  if (to > from) setRange(from, to);
 }
 
 function curves() {
-  const all = charts();
+  const all = listCharts();
   if (!all.length) return;
   const grid = make('div', { class: 'charts' });
   const boxes = all.map((chart, i) => {
     const box = make('div', { class: 'chart', tabindex: 0, role: 'group', 'aria-label':
-      `${chart.title}: arrow keys read values, plus and minus zoom, 0 shows all` });
+      `${chart.title}: arrow keys show values, plus and minus zoom, 0 resets the zoom` });
     grid.append(make('div', { class: 'card' }, make('h3', {}, chart.title), box));
     box.addEventListener('keydown', (event) => {
       const u = drawn[i].u;
       const far = Math.max(1, Math.round(u.data[0].length / 20));
-      const keys = { ArrowLeft: () => move(u, -1), ArrowRight: () => move(u, 1),
-        PageUp: () => move(u, -far), PageDown: () => move(u, far),
-        Home: () => move(u, -1e9), End: () => move(u, 1e9), '+': () => zoom(u, 0.5),
-        '=': () => zoom(u, 0.5), '-': () => zoom(u, 2), 0: () => range(...limits()) };
+      const keys = { ArrowLeft: () => moveCursor(u, -1), ArrowRight: () => moveCursor(u, 1),
+        PageUp: () => moveCursor(u, -far), PageDown: () => moveCursor(u, far),
+        Home: () => moveCursor(u, -1e9), End: () => moveCursor(u, 1e9), '+': () => zoom(u, 0.5),
+        '=': () => zoom(u, 0.5), '-': () => zoom(u, 2), 0: () => setRange(...fullRange()) };
       if (!keys[event.key] || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       keys[event.key]();
     });
     return box;
   });
-  const smooth = make('input', { type: 'range', id: 'smooth', min: 0, max: 0.98, step: 0.02, value: 0 });
+  const slider = make('input', { type: 'range', id: 'smooth', min: 0, max: 0.98, step: 0.02, value: 0 });
   function redraw() {
     const before = drawn[0] && { ...drawn[0].u.scales.x };
     for (const { u } of drawn) u.destroy();
-    busy = true;
-    drawn = all.map((chart, i) => draw(chart, boxes[i], Number(smooth.value)));
-    busy = false;
-    if (before && before.min != null) range(before.min, before.max);
-    else range(...limits());
+    syncing = true;
+    drawn = all.map((chart, i) => drawChart(chart, boxes[i], Number(slider.value)));
+    syncing = false;
+    if (before && before.min != null) setRange(before.min, before.max);
+    else setRange(...fullRange());
   }
   const tools = make('div', { class: 'tools' });
   for (const [name, share] of [['All', 1], ['Last half', 0.5], ['Last tenth', 0.1]]) {
     const button = make('button', { type: 'button' }, name);
     button.addEventListener('click', () => {
-      const [low, high] = limits();
-      range(high - share * (high - low), high);
+      const [low, high] = fullRange();
+      setRange(high - share * (high - low), high);
     });
     tools.append(button);
   }
-  tools.append(make('label', { for: 'smooth' }, 'smooth', smooth));
-  smooth.addEventListener('input', () =>
-    drawn.forEach(({ u, chart }) => u.setData(smoothed(chart.data, Number(smooth.value)), false) || u.redraw()));
+  tools.append(make('label', { for: 'smooth' }, 'Smoothing', slider));
+  slider.addEventListener('input', () =>
+    drawn.forEach(({ u, chart }) => u.setData(smooth(chart.data, Number(slider.value)), false) || u.redraw()));
   section('Curves', tools, make('p', { class: 'soft' },
-    'Drag over a chart to zoom in, double-click to see all; or focus one and use the arrow keys, + and −, 0.'
-    + (story.thinned ? ' Of long runs each pair of points is the least and the greatest of its stretch.' : '')), grid);
+    'Drag over a chart to zoom in, double-click to reset. With the keyboard: focus a chart; arrow keys show values, + and − zoom, 0 resets.'
+    + (report.thinned ? ' Long runs: each pair of points is the minimum and the maximum of an interval.' : '')), grid);
   grid.previousSibling.style.marginBottom = '12px';
   redraw();
   let width = innerWidth;
@@ -317,40 +317,40 @@ function curves() {
 }
 curves();
 
-// Tables and pictures below.
+// Tables and images below.
 
 function table(heads, rows) {
   return make('div', { class: 'card scroll' }, make('table', { class: 'list' },
     make('thead', {}, make('tr', {}, ...heads.map((h) => make('th', { scope: 'col' }, h)))),
     make('tbody', {}, ...rows.map((row) => make('tr', {}, ...row.map((cell) =>
-      make('td', /^[\d,.]+$/.test(cell) ? { class: 'figure' } : {}, cell)))))));
+      make('td', /^[\d,.]+$/.test(cell) ? { class: 'number' } : {}, cell)))))));
 }
 
-const named = (run) => several ? [run.name] : [];
+const runName = (run) => several ? [run.name] : [];
 const heading = several ? ['Run'] : [];
 
-const scores = runs.flatMap((run) => run.scores.map((s) => [...named(run), ...s]));
-if (scores.length) section('Scores', table([...heading, 'Metric', 'Value', 'At image', 'How'], scores));
+const scores = runs.flatMap((run) => run.scores.map((s) => [...runName(run), ...s]));
+if (scores.length) section('Scores', table([...heading, 'Metric', 'Value', 'At image', 'Protocol'], scores));
 
-const events = runs.flatMap((run) => run.events.map((e) => [...named(run),
-  whole.format(e.images), make('span', { class: `kind ${e.kind}` }, e.kind), e.text]));
-if (events.length) section('What happened', table([...heading, 'Image', 'What', ''], events));
+const events = runs.flatMap((run) => run.events.map((e) => [...runName(run),
+  integer.format(e.images), make('span', { class: `kind ${e.kind}` }, e.kind), e.text]));
+if (events.length) section('Events', table([...heading, 'At image', 'Event', 'Details'], events));
 
-const pictures = runs.flatMap((run) => run.pictures.map((p) => make('figure', { class: 'card' },
-  picture(p.src, p.title), make('figcaption', {}, several ? `${run.name}: ${p.title}` : p.title))));
-if (pictures.length) section('More pictures', make('div', { class: 'pictures' }, ...pictures));
+const images = runs.flatMap((run) => run.images.map((p) => make('figure', { class: 'card' },
+  imageElement(p.src, p.title), make('figcaption', {}, several ? `${run.name}: ${p.title}` : p.title))));
+if (images.length) section('Other images', make('div', { class: 'images' }, ...images));
 
 if (several) {
   const keys = [...new Set(runs.flatMap((run) => Object.keys(run.config)))].sort();
   const rows = keys
     .map((key) => [key, ...runs.map((run) => String(run.config[key] ?? '–'))])
     .filter(([, ...values]) => new Set(values).size > 1);
-  if (rows.length) section('Where the configs differ', table(['Key', ...runs.map((run) => run.name)], rows));
+  if (rows.length) section('Config differences', table(['Key', ...runs.map((run) => run.name)], rows));
 } else {
   const text = Object.entries(runs[0].config).map(([key, value]) => `${key} = ${value}`).join('\n');
-  section('Config and surroundings', make('details', { class: 'card' },
-    make('summary', {}, 'Every value'), make('pre', {}, `${text}\n\n${runs[0].surroundings}`)));
+  section('Config and environment', make('details', { class: 'card' },
+    make('summary', {}, 'Show all values'), make('pre', {}, `${text}\n\n${runs[0].environment}`)));
 }
 
 document.getElementById('footer').append(
-  `Written ${story.written} (${ago(Date.now() / 1000 - story.time)}). ${story.about}`);
+  `Written ${report.written} (${ago(Date.now() / 1000 - report.time)}). Update it with: ${report.command}`);
