@@ -1,11 +1,11 @@
-"""Files of published weights, read without trusting them.
+"""Reads files of published weights without trusting them.
 
   read_arrays            .pth, .npz, .safetensors -> arrays by name
-  read_tree              .pth -> containers, numbers, text and arrays
-  read_network_pickle    NVIDIA's (G, D, Gs) -> records of their variables
+  read_tree              .pth -> nested containers of numbers, text and arrays
+  read_network_pickle    NVIDIA's (G, D, Gs) pickle -> records of the networks
 
-Neither PyTorch nor TensorFlow is imported. A file is mapped into memory and arrays are
-views of it.
+Neither PyTorch nor TensorFlow is needed, and no code in a file runs. Files are mapped
+into memory, and arrays are read-only views of them where possible.
 """
 
 import mmap
@@ -20,81 +20,84 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.storage.arrays import (
-  Archive,
   UnsafeFileError,
+  ZipArchive,
+  max_unpacked_bytes,
   read_npy,
   read_safetensors,
-  size_limit,
 )
-from gan_jax.storage.safe_unpickler import (
-  PickledObject,
-  SafeUnpickler,
-  Tensor,
-  to_plain,
-)
+from gan_jax.storage.pickle_globals import PickledObject, PickledTensor
+from gan_jax.storage.safe_unpickler import SafeUnpickler, to_plain
 
 
 @dataclass(frozen=True)
 class PickledNetwork:
-  """One network of an NVIDIA pickle; nothing of it has been executed."""
+  """One network of an NVIDIA pickle.
+
+  Attributes:
+    name: such as 'Gs'.
+    func: function of the official code that builds it: 'G_style', 'D_paper', ...
+    library: 'tfutil' (ProGAN repository) or 'dnnlib' (StyleGAN repository).
+    kwargs: arguments of `func` that differ from its defaults.
+    variables: arrays by local name; those of component x begin with 'G_x/'.
+  """
 
   name: str
-  func: str  # of the official source: 'G_style', 'D_paper', ...
-  library: str  # 'tfutil' (the ProGAN repository) or 'dnnlib' (StyleGAN's)
-  kwargs: dict[str, Any]  # those that differ from that function's defaults
-  variables: dict[str, np.ndarray]  # by local name, components' under G_<component>/
+  func: str
+  library: str
+  kwargs: dict[str, Any]
+  variables: dict[str, np.ndarray]
 
 
 def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
-  """Arrays by name of a .pth (zip or the older stream), .npz or .safetensors file.
+  """Arrays of a .pth, .npz or .safetensors file by name.
 
-  The kind is told from the content. Of containers within containers, names are
-  joined by dots; numbers count as arrays without dimensions, text is left out.
-  bfloat16 becomes float32. Arrays are read-only views of the file where possible.
+  The format is detected from the content; a .pth file is a zip file or the older
+  stream of pickles. Names in nested containers are joined by dots, numbers become
+  arrays without dimensions, text is dropped, and bfloat16 becomes float32.
 
   Raises:
-    UserError: no such file, another kind, damage, or something that is not data; one
-      sentence that names the file and what was found.
+    UserError: a missing, corrupted or unsafe file, or another format.
   """
-  with _reading(path) as data:
+  with _open_untrusted(path) as data:
     if data[8:9] == b'{' and struct.unpack_from('<Q', data)[0] < len(data):
       return read_safetensors(data)
     if data[:2] == b'PK':
-      archive = Archive(data)
-      npy = [name for name in archive.names if name.endswith('.npy')]
-      if npy:
-        return {n[:-4]: read_npy(archive.read(n)) for n in npy}
-    return dict(_flat(_torch_tree(data)))
+      archive = ZipArchive(data)
+      names = [name for name in archive.members if name.endswith('.npy')]
+      if names:
+        return {n.removesuffix('.npy'): read_npy(archive.read(n)) for n in names}
+    return dict(_named_leaves(_torch_tree(data)))
 
 
 def read_tree(path: Path | str) -> Any:
-  """What torch.save wrote: dicts, lists, tuples, numbers, text and arrays.
+  """What torch.save wrote: nested dicts, lists and tuples of numbers, text and arrays.
 
   Raises:
-    UserError: as `read_arrays`.
+    UserError: a missing, corrupted or unsafe file, or another format.
   """
-  with _reading(path) as data:
+  with _open_untrusted(path) as data:
     return _torch_tree(data)
 
 
 def read_network_pickle(path: Path | str) -> tuple[PickledNetwork, ...]:
-  """The networks of an NVIDIA pickle, in its order: (G, D, Gs).
+  """The networks of an NVIDIA pickle, in the order of the file: (G, D, Gs).
 
   Raises:
-    UserError: as `read_arrays`.
+    UserError: a missing, corrupted or unsafe file, or another format.
   """
-  with _reading(path) as data:
-    tree = to_plain(SafeUnpickler(data).run(), {}, size_limit(data))
-    if isinstance(tree, PickledObject):
-      tree = (tree,)
-    if not isinstance(tree, tuple | list) or not tree:
+  with _open_untrusted(path) as data:
+    records = to_plain(SafeUnpickler(data).load(), {}, max_unpacked_bytes(data))
+    if isinstance(records, PickledObject):
+      records = (records,)
+    if not isinstance(records, tuple | list) or not records:
       raise UnsafeFileError('holds no tuple of networks')
-    return tuple(_network(part) for part in tree)
+    return tuple(_pickled_network(record) for record in records)
 
 
 @contextmanager
-def _reading(path: Path | str) -> Iterator[memoryview]:
-  """The bytes of a file; whatever goes wrong in reading them is a UserError."""
+def _open_untrusted(path: Path | str) -> Iterator[memoryview]:
+  """The bytes of a file. Any error inside the block becomes a UserError."""
   try:
     with open(path, 'rb') as f:
       if not f.seek(0, 2):
@@ -105,72 +108,88 @@ def _reading(path: Path | str) -> Iterator[memoryview]:
     raise UserError(f'{path} {reason}.') from None
   except OSError as error:
     raise UserError(f'{path} cannot be read: {error.strerror or error}.') from None
-  except Exception as error:  # a damaged file can make the readers trip over anything
-    what = str(error).splitlines()[0][:100] if str(error) else ''
+  except Exception as error:  # a corrupted file can raise anything in the parsers
+    message = str(error).splitlines()[0][:100] if str(error) else ''
     raise UserError(
-      f'{path} is damaged or not a file of weights ({type(error).__name__}: {what}).'
+      f'{path} is corrupted or not a file of weights '
+      f'({type(error).__name__}: {message}).'
     ) from None
 
 
-def _flat(tree: Any, prefix: str = '') -> Iterator[tuple[str, np.ndarray]]:
-  items: Any = ()
-  if isinstance(tree, dict):
-    items = tree.items()
-  elif isinstance(tree, list | tuple):
-    items = enumerate(tree)
-  elif isinstance(tree, np.ndarray):
+def _named_leaves(tree: Any, prefix: str = '') -> Iterator[tuple[str, np.ndarray]]:
+  """(name, array) of each array and number in nested containers."""
+  if isinstance(tree, np.ndarray):
     yield prefix, tree
   elif isinstance(tree, bool | int | float):
     yield prefix, np.array(tree)
-  for key, value in items:
-    yield from _flat(value, f'{prefix}.{key}' if prefix else str(key))
+  elif isinstance(tree, dict | list | tuple):
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in items:
+      yield from _named_leaves(value, f'{prefix}.{key}' if prefix else str(key))
 
 
-_TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older stream
+_TORCH_STREAM_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older format
 
 
 def _torch_tree(data: memoryview) -> Any:
   if data[:2] == b'PK':
-    archive = Archive(data)
-    pickles = [n for n in archive.names if n == 'data.pkl' or n.endswith('/data.pkl')]
-    if len(pickles) != 1:
-      raise UnsafeFileError(
-        'is a zip file, but neither of torch.save nor of numpy.savez'
-      )
-    folder = pickles[0].removesuffix('data.pkl')
-    order = f'{folder}byteorder'
-    if order in archive.names and archive.read(order) != b'little':
-      raise UnsafeFileError('was written on a big-endian machine')
-    tree = SafeUnpickler(archive.read(pickles[0])).run()
-    return to_plain(tree, _Members(archive, f'{folder}data/'), size_limit(data))
+    return _torch_zip_tree(data)
   if data[0] != 0x80:
-    raise UnsafeFileError('is neither a .pth, .npz, .safetensors file nor a pickle')
-  machine = SafeUnpickler(data)
-  first = machine.run()
-  if first != _TORCH_MAGIC:
-    return to_plain(first, {}, size_limit(data))
-  machine.run(), machine.run()  # version, and sizes of C types on that machine
-  tree = machine.run()
-  keys = machine.run()
-  at, storages = machine.at, {}
-  sizes: dict[str, int] = {}
-  _storage_types(tree, sizes)
+    raise UnsafeFileError('is neither a .pth, .npz or .safetensors file nor a pickle')
+  unpickler = SafeUnpickler(data)
+  first = unpickler.load()
+  if first == _TORCH_STREAM_MAGIC:
+    return _torch_stream_tree(data, unpickler)
+  return to_plain(first, {}, max_unpacked_bytes(data))
+
+
+def _torch_zip_tree(data: memoryview) -> Any:
+  """torch.save since version 1.6: a zip file with data.pkl and a member per storage."""
+  archive = ZipArchive(data)
+  pickles = [n for n in archive.members if n == 'data.pkl' or n.endswith('/data.pkl')]
+  if len(pickles) != 1:
+    raise UnsafeFileError(
+      'is a zip file that neither torch.save nor numpy.savez has written'
+    )
+  folder = pickles[0].removesuffix('data.pkl')
+  byte_order = f'{folder}byteorder'
+  if byte_order in archive.members and archive.read(byte_order) != b'little':
+    raise UnsafeFileError('is big-endian: only little-endian files can be read')
+  tree = SafeUnpickler(archive.read(pickles[0])).load()
+  storages = _ZipStorages(archive, f'{folder}data/')
+  return to_plain(tree, storages, max_unpacked_bytes(data))
+
+
+def _torch_stream_tree(data: memoryview, unpickler: SafeUnpickler) -> Any:
+  """torch.save before version 1.6: pickles, then (size, bytes) of each storage.
+
+  Args:
+    unpickler: has read the first pickle, the magic number.
+  """
+  for _ in ('protocol version', 'sizes of C types'):
+    unpickler.load()
+  tree = unpickler.load()
+  keys = unpickler.load()
+  position = unpickler.position
+  item_bytes = _storage_item_bytes(tree)
+  storages = {}
   for key in keys:
-    if not isinstance(key, str) or key not in sizes:
+    if not isinstance(key, str) or key not in item_bytes:
       raise UnsafeFileError('has a storage that no tensor uses')
-    (count,) = struct.unpack_from('<q', data, at)
-    size = count * sizes[key]
-    if count < 0 or size > len(data) - at - 8:
-      raise UnsafeFileError(f'ends early: a storage of {count} entries is missing')
-    storages[key] = data[at + 8 : at + 8 + size]
-    at += 8 + size
-  return to_plain(tree, storages, size_limit(data))
+    (items,) = struct.unpack_from('<q', data, position)
+    position += 8
+    size = items * item_bytes[key]
+    if items < 0 or size > len(data) - position:
+      raise UnsafeFileError(f'ends early: a storage of {items} elements is missing')
+    storages[key] = data[position : position + size]
+    position += size
+  return to_plain(tree, storages, max_unpacked_bytes(data))
 
 
-class _Members(Mapping):
-  """Storages of a zip file by key, checked when they are asked for."""
+class _ZipStorages(Mapping[str, memoryview]):
+  """Storages of a zip file by key, read and verified on first access."""
 
-  def __init__(self, archive: Archive, folder: str):
+  def __init__(self, archive: ZipArchive, folder: str):
     self._archive, self._folder = archive, folder
     self._read: dict[str, memoryview] = {}
 
@@ -179,8 +198,8 @@ class _Members(Mapping):
       self._read[key] = self._archive.read(self._folder + key)
     return self._read[key]
 
-  def __contains__(self, key: Any) -> bool:
-    return f'{self._folder}{key}' in self._archive.names
+  def __contains__(self, key: object) -> bool:
+    return f'{self._folder}{key}' in self._archive.members
 
   def __iter__(self) -> Iterator[str]:
     return iter(self._read)
@@ -189,43 +208,48 @@ class _Members(Mapping):
     return len(self._read)
 
 
-def _storage_types(tree: Any, sizes: dict[str, int]) -> None:
-  """Fills in the bytes of an entry for each storage; a container is entered once."""
-  stack, seen = [tree], set()
+def _storage_item_bytes(tree: Any) -> dict[str, int]:
+  """Storage key -> bytes per element. Each container is visited once."""
+  item_bytes: dict[str, int] = {}
+  stack, visited = [tree], set()
   while stack:
     value = stack.pop()
-    if isinstance(value, Tensor):
-      kind = value.storage.dtype
-      sizes[value.storage.key] = 2 if kind == 'bf16' else np.dtype(kind).itemsize
-    elif isinstance(value, dict | list | tuple) and id(value) not in seen:
-      seen.add(id(value))
+    if isinstance(value, PickledTensor):
+      dtype = value.storage.dtype
+      item_bytes[value.storage.key] = 2 if dtype == 'bf16' else np.dtype(dtype).itemsize
+    elif isinstance(value, dict | list | tuple) and id(value) not in visited:
+      visited.add(id(value))
       stack += value.values() if isinstance(value, dict) else value
+  return item_bytes
 
 
-def _network(record: Any) -> PickledNetwork:
+def _pickled_network(record: Any) -> PickledNetwork:
   if not isinstance(record, PickledObject) or not isinstance(record.state, dict):
-    raise UnsafeFileError('holds something that is no network')
+    raise UnsafeFileError('holds a value that is not a network')
   state = record.state
   if state.get('version') not in (2, 3):
-    raise UnsafeFileError(
-      f'holds a network in version {str(state.get("version"))[:20]}'
-    )
+    version = str(state.get('version'))[:20]
+    raise UnsafeFileError(f'holds a network in version {version}: 2 and 3 can be read')
   for key, kind in (('static_kwargs', dict), ('variables', list | tuple)):
     if not isinstance(state.get(key), kind):
       raise UnsafeFileError(f'holds a network without {key}')
-  variables: dict[str, np.ndarray] = {}
-  parts = [('', state)]
+  variables = _network_variables('', state)
   for name, component in (state.get('components') or {}).items():
-    parts.append((f'G_{name}/', component.state))
-  for prefix, part in parts:
-    for name, value in part['variables']:
-      variables[f'{prefix}{name}'] = np.asarray(value)
-      if variables[f'{prefix}{name}'].dtype.kind not in 'biuf':
-        raise UnsafeFileError(f'holds a variable {name[:80]!r} that is no array')
+    variables |= _network_variables(f'G_{name}/', component.state)
   return PickledNetwork(
-    str(state.get('name')),
-    str(state.get('build_func_name')),
-    record.library,
-    state['static_kwargs'],
-    variables,
+    name=str(state.get('name')),
+    func=str(state.get('build_func_name')),
+    library=record.library,
+    kwargs=state['static_kwargs'],
+    variables=variables,
   )
+
+
+def _network_variables(prefix: str, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  variables = {
+    f'{prefix}{name}': np.asarray(value) for name, value in state['variables']
+  }
+  for name, value in variables.items():
+    if value.dtype.kind not in 'biuf':
+      raise UnsafeFileError(f'holds a variable {name[:80]!r} that is not an array')
+  return variables

@@ -269,7 +269,7 @@ def test_wrong_weights_are_refused(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='begins with e3b0c442, its name says 0123abcd'):
     inception.load(tmp_path / 'w-0123abcd.npz', mesh)
   (tmp_path / 'torn.npz').write_bytes(b'PK not a file')
-  with pytest.raises(UserError, match='torn.npz is damaged or not a file of weights'):
+  with pytest.raises(UserError, match='torn.npz is corrupted or not a file of weights'):
     inception.load(tmp_path / 'torn.npz', mesh)
   with pytest.raises(UserError, match='no such file'):
     inception.load(tmp_path / 'absent.pth', mesh)
