@@ -38,9 +38,9 @@ def get_config(variant: str = '') -> ConfigDict:
       train=dict(images=2 * per_step if tiny else 500 * 50_000, d_steps=d_steps),
       log=dict(
         metrics_every=(1 if tiny else 100) * per_step,
-        sheet_every=(2 if tiny else 1_000) * per_step,
+        grid_every=(2 if tiny else 1_000) * per_step,
         checkpoint_every=(2 if tiny else 5_000) * per_step,
-        sheet_rows=10,
+        grid_rows=10,
       ),
     )
   )

@@ -34,10 +34,10 @@ def get_config(variant: str = '') -> ConfigDict:
       train=dict(images=2 * batch if tiny else 110_000),
       log=dict(
         metrics_every=batch if tiny else 2_000,
-        sheet_every=2 * batch if tiny else 10_000,
+        grid_every=2 * batch if tiny else 10_000,
         checkpoint_every=2 * batch if tiny else 55_000,
-        sheet_rows=10,
-        sheet_columns=12,
+        grid_rows=10,
+        grid_columns=12,
       ),
     )
   )

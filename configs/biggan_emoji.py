@@ -33,10 +33,10 @@ def get_config(variant: str = '') -> ConfigDict:
       train=dict(images=2 * batch if tiny else 52_000),
       log=dict(
         metrics_every=batch if tiny else 1_000,
-        sheet_every=2 * batch if tiny else 4_000,
+        grid_every=2 * batch if tiny else 4_000,
         checkpoint_every=2 * batch if tiny else 13_000,
-        sheet_rows=9,
-        sheet_columns=12,
+        grid_rows=9,
+        grid_columns=12,
       ),
     )
   )

@@ -64,11 +64,10 @@ def get_config(variant: str = '') -> ConfigDict:
       train=dict(
         images=(2 if tiny else 150_000) * per_step,
         d_steps=d_steps,  # paper
-        mapped='jit',  # optimizers are cut over the chips
       ),
       log=dict(
         metrics_every=(1 if tiny else 100) * per_step,
-        sheet_every=(2 if tiny else 1_000) * per_step,
+        grid_every=(2 if tiny else 1_000) * per_step,
         checkpoint_every=(2 if tiny else 1_000) * per_step,
       ),
     )

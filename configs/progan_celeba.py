@@ -50,7 +50,7 @@ def get_config(variant: str = '') -> ConfigDict:
       ),  # the repository; the paper stops at 10M
       log=dict(
         metrics_every=8 if tiny else 10_000,
-        sheet_every=16 if tiny else 100_000,
+        grid_every=16 if tiny else 100_000,
         checkpoint_every=16 if tiny else 200_000,
       ),
     )

@@ -38,10 +38,10 @@ def get_config(variant: str = '') -> ConfigDict:
       train=dict(images=16 if tiny else 50_000),
       log=dict(
         metrics_every=8 if tiny else 1_000,
-        sheet_every=16 if tiny else 4_000,
+        grid_every=16 if tiny else 4_000,
         checkpoint_every=16 if tiny else 16_000,
-        sheet_rows=9,
-        sheet_columns=12,
+        grid_rows=9,
+        grid_columns=12,
       ),
     )
   )

@@ -122,8 +122,8 @@ def main(_: list[str]) -> None:
   try:
     if _DISTRIBUTED.value:
       join(_DISTRIBUTED.value, _PEER.value)
-    config = _CONFIG.value.to_dict()
-    trainer.train(parse_config(config), config, str(_WORKDIR.value), _CHANGE.value)
+    config = parse_config(_CONFIG.value.to_dict())
+    trainer.Trainer(config, str(_WORKDIR.value), _CHANGE.value).run()
   except preemption.StoppedError:
     print('stopped while there was nothing to save; resume with the same')
   except UserError as error:

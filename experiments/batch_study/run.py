@@ -41,11 +41,11 @@ def config_of(cell: Cell, images: int, every: int) -> dict[str, Any]:
     ema=0.5 ** (batch / HALF_LIFE),
   )
   config.train.update(images=images, seed=seed)
-  config.log.update(metrics_every=every, sheet_every=images, checkpoint_every=images)
+  config.log.update(metrics_every=every, grid_every=images, checkpoint_every=images)
   values = config.to_dict()
   values['model']['bn_group'] = 1  # what is compared shares no statistics
   values['train']['noise_scale'] = True
-  values['log'] |= dict(keep=1, ring=0)
+  values['log'] |= dict(keep=1, keep_periodic=0)
   values['score'] = dict(every=every, metrics=('fd_small',))
   return values
 
@@ -70,7 +70,7 @@ def trained(cell: Cell, images: int, every: int, workdir: Path) -> dict[str, Any
   read = parse_config(values)
   ended = ''
   try:
-    state = trainer.train(read, values, workdir)
+    state = trainer.Trainer(read, workdir).run()
     if int(state.images) < images:
       raise SystemExit('stopped; the same command goes on')
   except UserError as error:  # no update is finite any more: that is a result as well

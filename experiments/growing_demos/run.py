@@ -55,7 +55,7 @@ def shade(axis, steps: list[dict]) -> None:
 
 def stages(workdir: Path, steps: list[dict], out: Path, height: int = 420) -> None:
   """The last sheet of each resolution, side by side."""
-  drawn = {int(path.stem): path for path in (workdir / 'sheets').glob('*.png')}
+  drawn = {int(path.stem): path for path in (workdir / 'samples').glob('*.png')}
   pages = []
   for res in sorted({line['res'] for line in steps}):
     last = max(line['images'] for line in steps if line['res'] == res)

@@ -97,7 +97,7 @@ def case(model: dict, nets: dict, schedule: dict, adam: dict, ortho: float) -> C
     d_adam=dict(adam),
     data=dict(name='synthetic'),
     train=dict(images=1),
-    log=dict(metrics_every=1, sheet_every=1, checkpoint_every=1),
+    log=dict(metrics_every=1, grid_every=1, checkpoint_every=1),
   )
   nets = dict(family=model['family'], ortho=ortho, **nets)
   return {

@@ -27,7 +27,7 @@ GROWING = (  # every step is saved; 4 pixels, then a fade to 8 in the middle
   f'--config.schedule.stabilise={4 * STEPS}',
   f'--config.schedule.fade={2 * STEPS}',
   '--config.log.checkpoint_every=8',
-  f'--config.log.sheet_every={STEPS}',
+  f'--config.log.grid_every={STEPS}',
 )
 
 
@@ -131,8 +131,8 @@ def nans(scratch: Path) -> list[dict]:
   """Something is not a number in one step, or in every step from the fourth on."""
   config = importlib.import_module('configs.biggan_digits').get_config('tiny').to_dict()
   config['train']['images'] = 8 * 8
-  config['log'] |= dict(checkpoint_every=8, sheet_every=800, keep=8)
-  config['watch'] = dict(patience=3)
+  config['log'] |= dict(checkpoint_every=8, grid_every=800, keep=8)
+  config['collapse'] = dict(max_skipped=3)
   honest = ConstantSchedule.phase_at
 
   def run(workdir: Path, faulty: range) -> str:
@@ -143,7 +143,7 @@ def nans(scratch: Path) -> list[dict]:
 
     with mock.patch.object(ConstantSchedule, 'phase_at', phase_at):
       try:
-        trainer.train(parse_config(config), config, workdir)
+        trainer.Trainer(parse_config(config), workdir).run()
       except UserError as error:
         return str(error)
     return ''

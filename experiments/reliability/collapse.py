@@ -36,10 +36,10 @@ def emoji(images: int, seed: int = 0, g_rate: float = 1.0, d_rate: float = 1.0) 
   config['train'] |= dict(images=images, seed=seed)
   config['log'] |= dict(
     metrics_every=10 * BATCH,
-    sheet_every=40 * BATCH,
+    grid_every=40 * BATCH,
     checkpoint_every=40 * BATCH,
     keep=3,
-    ring=3,
+    keep_periodic=3,
   )
   return config
 
@@ -61,7 +61,7 @@ def go(
   if harm:
     data.load_dataset = lambda *args, **kw: harm(load(*args, **kw))
   try:
-    trainer.train(parse_config(config), config, workdir, allow_config_change=True)
+    trainer.Trainer(parse_config(config), workdir, allow_config_change=True).run()
   except UserError as error:
     return str(error)
   finally:
@@ -95,7 +95,7 @@ def collapses(scratch: Path, images: int) -> list[dict]:
     workdir = scratch / name.replace(' ', '_')
     if not workdir.is_dir():
       shutil.copytree(healthy, workdir)
-    config = emoji(images, **rates) | {'watch': dict(response='rollback')}
+    config = emoji(images, **rates) | {'collapse': dict(action='rollback')}
     said = go(workdir, config, harm)
     back = journal(workdir, 'to_step', 'rollbacks.jsonl')
     row = {

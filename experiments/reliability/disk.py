@@ -12,7 +12,7 @@ FLAGS = (  # every step is saved
   '--config=configs/biggan_digits.py:tiny',
   f'--config.train.images={8 * STEPS}',
   '--config.log.checkpoint_every=8',
-  '--config.log.sheet_every=800',
+  '--config.log.grid_every=800',
 )
 BLOCK = bytes(4096)
 

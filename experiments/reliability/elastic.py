@@ -31,7 +31,7 @@ def config(name: str, optimizer: str, bits: int) -> dict:
     values[section] |= changes
   values['schedule']['batch'] = BATCH if name == 'biggan_digits' else (BATCH,)
   values['log'] |= dict(
-    metrics_every=1, sheet_every=10**6, checkpoint_every=BATCH, keep=STEPS
+    metrics_every=1, grid_every=10**6, checkpoint_every=BATCH, keep=STEPS
   )
   if bits == 64:
     values['model']['dtype'] = 'float64'

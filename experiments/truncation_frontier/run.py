@@ -34,7 +34,7 @@ def load_config(path: str, ortho: float, seed: int, images: int) -> dict:
 def frontier_of(config: dict, workdir: Path, num: int) -> list[dict]:
   """Trains a run, unless it is there, and sweeps its truncation."""
   r = parse_config(config)
-  trainer.train(r, config, workdir)
+  trainer.Trainer(r, workdir).run()
   dataset = data.load_dataset(
     r.data.name, split=r.data.split, res=r.gan.res, channels=r.gan.channels
   )

@@ -20,12 +20,15 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def read_config(workdir: str | Path) -> Config:
-  """The recipe of a run, from the config it wrote.
+  """The config of the run in `workdir`.
 
   Raises:
-    UserError: there is no run.
+    UserError: there is no run, or its config.json is of an earlier version.
   """
   path = Path(workdir) / 'config.json'
   if not path.is_file():
     raise UserError(f'{workdir} is not the folder of a run: there is no {path.name}.')
-  return parse_config(json.loads(path.read_text()))
+  try:
+    return parse_config(json.loads(path.read_text()))
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error

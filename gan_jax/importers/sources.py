@@ -157,7 +157,7 @@ def _sections(
   per_step: int, images: int, data: str, **sections: dict[str, Any]
 ) -> dict[str, Any]:
   """A config; from here on for another million images, unless told otherwise."""
-  log = {'metrics_every': 100, 'sheet_every': 1000, 'checkpoint_every': 1000}
+  log = {'metrics_every': 100, 'grid_every': 1000, 'checkpoint_every': 1000}
   return {
     **sections,
     'data': {'name': data},

@@ -1,11 +1,18 @@
 """Mistakes of the user: one sentence, and exit code 2."""
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
-  """A mistake in what the user asked for; printed as one sentence, no traceback."""
+  """A mistake in the user's input; printed as one sentence, without a traceback."""
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+  """' (did you mean 'x'?)' for the candidate closest to `word`; '' if none is close."""
+  close = difflib.get_close_matches(word, list(candidates), 1)
+  return f' (did you mean {close[0]!r}?)' if close else ''
 
 
 def run_command(main: Callable[[], None]) -> None:

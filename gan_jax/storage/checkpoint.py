@@ -86,7 +86,7 @@ class Checkpointer:
     workdir: Path | str,
     keep: int = 3,
     *,
-    ring: int = 0,
+    keep_periodic: int = 0,
     spacing: int = 1,
     best: int = 0,
     read_only: bool = False,
@@ -95,7 +95,7 @@ class Checkpointer:
     """
     Args:
       keep: how many of the newest stay.
-      ring: how many older ones stay as well, each at least `spacing` steps apart.
+      keep_periodic: how many older ones stay as well, at least `spacing` steps apart.
       best: how many of the highest score stay as well.
       read_only: touch nothing, as beside a run that is still training.
       say: takes a sentence about what went wrong.
@@ -105,9 +105,9 @@ class Checkpointer:
     self._say, self._read_only = say, read_only
     policies = ocp.checkpoint_managers
     preserved: list[Any] = [policies.LatestN(keep)]
-    if ring:
+    if keep_periodic:
       preserved.append(
-        policies.EveryNSteps(spacing, exact_interval=False, max_to_keep=ring)
+        policies.EveryNSteps(spacing, exact_interval=False, max_to_keep=keep_periodic)
       )
     score = lambda metrics: metrics['score']
     if best:
@@ -167,7 +167,7 @@ class Checkpointer:
     if self._read_only:
       self._say(f'{sentence}: taking an older one.')
       return
-    aside = self.folder.parent / 'damaged' / str(step)
+    aside = self.folder.parent / 'corrupted' / str(step)
     shutil.rmtree(aside, ignore_errors=True)
     aside.parent.mkdir(exist_ok=True)
     os.replace(self.folder / str(step), aside)

@@ -31,9 +31,9 @@ class SampleGrids:
   ):
     self._say = say
     gan, log = recipe.gan, recipe.log
-    rows, self._columns = log.sheet_rows, log.sheet_columns
+    rows, self._columns = log.grid_rows, log.grid_columns
     n = rows * self._columns
-    self._folder, self._active = workdir / 'sheets', active
+    self._folder, self._active = workdir / 'samples', active
     # Every process draws for itself on its own first device: no collectives here.
     mesh = make_mesh(jax.local_devices()[:1])
     self._sampler = functools.cache(functools.partial(samplers.make_sampler, gan, mesh))

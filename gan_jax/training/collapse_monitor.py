@@ -3,23 +3,21 @@
 import statistics
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from gan_jax.config import CollapseConfig
-from gan_jax.storage.files import atomic_path
 
 WINDOWS = 4  # of good sheets that have to be there before more than variety is judged
 RECENT = 8  # good windows that say what is usual
 # What is compared with what is usual: how it is called, and the limit of its ratio.
 JUDGED = {
-  'gap': ("D's scores of real and fake differ by", 'gap'),
-  'g_grad': ("G's gradient is", 'gradient'),
-  'd_sigma': ("D's largest singular value is", 'sigma'),
-  'g_sigma': ("G's largest singular value is", 'sigma'),
+  'gap': ("D's scores of real and fake differ by", 'max_gap_ratio'),
+  'g_grad': ("G's gradient is", 'max_gradient_ratio'),
+  'd_sigma': ("D's largest singular value is", 'max_sigma_ratio'),
+  'g_sigma': ("G's largest singular value is", 'max_sigma_ratio'),
 }
 
 
@@ -50,7 +48,7 @@ class CollapseMonitor:
   def note_step(self, metrics: Mapping[str, float]) -> str | None:
     """To be told of every iteration; why the run has to stop, if it has to."""
     self._broken = self._broken + 1 if metrics['skipped'] else 0
-    if self._broken < self._limits.patience:
+    if self._broken < self._limits.max_skipped:
       return None
     return f'{self._broken} iterations in a row had an update that is not finite'
 
@@ -76,7 +74,7 @@ class CollapseMonitor:
     self._usual.append(window)
 
   def _complaint(self, diversity: float, window: Mapping[str, float]) -> str | None:
-    if diversity < self._limits.diversity * self._most:
+    if diversity < self._limits.min_diversity * self._most:
       return f'pictures vary by {diversity:.3f}, once by {self._most:.3f}'
     for name, value in window.items():
       words, field = JUDGED[name]
@@ -91,7 +89,7 @@ class CollapseMonitor:
 
   def verdict(self) -> str | None:
     """Why the run has collapsed, if it has."""
-    return self._bad[-1] if len(self._bad) >= self._limits.sheets else None
+    return self._bad[-1] if len(self._bad) >= self._limits.grids else None
 
 
 def grid_diversity(images: np.ndarray, columns: int) -> float:
@@ -112,50 +110,3 @@ def singular_values(spectral: Any) -> dict[str, list[float]]:
     if names[-1] == 'sigma':
       found['/'.join(names[:-1])] = np.asarray(leaf.addressable_data(0)).tolist()
   return found
-
-
-def curves(lines: list[dict[str, Any]], name: str) -> dict[str, list[tuple]]:
-  """(images, value) of `name` and of all `name/...`, each by its full name."""
-  found: dict[str, list[tuple]] = {}
-  for line in lines:
-    for key, value in line.items():
-      if key == name or key.startswith(f'{name}/'):
-        found.setdefault(key, []).append((line['images'], value))
-  return found
-
-
-def plot(out: Path, lines: list[dict[str, Any]]) -> None:
-  """The curves of a journal as one picture, if matplotlib is installed."""
-  try:
-    from matplotlib.figure import Figure
-  except ImportError:
-    return
-  panels = (
-    ("D's scores; red: a collapse was noticed", ('d_real', 'd_fake')),
-    ('norms of gradients', ('d_grad', 'g_grad')),
-    ('singular values, largest in bold', ('d_sigma', 'g_sigma')),
-    ('diversity of the sheet', ('diversity',)),
-    ('updates skipped', ('skipped',)),
-  )
-  figure = Figure(figsize=(8, 2 * len(panels)), layout='constrained')
-  axes = figure.subplots(len(panels), sharex=True)
-  for ax, (title, names) in zip(axes, panels, strict=True):
-    ax.set_title(title, fontsize=9)
-    for color, name in zip(('C0', 'C1'), names, strict=False):
-      for key, points in curves(lines, name).items():
-        whole = {'label': name} if key == name else {'alpha': 0.25}
-        ax.plot(*zip(*points, strict=True), color=color, linewidth=1, **whole)
-    if ax.lines:
-      ax.legend(fontsize=8)
-    if 'grad' in names[0]:
-      ax.set_yscale('log')
-      ax.yaxis.set_major_formatter('{x:g}')
-      ax.yaxis.set_minor_formatter('')
-    if names == ('skipped',):
-      ax.set_ylim(-0.1, max(1.1, ax.get_ylim()[1]))
-    for line in lines:
-      if 'collapsed' in line:
-        ax.axvline(line['images'], color='red', linewidth=1)
-  axes[-1].set_xlabel('images')
-  with atomic_path(out) as part:
-    figure.savefig(part)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,25 +32,53 @@ from gan_jax.training.stages import StagePreparer
 from gan_jax.training.step import TrainState, init_state, make_reset
 
 ROLLBACKS = 'rollbacks.jsonl'
-SPACING = 4  # checkpoints from one of the ring to the next
+SPACING = 4  # saves from one periodic checkpoint to the next
+
+
+class Trainer:
+  """Trains the GAN of a config in a workdir."""
+
+  def __init__(
+    self, config: Config, workdir: str | Path, allow_config_change: bool = False
+  ):
+    """
+    Args:
+      workdir: folder of the run; a run that is there already is resumed.
+      allow_config_change: resume although `config` differs from that of the run.
+    """
+    self._config, self._workdir = config, Path(workdir)
+    self._allow_config_change = allow_config_change
+
+  def run(self, images: int | None = None) -> TrainState:
+    """Trains to `images` real images in total, from the newest checkpoint if any.
+
+    Args:
+      images: replaces `config.train.images`.
+
+    Raises:
+      UserError: before anything is compiled, or where the run cannot go on.
+    """
+    config = self._config
+    if images is not None:
+      config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, images=images)
+      )
+    return train(config, self._workdir, self._allow_config_change)
 
 
 def train(
-  recipe: Config,
-  config: Mapping[str, Any],
-  workdir: str | Path,
-  allow_config_change: bool = False,
+  recipe: Config, workdir: Path, allow_config_change: bool = False
 ) -> TrainState:
   """Trains to `recipe.train.images`, from the newest checkpoint of `workdir` if any.
 
   The workdir gets config.json, run.json, starts.jsonl, metrics.jsonl, report.html,
-  watch.png, sheets/, checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save
-  and return; while a step is compiled, and all is saved, they raise `Stopped`.
+  samples/, checkpoints/ and TensorBoard's events. Ctrl-C and SIGTERM save and return;
+  while a step is compiled, and all is saved, they raise `Stopped`.
 
   Raises:
     UserError: before anything is compiled, or where the run cannot go on; one sentence.
   """
-  workdir, mesh = Path(workdir), make_mesh()
+  mesh = make_mesh()
   gan, log = recipe.gan, recipe.log
   for stage in recipe.stages:
     recipe.shape(stage, mesh.size)
@@ -62,7 +90,7 @@ def train(
   scorer = Scores(recipe, dataset, workdir, say) if recipe.score.every else None
   with lock_workdir(workdir) if first else nullcontext(), PreemptionHandler() as stop:
     about = {'images': len(dataset.examples), 'classes': dataset.class_names}
-    workdirs.prepare_workdir(workdir, config, mesh, allow_config_change, first, about)
+    workdirs.prepare_workdir(workdir, recipe, mesh, allow_config_change, first, about)
     page = report.ReportWriter(workdir, first, say)
     if first:
       say(data.summarize(dataset, workdir))
@@ -70,7 +98,7 @@ def train(
     checkpoints = Checkpointer(
       workdir,
       log.keep,
-      ring=log.ring,
+      keep_periodic=log.keep_periodic,
       spacing=SPACING * max(log.checkpoint_every // fewest, 1),
       best=recipe.score.best,
       say=say,
@@ -97,11 +125,6 @@ def train(
         f'start again; {", ".join(map(str, checkpoints.steps())) or "none"} are saved.'
       )
     checkpoints.close()
-    if first:
-      lines = read_json_lines(workdir / 'metrics.jsonl')
-      collapse_monitor.plot(
-        workdir / 'watch.png', lines + read_json_lines(workdir / ROLLBACKS)
-      )
     page.finish()
   finished = run.images >= recipe.train.images
   say(
@@ -149,7 +172,7 @@ class TrainingSession:
       recipe, dataset, mesh, self.state, key, also=self.sheets.prepare
     )
     self._rollbacks = read_json_lines(workdir / ROLLBACKS)
-    self._rate = np.float32(recipe.watch.lower ** len(self._rollbacks))
+    self._rate = np.float32(recipe.collapse.lr_factor ** len(self._rollbacks))
     if self._first:
       workdirs.record_start(workdir, self.images)
       page.refresh()
@@ -166,7 +189,7 @@ class TrainingSession:
       UserError: no update is finite any more, or a collapse is to stop the run.
     """
     total = self._recipe.train.images
-    self._watcher = collapse_monitor.CollapseMonitor(self._recipe.watch)
+    self._watcher = collapse_monitor.CollapseMonitor(self._recipe.collapse)
     journal = MetricLogger(self._workdir, total, self.images, self._first, self._say)
     for line in journal.lines:
       self._watcher.see(line)
@@ -189,7 +212,7 @@ class TrainingSession:
             f'stopped at image {self.images}: {broken}; checkpoints '
             f'{", ".join(map(str, checkpoints.steps())) or "(none)"} of '
             f'{self._workdir} are finite: lower schedule.g_lr and d_lr, or raise '
-            'watch.patience.'
+            'collapse.max_skipped.'
           )
 
     if self.images >= train_.images:
@@ -229,7 +252,7 @@ class TrainingSession:
       if recipe.schedule.resets_between(before, self.images):
         self.state = self._reset(self.state)
       grows = recipe.schedule.phase_at(self.images, gan.res).res != phase.res
-      shows = grows or crosses_multiple(before, self.images, log.sheet_every)
+      shows = grows or crosses_multiple(before, self.images, log.grid_every)
       scored = self._scorer and self._scorer.due(before, self.images, phase)
       saves = (
         scored or grows or crosses_multiple(before, self.images, log.checkpoint_every)
@@ -258,7 +281,7 @@ class TrainingSession:
 
   def _look(self, journal: MetricLogger) -> str | None:
     """Writes a sheet and what it shows; why the run has to be rolled back, or None."""
-    state, limits = self.state, self._recipe.watch
+    state, limits = self.state, self._recipe.collapse
     varied = self.sheets.write(self.average, self.images, self.phase)
     collapse = None
     if self._first:
@@ -286,14 +309,14 @@ class TrainingSession:
       f'image {self.images}: this run seems to have collapsed: {collapse}; step {good} '
       'was the last to look good'
     )
-    if limits.response == 'tell':
+    if limits.action == 'warn':
       return None
-    if limits.response == 'rollback' and len(self._rollbacks) < limits.rollbacks:
+    if limits.action == 'rollback' and len(self._rollbacks) < limits.max_rollbacks:
       return collapse
     raise UserError(
       f'stopped at image {self.images} for a collapse ({collapse}): saved are '
       f'{", ".join(map(str, self._checkpoints.steps())) or "no checkpoints"}, and step '
-      f'{good} was the last to look good; go on with watch.response=tell or rollback.'
+      f'{good} was the last to look good; go on with collapse.action=warn or rollback.'
     )
 
   def roll_back(self, collapse: str) -> None:
@@ -312,14 +335,14 @@ class TrainingSession:
     if back is None:
       raise UserError(
         f'stopped at image {self.images} for a collapse ({collapse}): there is no '
-        'checkpoint from before it; keep more of them (log.keep, log.ring), or start '
+        'checkpoint from before it; keep more (log.keep, log.keep_periodic), or start '
         'anew with lower learning rates.'
       )
     checkpoints.drop_after(back)
     self._stop.idle = True
     self._say(
       f'rolled back to step {back}; learning rates are multiplied by '
-      f'{self._recipe.watch.lower}'
+      f'{self._recipe.collapse.lr_factor}'
     )
     if self._first:
       event = {'images': self.images, 'step': int(self.state.step), 'to_step': back}

@@ -16,19 +16,20 @@ from jax.sharding import Mesh
 
 import gan_jax
 from gan_jax import UserError
-from gan_jax.config.workdir import flatten
+from gan_jax.config import Config
+from gan_jax.config.workdir import flatten, read_config
 from gan_jax.storage.files import write_json
 
 STARTS = 'starts.jsonl'  # a line for each time that the run was started
 FREE = (
   *('train.images', 'train.mapped', 'data.threads', 'data.data_dir'),
-  *('log.', 'score.', 'watch.'),
+  *('log.', 'score.', 'collapse.'),
 )
 
 
 def prepare_workdir(
   workdir: Path,
-  config: Mapping[str, Any],
+  config: Config,
   mesh: Mesh,
   allow: bool,
   first: bool,
@@ -40,9 +41,10 @@ def prepare_workdir(
     UserError: the config there differs, key by key.
   """
   path = workdir / 'config.json'
-  flat = flatten(json.loads(json.dumps(config)))
+  values = json.loads(json.dumps(config.to_dict()))
+  flat = flatten(values)
   if path.is_file():
-    old = flatten(json.loads(path.read_text()))
+    old = flatten(json.loads(json.dumps(read_config(workdir).to_dict())))
     changes = [
       f'{name}: {old.get(name, "absent")} -> {flat.get(name, "absent")}'
       for name in sorted({*old, *flat})
@@ -63,7 +65,7 @@ def prepare_workdir(
     return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, config)
+    write_json(path, values)
     write_json(workdir / 'run.json', environment_record(mesh) | {'dataset': dataset})
   except OSError as error:
     raise UserError(

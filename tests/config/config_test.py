@@ -8,7 +8,8 @@ import jax
 import pytest
 
 from gan_jax import UserError
-from gan_jax.config import parse_config
+from gan_jax.config import load_config, parse_config
+from gan_jax.config.workdir import read_config
 from gan_jax.training import trainer
 
 CONFIGS = sorted(
@@ -41,10 +42,10 @@ def test_every_config_builds_at_full_size(name):
 def test_every_tiny_config_runs_two_steps(name, tmp_path):
   values = config(name, 'tiny')
   read = parse_config(values)
-  state = trainer.train(read, values, tmp_path)
+  state = trainer.Trainer(read, tmp_path).run()
   lines = [json.loads(x) for x in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   assert int(state.step) == len([line for line in lines if 'd_real' in line]) == 2
-  assert len(list((tmp_path / 'sheets').glob('*.png'))) == len(read.stages)
+  assert len(list((tmp_path / 'samples').glob('*.png'))) == len(read.stages)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,17 @@ def test_every_tiny_config_runs_two_steps(name, tmp_path):
     ('score', 'best', 2, "score.best=2 and score.best_by=''"),
     ('schedule', 'lr', 1e-3, "no key 'lr'"),
     ('optimizer', 'lr', 1e-3, 'no section'),
+    ('collapse', 'action', 'exit', 'allowed are warn, stop and rollback'),
+    ('collapse', 'lr_factor', 0.0, 'collapse.lr_factor is 0.0'),
+    ('log', 'ring', 2, 'log.ring is now log.keep_periodic'),
+    ('log', 'sheet_every', 2, 'log.sheet_every is now log.grid_every'),
+    (
+      'watch',
+      'response',
+      'tell',
+      'watch.response is now collapse.action',
+    ),
+    ('collapse', 'action', 'tell', "it is now called 'warn'"),
   ],
 )
 def test_mistakes(section, key, value, words):
@@ -83,6 +95,30 @@ def test_a_missing_key_and_a_batch_that_does_not_divide():
   read = parse_config(values)
   with pytest.raises(UserError, match='schedule.batch=20 .* multiple of 16'):
     read.shape(read.stages[0], 4)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_config_written_in_full_is_the_same_config(name):
+  parsed = parse_config(config(name))
+  assert parse_config(json.loads(json.dumps(parsed.to_dict()))) == parsed
+
+
+def test_a_config_is_loaded_from_its_file():
+  assert load_config('configs/biggan_digits.py:tiny') == parse_config(
+    config('biggan_digits', 'tiny')
+  )
+  with pytest.raises(UserError, match='did you mean configs/biggan_digits.py'):
+    load_config('configs/biggan_digit.py')
+  with pytest.raises(UserError, match="no variant 'tini'"):
+    load_config('configs/biggan_digits.py:tini')
+
+
+def test_a_workdir_of_an_earlier_version_names_the_new_key(tmp_path):
+  values = config('biggan_digits')
+  values['log']['sheet_rows'] = 2
+  (tmp_path / 'config.json').write_text(json.dumps(values))
+  with pytest.raises(UserError, match='config.json: .*sheet_rows is now log.grid_rows'):
+    read_config(tmp_path)
 
 
 def test_lists_and_ints_come_back_from_json_as_they_were():

@@ -37,9 +37,9 @@ GROWING = (
   '--config.schedule.fade=96',
   '--config.train.images=192',
   '--config.log.checkpoint_every=8',
-  '--config.log.sheet_every=48',
+  '--config.log.grid_every=48',
 )
-DIGITS = ('--config=configs/biggan_digits.py:tiny', '--config.log.sheet_rows=2')
+DIGITS = ('--config=configs/biggan_digits.py:tiny', '--config.log.grid_rows=2')
 FOR_EVER = '--config.train.images=100000000'
 
 
@@ -73,8 +73,8 @@ def until(condition, *processes):
 
 def config(**changes):
   values = importlib.import_module('configs.biggan_digits').get_config('tiny').to_dict()
-  values['log'] |= dict(sheet_rows=2, sheet_columns=2)
-  values['watch'] = {}
+  values['log'] |= dict(grid_rows=2, grid_columns=2)
+  values['collapse'] = {}
   for key, value in changes.items():
     section, key = key.split('__')
     values[section][key] = value
@@ -82,7 +82,7 @@ def config(**changes):
 
 
 def run(values, workdir):
-  return trainer.train(parse_config(values), values, workdir)
+  return trainer.Trainer(parse_config(values), workdir).run()
 
 
 def journal(workdir, key='d_real', file='metrics.jsonl'):
@@ -162,22 +162,22 @@ FULL = """
 import os, resource, sys
 from pathlib import Path
 from gan_jax import UserError
-from gan_jax.storage.checkpoint import Checkpoints
+from gan_jax.storage.checkpoint import Checkpointer
 from tests.end_to_end.survival_test import config, run
 
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-honest, full_before = Checkpoints.save, 5
+honest, full_before = Checkpointer.save, 5
 
 def save(self, step, *args, **kw):  # and no earlier: compiled programs are kept, too
   limit = 4000 if step < full_before else soft
   resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
   return honest(self, step, *args, **kw)
 
-Checkpoints.save = save
+Checkpointer.save = save
 for_a_while, for_ever = (Path(folder) for folder in sys.argv[1:])
 state = run(config(train__images=48, log__checkpoint_every=16), for_a_while)
 assert int(state.step) == 6
-assert Checkpoints(for_a_while, read_only=True).newest() == 6
+assert Checkpointer(for_a_while, read_only=True).newest() == 6
 print('in time')
 full_before = 100
 try:
@@ -218,7 +218,7 @@ def test_a_loss_that_is_no_number_costs_a_step_or_stops_the_run(tmp_path, monkey
 
   monkeypatch.setattr(BigGAN, 'g_loss', g_loss)
   monkeypatch.setattr(ConstantSchedule, 'phase_at', phase_at)
-  values = config(train__images=800, watch__patience=3, log__checkpoint_every=8)
+  values = config(train__images=800, collapse__max_skipped=3, log__checkpoint_every=8)
   with pytest.raises(UserError, match='3 iterations in a row'):
     run(values | {'log': values['log'] | dict(keep=20)}, tmp_path)
   skipped = [line['skipped'] for line in journal(tmp_path)]
@@ -239,8 +239,8 @@ def pictures(monkeypatch, *found):
 ROLLING = dict(
   train__images=64,
   log__checkpoint_every=8,
-  log__sheet_every=8,
-  watch__response='rollback',
+  log__grid_every=8,
+  collapse__action='rollback',
 )
 
 
@@ -256,7 +256,6 @@ def test_a_collapse_is_rolled_back_at_a_lower_rate(tmp_path, monkeypatch, capsys
   ]
   assert 'learning rates are multiplied by 0.5' in capsys.readouterr().out
   assert [line['images'] for line in journal(tmp_path)] == list(range(8, 65, 8))
-  assert (tmp_path / 'watch.png').is_file()
   # And a run that goes on keeps the lower rate.
   g = [np.asarray(x) for x in jax.tree.leaves(state.g['params'])]
   slower = tmp_path / 'slower'
@@ -265,17 +264,17 @@ def test_a_collapse_is_rolled_back_at_a_lower_rate(tmp_path, monkeypatch, capsys
   for key in ('g_lr', 'd_lr'):
     values['schedule'][key] *= 0.25
   values['train']['images'] = 64
-  other = trainer.train(parse_config(values), values, slower, allow_config_change=True)
+  other = trainer.Trainer(parse_config(values), slower, allow_config_change=True).run()
   assert_equal(g, jax.tree.leaves(other.g['params']))
 
 
 @pytest.mark.parametrize(
   'changes, words',
   [
-    (dict(watch__response='stop'), 'stopped at image 24 for a collapse'),
-    (dict(watch__rollbacks=0), 'stopped at image 24 for a collapse'),
+    (dict(collapse__action='stop'), 'stopped at image 24 for a collapse'),
+    (dict(collapse__max_rollbacks=0), 'stopped at image 24 for a collapse'),
     (dict(log__checkpoint_every=800), 'no checkpoint from before it'),
-    (dict(watch__response='tell'), None),
+    (dict(collapse__action='warn'), None),
   ],
 )
 def test_other_answers_to_a_collapse(tmp_path, monkeypatch, changes, words):
@@ -299,7 +298,7 @@ def test_other_numbers_of_devices_continue_the_run(tmp_path, monkeypatch):
   # An eps far above every gradient makes Adam's step that of SGD, times a factor: the
   # shipped optimizer enlarges differences of rounding, see experiments/reliability.
   sgd = dict(g_adam__eps=1e6, d_adam__eps=1e6, schedule__g_lr=5e4, schedule__d_lr=5e4)
-  every = dict(log__checkpoint_every=8, log__sheet_every=800, **sgd)
+  every = dict(log__checkpoint_every=8, log__grid_every=800, **sgd)
   on_devices(monkeypatch, 4)
   run(config(train__images=48, **every), tmp_path / 'four')
   for n, images in ((4, 16), (2, 32), (8, 48)):
@@ -331,7 +330,7 @@ def test_two_processes_are_one_run_and_stop_together(tmp_path, monkeypatch, free
   ) as checkpoints:
     assert checkpoints.newest() * 8 == ours[-1]['images']
   on_devices(monkeypatch, 4)
-  run(config(train__images=48, log__sheet_every=800), tmp_path / 'one')
+  run(config(train__images=48, log__grid_every=800), tmp_path / 'one')
   assert_same_losses(ours[:6], journal(tmp_path / 'one'))
 
 

@@ -33,7 +33,7 @@ def trained(name, folder, **changes):
   for key, value in changes.items():
     section, key = key.split('__')
     config[section][key] = value
-  trainer.train(parse_config(config), config, folder)
+  trainer.Trainer(parse_config(config), folder).run()
   return folder
 
 
@@ -41,7 +41,7 @@ def trained(name, folder, **changes):
 def runs(tmp_path_factory):
   """A finished run of four sheets, and another one."""
   folder = tmp_path_factory.mktemp('runs')
-  often = dict(log__metrics_every=8, log__sheet_every=8)
+  often = dict(log__metrics_every=8, log__grid_every=8)
   for name, seed in (('first', 0), ('second', 1)):
     trained('biggan_digits', folder / name, train__images=32, train__seed=seed, **often)
   return folder / 'first', folder / 'second'

@@ -35,7 +35,7 @@ GOLDEN = Path(__file__).parents[1] / 'golden'
 def trained(name, folder, **model):
   config = importlib.import_module(f'configs.{name}').get_config('tiny').to_dict()
   config['model'] |= model
-  trainer.train(parse_config(config), config, folder)
+  trainer.Trainer(parse_config(config), folder).run()
   return folder
 
 

@@ -21,7 +21,7 @@ from gan_jax.training import trainer
 def workdir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
   config = importlib.import_module('configs.biggan_digits').get_config('tiny').to_dict()
-  trainer.train(parse_config(config), config, folder)
+  trainer.Trainer(parse_config(config), folder).run()
   return folder
 
 

@@ -19,7 +19,7 @@ def workdir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
   config = importlib.import_module('configs.stylegan_lsun').get_config('tiny').to_dict()
   config['model']['truncated_layers'] = 2
-  trainer.train(parse_config(config), config, folder)
+  trainer.Trainer(parse_config(config), folder).run()
   return folder
 
 

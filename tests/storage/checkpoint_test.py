@@ -104,7 +104,7 @@ def test_the_one_before_a_damaged_one_is_taken(copied, harm, words):
     assert_equal(checkpoints.restore(1, LIKE), tree(1))
     assert checkpoints.save(2, tree(2)) and checkpoints.wait()
     assert checkpoints.newest() == 2
-  assert (copied / 'damaged' / '2' / 'default').is_dir()
+  assert (copied / 'corrupted' / '2' / 'default').is_dir()
 
 
 def test_nothing_is_started_anew_over_damage(copied):
@@ -118,14 +118,14 @@ def test_nothing_is_started_anew_over_damage(copied):
 
 
 def test_which_ones_stay(tmp_path):
-  with opened(tmp_path, 2, ring=2, spacing=4, best=1) as checkpoints:
+  with opened(tmp_path, 2, keep_periodic=2, spacing=4, best=1) as checkpoints:
     for step in range(1, 12):
       score = {3: 9.0, 6: float('nan')}.get(step, 1 / step)
       assert checkpoints.save(step, {'a': jnp.zeros(2)}, score)
     checkpoints.wait()
     # The best, two of the ring, the newest two. A score that is no number counts not.
     assert checkpoints.steps() == [3, 8, 10, 11]
-  with opened(tmp_path, 2, ring=2, spacing=4, best=1) as checkpoints:
+  with opened(tmp_path, 2, keep_periodic=2, spacing=4, best=1) as checkpoints:
     checkpoints.save(12, {'a': jnp.zeros(2)})
     checkpoints.wait()
     assert {3, 11, 12} <= set(checkpoints.steps())

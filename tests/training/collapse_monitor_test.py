@@ -55,15 +55,15 @@ def test_a_discriminator_that_is_too_sure_is_noticed():
   found = verdicts(lines([0.3] * 6, gap))
   assert [v is not None for v, _ in found] == [False] * 5 + [True]
   assert found[-1][1] == 4
-  assert verdicts(lines([0.3] * 6, gap), gap=0.0)[-1][0] is None
+  assert verdicts(lines([0.3] * 6, gap), max_gap_ratio=0.0)[-1][0] is None
 
 
 @pytest.mark.parametrize(
   'grad, sigma, off, words',
   [
-    (0.05, 1.0, 'gradient', "G's gradient is 0.05, usually 1"),
-    (20.0, 1.0, 'gradient', "G's gradient is 20, usually 1"),
-    (1.0, 5.0, 'sigma', "G's largest singular value is 5, usually 1"),
+    (0.05, 1.0, 'max_gradient_ratio', "G's gradient is 0.05, usually 1"),
+    (20.0, 1.0, 'max_gradient_ratio', "G's gradient is 20, usually 1"),
+    (1.0, 5.0, 'max_sigma_ratio', "G's largest singular value is 5, usually 1"),
   ],
 )
 def test_what_is_far_from_usual_is_noticed(grad, sigma, off, words):
@@ -81,7 +81,7 @@ def test_another_resolution_is_judged_anew():
 
 
 def test_patience_with_updates_that_are_not_finite():
-  watcher = collapse_monitor.CollapseMonitor(CollapseConfig(patience=3))
+  watcher = collapse_monitor.CollapseMonitor(CollapseConfig(max_skipped=3))
   told = [watcher.note_step({'skipped': x}) for x in (1, 2, 0, 1, 1, 1)]
   assert [t is not None for t in told] == [False] * 5 + [True]
   assert told[-1].startswith('3 iterations')
@@ -105,20 +105,3 @@ def test_singular_values_are_those_of_the_weights():
   expected = np.linalg.svd(np.asarray(kernel).reshape(-1, 6), compute_uv=False)[:3]
   np.testing.assert_allclose(found[1], expected, rtol=1e-3)
   assert collapse_monitor.singular_values({}) == {}
-
-
-def test_curves_go_by_their_full_names():
-  journal = [{'images': 8, 'd': 1, 'd/a/1': 2}, {'images': 16, 'd/a/1': 3, 'd_x': 4}]
-  assert collapse_monitor.curves(journal, 'd') == {
-    'd': [(8, 1)],
-    'd/a/1': [(8, 2), (16, 3)],
-  }
-
-
-def test_the_plot_is_a_picture(tmp_path):
-  journal = lines([0.2, 0.3], [1.0, 2.0])
-  journal += [{'images': 80, 'd_sigma': 2.0, 'd_sigma/conv/1': 2.0}]
-  journal += [{'images': 80, 'collapsed': 'so'}]
-  collapse_monitor.plot(tmp_path / 'watch.png', journal)
-  assert (tmp_path / 'watch.png').read_bytes().startswith(b'\x89PNG')
-  assert [p.name for p in tmp_path.iterdir()] == ['watch.png']

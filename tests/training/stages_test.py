@@ -17,7 +17,7 @@ def growing(images, **changes):
   config = importlib.import_module('configs.stylegan_lsun').get_config('tiny').to_dict()
   config['schedule'] |= dict(stabilise=8, fade=24)
   config['train']['images'] = images
-  config['log'] |= dict(sheet_rows=2, sheet_columns=2)
+  config['log'] |= dict(grid_rows=2, grid_columns=2)
   for name, value in changes.items():
     section, key = name.split('__')
     config[section][key] = value
@@ -25,7 +25,7 @@ def growing(images, **changes):
 
 
 def run(config, workdir):
-  return trainer.train(parse_config(config), config, workdir)
+  return trainer.Trainer(parse_config(config), workdir).run()
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +53,7 @@ def lines(folder):
 def test_compiles_are_as_many_as_resolutions(whole):
   _, state, compiled = whole
   assert int(state.step) == 6
-  assert compiled.count('jit(_fun)') == 2  # pmap's name for the training step
+  assert compiled.count('jit(step)') == 2
   assert compiled.count('jit(sample)') == 2
 
 
@@ -66,7 +66,7 @@ def test_the_journal_tells_of_stages_and_alpha(whole):
   )
   (change,) = [line for line in lines(whole[0]) if 'change_s' in line]
   assert (change['images'], change['res']) == (16, 8)
-  assert {p.stem for p in (whole[0] / 'sheets').iterdir()} >= {'0000000016'}
+  assert {p.stem for p in (whole[0] / 'samples').iterdir()} >= {'0000000016'}
 
 
 @pytest.mark.parametrize('stop', [2, 3, 4])  # as a fade begins, within, as it ends

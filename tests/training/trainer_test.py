@@ -34,7 +34,7 @@ def tiny(**changes):
 
 
 def run(config, workdir, **kw):
-  return trainer.train(parse_config(config), config, workdir, **kw)
+  return trainer.Trainer(parse_config(config), workdir, **kw).run()
 
 
 @pytest.fixture(scope='module')
@@ -49,8 +49,8 @@ def test_four_steps_equal_two_and_two(whole, tmp_path):
   resumed = run(tiny(train__images=4 * 8), tmp_path)
   for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole[1]), strict=True):
     np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-  last = sorted((tmp_path / 'sheets').iterdir())[-1]
-  assert last.read_bytes() == (whole[0] / 'sheets' / last.name).read_bytes()
+  last = sorted((tmp_path / 'samples').iterdir())[-1]
+  assert last.read_bytes() == (whole[0] / 'samples' / last.name).read_bytes()
 
 
 def test_what_a_run_leaves_behind(whole):
@@ -160,7 +160,7 @@ def test_mistakes_end_before_anything_is_written(tmp_path, changes, words):
 def test_scores_while_training_decide_which_checkpoints_stay(tmp_path, monkeypatch):
   monkeypatch.setattr(small_network, '_STEPS', 5)
   monkeypatch.setenv('GAN_JAX_CACHE', str(tmp_path / 'cache'))
-  config = tiny(train__images=6 * 8, log__keep=1, log__ring=0)
+  config = tiny(train__images=6 * 8, log__keep=1, log__keep_periodic=0)
   config['score'] = dict(
     every=16, metrics=('fd_small', 'swd'), n=128, reals=256, best=1, best_by='fd_small'
   )

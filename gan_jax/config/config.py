@@ -1,0 +1,105 @@
+"""`Config`: everything that defines a run."""
+
+import dataclasses
+from typing import Any
+
+from gan_jax import UserError
+from gan_jax.config.optimizers import AdamConfig
+from gan_jax.config.schedules import ConstantSchedule, ProgressiveSchedule, Stage
+from gan_jax.config.sections import (
+  CollapseConfig,
+  DataConfig,
+  LogConfig,
+  ScoreConfig,
+  TrainConfig,
+)
+from gan_jax.models.base import GAN
+from gan_jax.models.biggan import BigGAN
+from gan_jax.models.progan import ProGAN
+from gan_jax.models.stylegan import StyleGAN
+
+FAMILIES = {'biggan': BigGAN, 'progan': ProGAN, 'stylegan': StyleGAN}
+SCHEDULES = {
+  'biggan': ConstantSchedule,
+  'progan': ProgressiveSchedule,
+  'stylegan': ProgressiveSchedule,
+}
+SECTIONS = {  # besides model and schedule, whose classes depend on the family
+  'g_adam': AdamConfig,
+  'd_adam': AdamConfig,
+  'data': DataConfig,
+  'train': TrainConfig,
+  'log': LogConfig,
+  'score': ScoreConfig,
+  'collapse': CollapseConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Everything that defines a run; `parse_config` makes one from a mapping."""
+
+  gan: GAN
+  schedule: ConstantSchedule | ProgressiveSchedule
+  g_adam: AdamConfig
+  d_adam: AdamConfig
+  data: DataConfig
+  train: TrainConfig
+  log: LogConfig
+  score: ScoreConfig
+  collapse: CollapseConfig
+
+  def source(self, split: str = '') -> dict[str, Any]:
+    """Arguments of `data.load_dataset`; `split` replaces that of the config."""
+    source = self.data
+    return dict(
+      name=source.name,
+      split=split or source.split,
+      data_dir=source.data_dir or None,
+      res=self.gan.res,
+      channels=self.gan.channels,
+      upscale=source.upscale,
+      skip_bad=source.skip_bad,
+    )
+
+  @property
+  def stages(self) -> tuple[Stage, ...]:
+    """The stages of training, in order; the step is compiled once per stage."""
+    return self.schedule.stages(self.gan.res)
+
+  def shape(self, stage: Stage, n_devices: int) -> tuple[int, int, int]:
+    """(micro-batches per iteration, real images, G-step fakes), the latter per device.
+
+    Raises:
+      UserError: a batch is not divisible by the devices and micro-batches.
+    """
+    t = self.train
+    parts = n_devices * t.accum
+    group = self.gan.group
+    sizes = {'schedule.batch': stage.batch, 'train.g_batch': t.g_batch or stage.batch}
+    for key, value in sizes.items():
+      if value % parts:
+        raise UserError(
+          f'{key}={value} does not divide by {n_devices} devices x '
+          f'train.accum={t.accum}: take a multiple of {parts}.'
+        )
+      if value // t.accum % min(group, value // t.accum):
+        raise UserError(
+          f'{key}={value} with train.accum={t.accum} does not divide into groups of '
+          f'model.mbstd_group={group}: take a multiple of {group * t.accum}.'
+        )
+    return t.d_steps * t.accum, stage.batch // parts, sizes['train.g_batch'] // parts
+
+  def images_per_step(self, stage: Stage) -> int:
+    """Real images per iteration, over all devices and D steps."""
+    return stage.batch * self.train.d_steps
+
+  def to_dict(self) -> dict[str, dict[str, Any]]:
+    """Every key with its value, defaults included; `parse_config` inverts it."""
+    family = next(name for name, cls in FAMILIES.items() if type(self.gan) is cls)
+    gan: Any = self.gan
+    sections = {name: getattr(self, name) for name in ('schedule', *SECTIONS)}
+    return {
+      'model': {'family': family, **dataclasses.asdict(gan)},
+      **{name: dataclasses.asdict(section) for name, section in sections.items()},
+    }
