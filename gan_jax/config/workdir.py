@@ -1,22 +1,10 @@
 """The config that a run wrote into its workdir."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from gan_jax import UserError
 from gan_jax.config import Config, parse_config
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f'{prefix}{key}.')
-    else:
-      flat[f'{prefix}{key}'] = value
-  return flat
 
 
 def read_config(workdir: str | Path) -> Config:

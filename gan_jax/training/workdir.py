@@ -17,8 +17,9 @@ from jax.sharding import Mesh
 import gan_jax
 from gan_jax import UserError
 from gan_jax.config import Config
-from gan_jax.config.workdir import flatten, read_config
+from gan_jax.config.workdir import read_config
 from gan_jax.storage.files import write_json
+from gan_jax.storage.nested import flatten
 
 STARTS = 'starts.jsonl'  # a line for each time that the run was started
 FREE = (
