@@ -14,7 +14,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 _flags = os.environ.get('XLA_FLAGS', '')
 if 'xla_force_host_platform_device_count' not in _flags:
   _flags += ' --xla_force_host_platform_device_count=8'
-# Each of these two halves the time to compile, and the tests compile most of their time.
+# Each of these two halves the time to compile, in which the tests spend most of theirs.
 for _name, _value in (
   ('xla_backend_optimization_level', '0'),
   ('xla_cpu_use_fusion_emitters', 'false'),
