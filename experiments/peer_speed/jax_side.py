@@ -45,7 +45,7 @@ def folded() -> None:
 
 def by_rule() -> None:
   """The gradients of 1x1 convolutions and of the nine products as XLA is given them."""
-  convolution.product = resampling.product = lambda x, weight: x @ weight
+  convolution.matmul = resampling.matmul = lambda x, weight: x @ weight
 
 
 def reduced() -> None:
@@ -55,17 +55,17 @@ def reduced() -> None:
 
 def at_once() -> None:
   """Kernels' gradients of a whole batch at once."""
-  convolution._IN_CACHE = 2**40
+  convolution.CPU_CACHE_VALUES = 2**40
 
 
 def whole() -> None:
   """Convolutions to three channels like all others."""
-  convolution._FEW = 0
+  convolution.FEW_CHANNELS = 0
 
 
 def direct() -> None:
   """No tiles of Winograd's."""
-  convolution.winograd_pays = lambda x, kernel: False
+  convolution.use_winograd = lambda x, kernel: False
 
 
 CHANGES = {

@@ -1,1 +1,1 @@
-"""Flax modules: layers, normalisation, spectral normalisation."""
+"""Flax modules and normalization functions that the GAN families are built of."""

@@ -7,27 +7,28 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from gan_jax.ops.attention import attend
 from gan_jax.ops.convolution import conv
 from gan_jax.ops.reductions import add_bias
 
-ModuleDef = Callable[..., Any]
-Init = Callable[..., Array]
+ModuleDef = Callable[..., Any]  # a module class, or a partial of one
+Init = Callable[..., Array]  # key, shape, dtype -> array
+ApplyKernel = Callable[[Array, Array], Array]  # feature map, kernel -> feature map
 
 
-# Weighted layers.
+# BigGAN: layers whose weights can have a spectral scale.
 
 
 def _normalized_product(
   module: nn.Module, name: str, x: Array, weight: Array
 ) -> tuple[Array, Array]:
-  """x and weight in the module's type, with the weight's spectral scale in either.
+  """x and weight in the module's dtype, the smaller one times the spectral scale.
 
-  The larger of the two is left as it is: for a few images on a chip that is the
-  weight, which then is read by the product alone. For a batch of any size, as in an
-  export, the weight is scaled.
+  For a few images that is x, and the weight is read by the matrix
+  product only. A batch of symbolic size, as in an export, counts as large.
   """
   dtype: Any = module.dtype
   if module.has_variable('scales', name):
@@ -39,40 +40,46 @@ def _normalized_product(
   return x.astype(dtype), weight.astype(dtype)
 
 
-def orthogonal_rows(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
-  """Orthogonal initialisation of a kernel seen as [everything else, outputs]."""
+def orthogonal_rows(
+  key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Float[Array, '...']:
+  """Orthogonal initialization of a kernel reshaped to [inputs, outputs]."""
   return nn.initializers.orthogonal()(key, shape, dtype)
 
 
-def _fan_uniform(fan_in: int) -> Init:
+def _fan_in_uniform(fan_in: int) -> Init:
+  """Initializer uniform in +-1 / sqrt(fan_in)."""
   bound = fan_in**-0.5
 
-  def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+  def init(
+    key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+  ) -> Array:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
   return init
 
 
 class Conv(nn.Module):
-  """Convolution with bias; `apply` is `conv`, `up_conv` or `down_conv`.
+  """Convolution with bias, [b, h, w, in] -> [b, h', w', features].
 
-  The bias starts uniform in +-1/sqrt(fan in), as in BigGAN-PyTorch.
+  `apply_kernel` is `conv`, `up_conv` or `down_conv`. The bias is initialized uniform in
+  +-1 / sqrt(fan in), as in BigGAN-PyTorch.
   """
 
   features: int
   size: int = 3
   bias: bool = True
-  apply_kernel: Callable[[Array, Array], Array] = conv
+  apply_kernel: ApplyKernel = conv
   init_kernel: Init = orthogonal_rows
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 o']:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.init_kernel, shape)
     x = self.apply_kernel(*_normalized_product(self, 'kernel', x, kernel))
     if self.bias:
-      init = _fan_uniform(self.size**2 * shape[2])
+      init = _fan_in_uniform(self.size**2 * shape[2])
       bias = self.param('bias', init, (1, 1, 1, self.features))
       x = add_bias(x, bias.astype(self.dtype))
     return x
@@ -87,19 +94,19 @@ class Dense(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Float[Array, 'b c']) -> Float[Array, 'b o']:
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', self.init_kernel, shape)
     x, kernel = _normalized_product(self, 'kernel', x, kernel)
     x @= kernel
     if self.bias:
-      init = _fan_uniform(shape[0])
+      init = _fan_in_uniform(shape[0])
       x += self.param('bias', init, (1, self.features)).astype(self.dtype)
     return x
 
 
 class Embed(nn.Module):
-  """Row lookup; labels are integers [b], or weights over the classes [b, n]."""
+  """Embedding of labels: integers [b], or weights over the classes [b, n]."""
 
   features: int
   n: int
@@ -107,7 +114,7 @@ class Embed(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, labels: Array) -> Array:
+  def __call__(self, labels: Num[Array, 'b ...']) -> Float[Array, 'b features']:
     table = self.param('embedding', self.init_embedding, (self.n, self.features))
     if labels.ndim == 2:
       rows = labels.astype(self.dtype) @ table.astype(self.dtype)
@@ -119,12 +126,12 @@ class Embed(nn.Module):
 
 
 class Attention(nn.Module):
-  """Self-attention over a feature map (SAGAN); keys and values are max-pooled 2x2."""
+  """Self-attention with max-pooled keys and values (SAGAN, arXiv:1805.08318)."""
 
   conv: ModuleDef
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     b, h, w, c = x.shape
 
     def project(features: int, name: str) -> Array:
@@ -139,38 +146,45 @@ class Attention(nn.Module):
     return x + gamma.astype(x.dtype) * out
 
 
-# The growing GANs: learning rates equalized at run time, and their normalisations.
+# ProGAN and StyleGAN: layers with equalized learning rate.
 
 
-def leaky_relu(x: Array) -> Array:
+def leaky_relu(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
+  """Leaky ReLU of slope 0.2; its gradient at 0 is 1, as in the original code."""
   return jnp.where(x >= 0, x, 0.2 * x)
 
 
-def _equalized(
+def _equalized_kernel(
   module: nn.Module, shape: tuple[int, ...], gain: float, lrmul: float, equalized: bool
 ) -> Array:
-  """A kernel of standard deviation gain / sqrt(fan in): by a factor at run time, or,
-  without `equalized`, from the start. Stored values are 1 / lrmul times as large."""
+  """A kernel with standard deviation gain / sqrt(fan in) at initialization.
+
+  With `equalized` the deviation is a run-time factor of parameters N(0, 1); without, it
+  is that of the parameters. `lrmul` divides the parameters and multiplies the result.
+  """
   he = gain * math.prod(shape[:-1]) ** -0.5
-  start, factor = (1 / lrmul, he * lrmul) if equalized else (he / lrmul, lrmul)
-  return module.param('kernel', nn.initializers.normal(start), shape) * factor
+  stddev, factor = (1 / lrmul, he * lrmul) if equalized else (he / lrmul, lrmul)
+  return module.param('kernel', nn.initializers.normal(stddev), shape) * factor
 
 
 class EqualizedConv(nn.Module):
-  """Convolution with equalized learning rate (ProGAN, section 4.1); bias from 0."""
+  """Convolution with equalized learning rate (ProGAN, section 4.1).
+
+  `apply_kernel` is `conv`, `up_conv` or `down_conv`. The bias is initialized to 0.
+  """
 
   features: int
   size: int = 3
   gain: float = 2**0.5
   bias: bool = True
-  apply_kernel: Callable[[Array, Array], Array] = conv
+  apply_kernel: ApplyKernel = conv
   equalized: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 o']:
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = _equalized(self, shape, self.gain, 1.0, self.equalized)
+    kernel = _equalized_kernel(self, shape, self.gain, 1.0, self.equalized)
     x = self.apply_kernel(x.astype(self.dtype), kernel.astype(self.dtype))
     if self.bias:
       bias = self.param('bias', nn.initializers.zeros, (1, 1, 1, self.features))
@@ -181,8 +195,8 @@ class EqualizedConv(nn.Module):
 class EqualizedDense(nn.Module):
   """Dense layer with equalized learning rate, [b, in] -> [b, *features].
 
-  Several features are a feature map, whose bias is one a channel. `lrmul` makes
-  kernel and bias learn that much slower than the optimizer's rate.
+  Features of several dimensions are a feature map with one bias per channel. `lrmul`
+  scales the learning rate of kernel and bias.
   """
 
   features: tuple[int, ...]
@@ -193,13 +207,13 @@ class EqualizedDense(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Float[Array, 'b c']) -> Float[Array, 'b ...']:
     shape = (x.shape[-1], math.prod(self.features))
-    kernel = _equalized(self, shape, self.gain, self.lrmul, self.equalized)
+    kernel = _equalized_kernel(self, shape, self.gain, self.lrmul, self.equalized)
     x = x.astype(self.dtype) @ kernel.astype(self.dtype)
     x = x.reshape(-1, *self.features)
     if self.bias:
-      one = (1,) * len(self.features) + self.features[-1:]
-      bias = self.param('bias', nn.initializers.zeros, one) * self.lrmul
+      bias_shape = (1,) * len(self.features) + self.features[-1:]
+      bias = self.param('bias', nn.initializers.zeros, bias_shape) * self.lrmul
       x += bias.astype(self.dtype)
     return x

@@ -1,10 +1,11 @@
-"""Normalisation of activations, and statistics over images and batches; NHWC."""
+"""Normalization of activations, and statistics over images and batches; NHWC."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from gan_jax import UserError
 from gan_jax.nn.layers import ModuleDef
@@ -16,26 +17,29 @@ from gan_jax.ops.reductions import (
 )
 from gan_jax.runtime.mesh import AXIS
 
-_EPS = 1e-8  # of the growing GANs
+_EPS = 1e-8  # of ProGAN and StyleGAN
 
-# Sums, and what is made of them.
+# Batch normalization.
 
 
 class BatchStatistics(nn.Module):
-  """Mean and 1 / deviation, [1, 1, 1, c], of the mesh's batch or of groups of devices.
+  """Mean and 1 / standard deviation of each channel, [1, 1, 1, c].
 
-  In training the stored statistics move by `momentum` towards the batch's; with
-  momentum 1 they *are* the batch's, which is what standing statistics average.
-  `ddof` is 1 for torch's stored variance, 0 for the one of BigGAN-PyTorch's `mybn`.
+  In training they are those of the global batch, or of a group of devices, and the
+  stored statistics move towards them by `momentum`. With momentum 1 the stored
+  statistics are the batch's, as standing statistics need. Outside training the stored
+  ones are used.
   """
 
   eps: float = 1e-5
   momentum: float = 0.1
-  ddof: int = 1
-  group: int = 0  # devices that share statistics; 0: all
+  ddof: int = 1  # of the stored variance: 1 in torch, 0 in BigGAN-PyTorch's `mybn`
+  group: int = 0  # number of devices that share statistics; 0 for all
 
   @nn.compact
-  def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
+  def __call__(
+    self, x: Float[Array, 'b h w c'], train: bool
+  ) -> tuple[Float[Array, '1 1 1 c'], Float[Array, '1 1 1 c']]:
     shape = (1, 1, 1, x.shape[-1])
     mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     var = self.variable('batch_stats', 'var', jnp.ones, shape)
@@ -59,17 +63,19 @@ class BatchStatistics(nn.Module):
 
 
 class Norm(nn.Module):
-  """Batch norm, then a gain and bias per channel: learned, or told by a condition.
+  """Batch normalization with a gain and a bias per channel.
 
-  `project(features, name=...)` turns the condition into 1 + gain and bias
-  (BigGAN, appendix C); without it both are plain parameters.
+  `project(features, name=...)` computes gain - 1 and bias from the condition (BigGAN,
+  appendix C). Without it both are parameters and the condition is not used.
   """
 
   stats: ModuleDef
   project: ModuleDef | None = None
 
   @nn.compact
-  def __call__(self, x: Array, condition: Array | None, train: bool) -> Array:
+  def __call__(
+    self, x: Float[Array, 'b h w c'], condition: Array | None, train: bool
+  ) -> Float[Array, 'b h w c']:
     c = x.shape[-1]
     mean, scale = self.stats(name='stats')(x, train)
     if self.project is None:
@@ -83,51 +89,69 @@ class Norm(nn.Module):
     )
 
 
-def pixel_norm(x: Array) -> Array:
-  """Channels to a root mean square of 1, at each pixel (ProGAN, section 4.2)."""
+# Normalization within one example.
+
+
+def pixel_norm(x: Float[Array, '*batch c']) -> Float[Array, '*batch c']:
+  """Scales channels to a root mean square of 1 (ProGAN, section 4.2)."""
   square = jnp.square(x.astype(accumulation_dtype(x.dtype))).mean(-1, keepdims=True)
   return x * lax.rsqrt(square + _EPS).astype(x.dtype)
 
 
 @jax.custom_vjp
-def image_statistics(x: Array) -> tuple[Array, Array]:
-  """Mean and variance of each channel of each image: [b, h, w, c] -> [b, 1, 1, c]."""
+def image_statistics(
+  x: Float[Array, 'b h w c'],
+) -> tuple[Float[Array, 'b 1 1 c'], Float[Array, 'b 1 1 c']]:
+  """Mean and variance of each channel of each image."""
   n, wide = x.shape[1] * x.shape[2], x.astype(accumulation_dtype(x.dtype))
   mean = image_sums(wide) / n
   return mean, image_sums(jnp.square(wide - mean)) / n
 
 
-def _image_statistics_forward(x):
+def _image_statistics_forward(
+  x: Array,
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
   mean, variance = image_statistics(x)
   return (mean, variance), (x, mean)
 
 
-def _image_statistics_backward(saved, g):
-  (x, mean), (by_mean, by_variance) = saved, g
+def _image_statistics_backward(
+  residuals: tuple[Array, Array], g: tuple[Array, Array]
+) -> tuple[Array]:
+  (x, mean), (by_mean, by_variance) = residuals, g
   n = x.shape[1] * x.shape[2]
-  moved = by_mean + 2 * (x.astype(mean.dtype) - mean) * by_variance
-  return ((moved / n).astype(x.dtype),)
+  total = by_mean + 2 * (x.astype(mean.dtype) - mean) * by_variance
+  return ((total / n).astype(x.dtype),)
 
 
 image_statistics.defvjp(_image_statistics_forward, _image_statistics_backward)
 
 
-def instance_norm(x: Array, gain: ArrayLike = 1, bias: ArrayLike = 0) -> Array:
-  """Each channel of each image to mean 0 and variance 1, [b, h, w, c]; then a gain
-  and a bias, [b, 1, 1, c] (StyleGAN, section 3)."""
+def instance_norm(
+  x: Float[Array, 'b h w c'], gain: ArrayLike = 1, bias: ArrayLike = 0
+) -> Float[Array, 'b h w c']:
+  """Normalizes each channel of each image, then applies gain and bias [b, 1, 1, c].
+
+  Source: StyleGAN, section 3 (AdaIN).
+  """
   mean, variance = image_statistics(x)
   scale = lax.rsqrt(variance + _EPS)
   bias = jnp.broadcast_to(jnp.asarray(bias, scale.dtype), scale.shape)
   return scale_and_shift(x, mean, scale * jnp.asarray(gain, scale.dtype), bias)
 
 
-def minibatch_stddev(x: Array, group: int = 4, features: int = 1) -> Array:
-  """Appends the mean standard deviation over groups of the batch as last channels.
+def minibatch_stddev(
+  x: Float[Array, 'b h w c'], group: int = 4, features: int = 1
+) -> Float[Array, 'b h w c+features']:
+  """Appends channels that hold the mean standard deviation of a group of examples.
 
-  A group is `group` consecutive examples of the *global* batch, so that the number
-  of devices changes nothing; a group that spans devices is gathered over the mesh
-  axis. The original's groups are strided: the same function of a permuted batch.
-  Each of `features` channels averages over its part of the channels and all pixels.
+  A group is `group` consecutive examples of the global batch, independent of the number
+  of devices; a group that spans devices is gathered over the mesh axis. The original
+  code uses strided groups, which is the same function of a permuted batch. Each of the
+  `features` channels averages over its share of the channels and over all pixels.
+
+  Raises:
+    UserError: the global batch is not divisible by `group`.
   """
   b, h, w, c = x.shape
   devices = lax.axis_size(AXIS)

@@ -1,8 +1,8 @@
-"""Spectral normalisation: a function on the variables, not on the layers.
+"""Spectral normalization as a function on the variables of a network, not on layers.
 
-So a network is normalised once per pass however often it is applied. Each weight that
-has a `u` gets a scale; layers apply it to the weight or, where that is less work, to
-what the weight is multiplied with (the collection `scales`).
+A network is normalized once per forward pass, however often its layers are applied.
+Each weight that has a vector `u` gets a scale in the collection `scales`; a layer
+multiplies either the weight or its input by it (gan_jax.nn.layers).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,24 +10,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
+from jaxtyping import Array, PRNGKeyArray
 
 from gan_jax.runtime.mesh import AXIS
 
 Tree = Mapping[str, Any]
+Path = tuple[str, ...]
+ByPath = dict[Path, Array]
 
 
 def init_spectral(
-  key: Array, params: Tree, names: tuple[str, ...], vectors: int = 1
+  key: PRNGKeyArray, params: Tree, names: tuple[str, ...], vectors: int = 1
 ) -> dict[str, Any]:
-  """A `u` [vectors, rows] ~ N(0, 1) and a log of sigma for every weight in `names`."""
+  """The collection `spectral` of the weights called one of `names`.
+
+  Returns:
+    For each layer `u` [vectors, outputs] ~ N(0, 1) and `sigma` [vectors], the singular
+    values of the last iteration.
+  """
   spectral = {}
   for i, (name, sub) in enumerate(sorted(params.items())):
     if not isinstance(sub, Mapping):
       continue
-    found = [sub[n] for n in names if n in sub]
-    if found:
-      rows = found[0].shape[0] if 'embedding' in sub else found[0].shape[-1]
+    weights = [sub[n] for n in names if n in sub]
+    if weights:
+      rows = weights[0].shape[0] if 'embedding' in sub else weights[0].shape[-1]
       u = jax.random.normal(jax.random.fold_in(key, i), (vectors, rows))
       spectral[name] = {'u': u, 'sigma': jnp.ones(vectors)}
     else:
@@ -45,23 +53,24 @@ def spectral_scales(
   iterations: int = 1,
   shared: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """1 / (the largest singular value) of each weight that has a `u`.
+  """1 / (largest singular value) of each weight that has a `u`, by power iteration.
 
-  Power iteration as in BigGAN-PyTorch layers.py: the refreshed u already enters
-  sigma; u and v are constants to the gradient, sigma is not. Further rows of u
-  follow the next singular values (Gram-Schmidt) and are only logged: no gradient
-  passes them, and beyond the rank of a weight they become 0.
+  As in BigGAN-PyTorch (layers.py), the updated u enters sigma; u and v are constants
+  to the gradient, sigma is not. Further rows of u follow the next singular values by
+  Gram-Schmidt orthogonalization; they are for logging and have no gradient. Beyond the
+  rank of a weight they become 0.
 
   Args:
-    shared: under the mesh axis each device goes over its part of every weight only.
+    eps: lower bound of the vector norms.
+    shared: divide the work of each weight over the devices of the mesh axis.
 
   Returns:
-    The scales, named as the weights, and `spectral` one iteration later.
+    The scales, named as the weights, and `spectral` after the iterations.
   """
-  matrices: dict[tuple[str, ...], Array] = {}
-  weights: dict[tuple[str, ...], str] = {}
-  u: dict[tuple[str, ...], Array] = {}
-  for path, entry in _entries(spectral):
+  matrices: ByPath = {}
+  weights: dict[Path, str] = {}
+  u: ByPath = {}
+  for path, entry in _layers(spectral):
     sub = params
     for name in path:
       sub = sub[name]
@@ -70,29 +79,30 @@ def spectral_scales(
     u[path] = entry['u']
     matrices[path] = w.reshape(-1, w.shape[-1]) if 'kernel' in sub else w.T
   with jax.named_scope('spectral_norm'):
-    fixed = lax.stop_gradient(matrices)
+    constants = lax.stop_gradient(matrices)
     iterate = _iterate_shared if shared else _iterate
     v = sigma = u
     for _ in range(iterations):
-      u, v, sigma = iterate(fixed, u, eps)
+      u, v, sigma = iterate(constants, u, eps)
   scales: dict[str, Any] = {}
   after: dict[str, Any] = {}
   for path, name in weights.items():
-    first = _singular_value(matrices[path], u[path][0], v[path][0], sigma[path][0])
-    _put(scales, path, {name: 1 / first})
-    _put(after, path, {'u': u[path], 'sigma': sigma[path]})
+    largest = _singular_value(matrices[path], u[path][0], v[path][0], sigma[path][0])
+    _insert(scales, path, {name: 1 / largest})
+    _insert(after, path, {'u': u[path], 'sigma': sigma[path]})
   return scales, after
 
 
-def _entries(spectral: Tree, path: tuple[str, ...] = ()) -> Iterator[Any]:
+def _layers(spectral: Tree, path: Path = ()) -> Iterator[tuple[Path, Tree]]:
+  """Yields the path and the entry of each layer that has a `u`."""
   for name, entry in spectral.items():
     if 'u' in entry:
       yield (*path, name), entry
     else:
-      yield from _entries(entry, (*path, name))
+      yield from _layers(entry, (*path, name))
 
 
-def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def _insert(tree: dict[str, Any], path: Path, value: Any) -> None:
   for name in path[:-1]:
     tree = tree.setdefault(name, {})
   tree[path[-1]] = value
@@ -100,17 +110,21 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 @jax.custom_vjp
 def _singular_value(matrix: Array, u: Array, v: Array, sigma: Array) -> Array:
-  """sigma = v W u, which is known; its gradient by W is v u^T and needs no W."""
+  """The known sigma = v W u, with the gradient v u^T by W, which does not read W."""
   del matrix, u, v
   return sigma
 
 
-def _singular_value_forward(matrix, u, v, sigma):
+def _singular_value_forward(
+  matrix: Array, u: Array, v: Array, sigma: Array
+) -> tuple[Array, tuple[Array, Array, Array]]:
   return sigma, (u, v, sigma)
 
 
-def _singular_value_backward(saved, g):
-  u, v, sigma = saved
+def _singular_value_backward(
+  residuals: tuple[Array, Array, Array], g: Array
+) -> tuple[Array, Array, Array, Array]:
+  u, v, sigma = residuals
   by_matrix = (g * v)[:, None] * u[None]
   return by_matrix, jnp.zeros_like(u), jnp.zeros_like(v), jnp.zeros_like(sigma)
 
@@ -118,64 +132,67 @@ def _singular_value_backward(saved, g):
 _singular_value.defvjp(_singular_value_forward, _singular_value_backward)
 
 
-def _iterate(matrices, us, eps: float):
-  """One power iteration of matrices [rest, rows], u [n, rows] -> u, v, sigma."""
+def _iterate(matrices: ByPath, us: ByPath, eps: float) -> tuple[ByPath, ByPath, ByPath]:
+  """One power iteration of matrices [rest, rows] and u [n, rows] -> u, v, sigma."""
   new_u, new_v, sigma = {}, {}, {}
   for path, matrix in matrices.items():
-    found = _power_iteration(matrix, us[path], eps)
-    new_u[path], new_v[path], sigma[path] = found
+    result = _power_iteration(matrix, us[path], eps)
+    new_u[path], new_v[path], sigma[path] = result
   return new_u, new_v, sigma
 
 
-def _iterate_shared(matrices, us, eps: float):
-  """As `_iterate`; each device reads some rows, and one all-reduce adds them up.
+def _iterate_shared(
+  matrices: ByPath, us: ByPath, eps: float
+) -> tuple[ByPath, ByPath, ByPath]:
+  """`_iterate` with the rows of each matrix divided over the devices.
 
-  v = W u needs all of u, and W^T v is a sum over rows; the length that v is divided by
-  commutes with it. With several vectors, which Gram-Schmidt mixes, all read all.
+  One all-reduce adds up v = W u, to which each device contributes its rows, and W^T v,
+  a sum over rows. The division by the length of v commutes with that sum. Weights with
+  several vectors, which Gram-Schmidt combines, are computed on every device.
   """
-  devices, me = lax.axis_size(AXIS), lax.axis_index(AXIS)
+  devices, device = lax.axis_size(AXIS), lax.axis_index(AXIS)
   single = {path: m for path, m in matrices.items() if len(us[path]) == 1}
   others = {path: m for path, m in matrices.items() if path not in single}
   partial = {}
   for path, matrix in single.items():
     rest = matrix.shape[0]
     count = -(-rest // devices)
-    start = jnp.minimum(me * count, rest - count)
-    part = lax.dynamic_slice_in_dim(matrix, start, count)
-    mine = start + jnp.arange(count) >= me * count  # the last parts may overlap
-    v = jnp.where(mine, part @ us[path][0], 0)
-    whole = jnp.zeros(rest, v.dtype)
-    whole = lax.dynamic_update_slice_in_dim(whole, v, start, 0)
-    partial[path] = whole, v @ part
+    start = jnp.minimum(device * count, rest - count)
+    rows = lax.dynamic_slice_in_dim(matrix, start, count)
+    own = start + jnp.arange(count) >= device * count  # the last slices may overlap
+    v = jnp.where(own, rows @ us[path][0], 0)
+    padded = jnp.zeros(rest, v.dtype)
+    padded = lax.dynamic_update_slice_in_dim(padded, v, start, 0)
+    partial[path] = padded, v @ rows
   new_u, new_v, sigma = _iterate(others, us, eps)
   for path, (v, stretched) in lax.psum(partial, AXIS).items():
     length = jnp.maximum(jnp.linalg.norm(v), eps)
     stretched /= length
-    u = _normalized(stretched, eps)
+    u = _normalize(stretched, eps)
     new_u[path], new_v[path] = u[None], (v / length)[None]
     sigma[path] = (stretched @ u)[None]
   return new_u, new_v, sigma
 
 
 def _power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array, Array]:
-  """One iteration for a matrix [rest, rows]; u [n, rows] -> u, v, sigma [n]."""
+  """One iteration of a matrix [rest, rows] and u [n, rows] -> u, v, sigma [n]."""
   us: list[Array] = []
   vs: list[Array] = []
   sigmas = []
   for row in u:
-    v = _normalized(_orthogonalized(matrix @ row, vs, eps), eps)
+    v = _normalize(_orthogonalize(matrix @ row, vs, eps), eps)
     vs.append(v)
     stretched = v @ matrix
-    us.append(_normalized(_orthogonalized(stretched, us, eps), eps))
+    us.append(_normalize(_orthogonalize(stretched, us, eps), eps))
     sigmas.append(stretched @ us[-1])
   return jnp.stack(us), jnp.stack(vs), jnp.stack(sigmas)
 
 
-def _normalized(x: Array, eps: float) -> Array:
+def _normalize(x: Array, eps: float) -> Array:
   return x / jnp.maximum(jnp.linalg.norm(x), eps)
 
 
-def _orthogonalized(x: Array, others: list[Array], eps: float) -> Array:
+def _orthogonalize(x: Array, others: list[Array], eps: float) -> Array:
   for y in others:
     x = x - (x @ y) / jnp.maximum(y @ y, eps) * y
   return x

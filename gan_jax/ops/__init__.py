@@ -1,1 +1,1 @@
-"""Pure functions on arrays, in the form that suits each device."""
+"""Pure functions on arrays. Each takes the form that is fastest on the device."""

@@ -1,26 +1,30 @@
-"""Sums over pixels, images and rows, with gradients that suit each device."""
+"""Sums over pixels, images and rows, with gradients that are fast on each device."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from gan_jax.ops.convolution import platform
+from gan_jax.ops.platform import platform
 
 
-def accumulation_dtype(dtype: Any) -> Any:
-  """The type for sums and statistics: float32, or float64 where that is computed in."""
+def accumulation_dtype(dtype: DTypeLike) -> Any:
+  """dtype of sums and statistics: float64 for float64, float32 for all others."""
   return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 @jax.custom_vjp
-def add_bias(x: Array, bias: Array) -> Array:
-  """x [..., c] + bias [1, ..., c]; the bias's gradient adds up as a matrix product."""
+def add_bias(
+  x: Float[Array, '*batch c'], bias: Float[Array, '*ones c']
+) -> Float[Array, '*batch c']:
+  """x + bias [1, ..., c]. The gradient of the bias is summed by a matrix product."""
   return x + bias
 
 
-def _add_bias_backward(bias, g):
+def _add_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
   rows = g.reshape(-1, g.shape[-1])
   ones, wide = jnp.ones(len(rows), g.dtype), accumulation_dtype(g.dtype)
   highest = lax.Precision.HIGHEST
@@ -31,10 +35,10 @@ def _add_bias_backward(bias, g):
 add_bias.defvjp(lambda x, bias: (x + bias, bias), _add_bias_backward)
 
 
-def image_sums(x: Array) -> Array:
-  """Over the pixels of each image: [b, h, w, c] -> [b, 1, 1, c].
+def image_sums(x: Float[Array, 'b h w c']) -> Float[Array, 'b 1 1 c']:
+  """Sums over the pixels of each image.
 
-  A CPU adds up faster by a product with ones than by XLA's reduction.
+  On a CPU by a product with ones, which is faster than XLA's reduction.
   """
   b, h, w, c = x.shape
   if platform() != 'cpu':
@@ -46,13 +50,15 @@ def image_sums(x: Array) -> Array:
 
 
 @jax.custom_vjp
-def moments(x: Array) -> tuple[Array, Array]:
+def moments(
+  x: Float[Array, 'b h w c'],
+) -> tuple[Float[Array, 'b 1 1 c'], Float[Array, 'b 1 1 c']]:
   """Sums of x and of its squares over the pixels of each image, at least float32."""
   wide = x.astype(accumulation_dtype(x.dtype))
   return image_sums(wide), image_sums(jnp.square(wide))
 
 
-def _moments_backward(x, g):
+def _moments_backward(x: Array, g: tuple[Array, Array]) -> tuple[Array]:
   by_sum, by_squares = g
   return ((by_sum + 2 * x.astype(by_sum.dtype) * by_squares).astype(x.dtype),)
 
@@ -61,16 +67,23 @@ moments.defvjp(lambda x: (moments(x), x), _moments_backward)
 
 
 @jax.custom_vjp
-def scale_and_shift(x: Array, mean: Array, scale: Array, bias: Array) -> Array:
-  """(x - mean) * scale + bias as x's type: [b, h, w, c], the others [b or 1, 1, 1, c].
+def scale_and_shift(
+  x: Float[Array, 'b h w c'],
+  mean: Float[Array, '#b 1 1 c'],
+  scale: Float[Array, '#b 1 1 c'],
+  bias: Float[Array, '#b 1 1 c'],
+) -> Float[Array, 'b h w c']:
+  """(x - mean) * scale + bias, in the dtype of x.
 
-  The gradients of all three are made of two sums over each image.
+  Two sums over each image give the gradients of mean, scale and bias.
   """
   return ((x.astype(scale.dtype) - mean) * scale + bias).astype(x.dtype)
 
 
-def _scale_and_shift_backward(saved, g):
-  x, mean, scale, bias = saved
+def _scale_and_shift_backward(
+  residuals: tuple[Array, ...], g: Array
+) -> tuple[Array, ...]:
+  x, mean, scale, bias = residuals
   wide = g.astype(scale.dtype)
   by_bias = image_sums(wide)
   by_scale = image_sums(wide * (x.astype(scale.dtype) - mean))

@@ -1,70 +1,101 @@
-"""Convolutions that double or halve a map, in forms that suit the device."""
+"""Upsampling, downsampling and their fusion with convolutions; NHWC and HWIO."""
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
+from jaxtyping import Array, Float
 
-from gan_jax.ops.convolution import NHWC, conv, conv_by_two, platform, product
+from gan_jax.ops.convolution import NHWC, conv, conv_stride2, matmul
+from gan_jax.ops.platform import platform
 from gan_jax.ops.winograd import transpose_kernel
 
+UpForm = Literal['plain', 'products', 'dilated', 'phases']
+DownForm = Literal['plain', 'products', 'strided']
 
-def upsample(x: Array) -> Array:
-  """Nearest neighbour, [b, h, w, c] -> [b, 2h, 2w, c]."""
+
+def upsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2*h 2*w c']:
+  """Nearest-neighbour upsampling by 2."""
   b, h, w, c = x.shape
   x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
   return x.reshape(b, 2 * h, 2 * w, c)
 
 
-def downsample(x: Array) -> Array:
-  """Mean over 2x2 boxes, [b, h, w, c] -> [b, h/2, w/2, c]."""
+def downsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b h/2 w/2 c']:
+  """Mean over boxes of 2x2 pixels."""
   b, h, w, c = x.shape
   return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
-def up_conv(x: Array, kernel: Array) -> Array:
-  """`conv(upsample(x), kernel)` for a 3x3 kernel, in the form that suits the device.
+def up_conv(
+  x: Float[Array, 'b h w c'],
+  kernel: Float[Array, 'k k c o'],
+  form: UpForm | None = None,
+) -> Float[Array, 'b 2*h 2*w o']:
+  """`conv(upsample(x), kernel)` for a 3x3 or 1x1 kernel.
 
-  Every output pixel of one parity sees only two distinct input rows and columns, so
-  the 3x3 kernel folds into a 2x2 kernel for each parity: 4/9 of the multiplications.
-  The parities share products: 1/4 of them. A 1x1 kernel commutes with the repetition,
-  or writes four pixels itself.
+  An output pixel of a 3x3 kernel depends on two distinct input rows and columns. The
+  kernel therefore folds into a 2x2 kernel for each of the four pixel parities, with 4/9
+  of the multiplications. Products that the parities share reduce them to 1/4.
+
+  Args:
+    form: how a 3x3 kernel is applied; None for the fastest form, `up_form`.
+      plain: `upsample`, then `conv`. products: nine products per input pixel.
+      dilated: one 4x4 convolution of the dilated input. phases: one 2x2 convolution per
+      parity.
   """
   if kernel.shape[:2] == (1, 1):
     if platform() == 'tpu':
-      return _four_times(x, kernel)
+      return _conv_1x1_upsample(x, kernel)
     return upsample(conv(x, kernel))
-  form = up_form(platform(), *_images_and_width(x))
+  form = form or up_form(platform(), *_images_and_width(x))
   if form == 'plain':
     return conv(upsample(x), kernel)
-  return _by_products(x, kernel) if form == 'products' else _doubled(form, x, kernel)
+  if form == 'products':
+    return _upsample_conv_products(x, kernel)
+  return _upsample_conv(form, x, kernel)
 
 
-def down_conv(x: Array, kernel: Array) -> Array:
-  """`downsample(conv(x, kernel))`, in the form that suits the device: one strided
-  convolution, whose kernel is the mean of four shifted ones, or the products of
-  `up_conv` the other way round."""
+def down_conv(
+  x: Float[Array, 'b h w c'],
+  kernel: Float[Array, 'k k c o'],
+  form: DownForm | None = None,
+) -> Float[Array, 'b h/2 w/2 o']:
+  """`downsample(conv(x, kernel))` for a 3x3 or 1x1 kernel.
+
+  Args:
+    form: how a 3x3 kernel is applied; None for the fastest form, `down_form`.
+      plain: `conv`, then `downsample`. strided: one 4x4 convolution of stride 2, whose
+      kernel is the mean of four shifted ones. products: the transpose of `up_conv`'s.
+  """
   if kernel.shape[:2] == (1, 1):
     if platform() != 'tpu':
       return conv(downsample(x), kernel)
     four = jnp.broadcast_to(kernel / 4, (2, 2, *kernel.shape[2:]))
-    return conv_by_two(x, four, 0)
-  form, o = down_form(platform(), *_images_and_width(x)), kernel.shape[-1]
+    return conv_stride2(x, four, 0)
+  form, o = form or down_form(platform(), *_images_and_width(x)), kernel.shape[-1]
   if form == 'plain':
     return downsample(conv(x, kernel))
   if form == 'products':
-    return product(_gathered(x), _nine(kernel[::-1, ::-1] / 4, 0).reshape(-1, o))
-  return conv_by_two(x, _shifted_sum(kernel) / 4, 1)
+    products = _gather_products(x)
+    return matmul(products, _nine_taps(kernel[::-1, ::-1] / 4, 0).reshape(-1, o))
+  return conv_stride2(x, _shifted_sum(kernel) / 4, 1)
 
 
-def up_form(device: str, images: int, width: int) -> str:
-  """The fastest form of `up_conv` for so many images of this width, on such a device.
+def up_form(device: str, images: int, width: int) -> UpForm:
+  """The fastest form of `up_conv`.
 
-  Folding pays where pictures outweigh kernels, which are the larger the smaller the
-  map is. On a CPU it always does (experiments/peer_speed); on a TPU as estimated by
-  its compiler (experiments/step_speed), for which a dilated convolution is only half
-  filled by fewer than 16 images.
+  Folding costs work for each kernel, so it pays where feature maps are larger than
+  kernels. On a CPU it always pays (measured, experiments/peer_speed). The limits for
+  TPUs are estimates of the compiler (experiments/step_speed): a dilated convolution of
+  fewer than 16 images uses half of the TPU's matrix unit.
+
+  Args:
+    device: the platform.
+    images: size of the batch.
+    width: of the input in pixels.
   """
   if device == 'cpu':
     return 'products'
@@ -73,168 +104,186 @@ def up_form(device: str, images: int, width: int) -> str:
   return 'dilated' if images >= 16 else 'phases'
 
 
-def down_form(device: str, images: int, width: int) -> str:
-  """As `up_form`, for the input of `down_conv`."""
+def down_form(device: str, images: int, width: int) -> DownForm:
+  """The fastest form of `down_conv`; arguments as in `up_form`."""
   if device == 'cpu':
     return 'products'
   return 'strided' if device == 'tpu' and images * width**2 >= 2**12 else 'plain'
 
 
 def _images_and_width(x: Array) -> tuple[int, int]:
-  """A batch of any size, as in an export, counts as 8."""
+  """Batch size and width of x; a batch of symbolic size, as in an export, counts 8."""
   return (x.shape[0] if isinstance(x.shape[0], int) else 8), x.shape[2]
 
 
 def _shifted_sum(kernel: Array) -> Array:
-  """3x3 -> 4x4: the kernel after nearest-2x, or four times that before a 2x2 mean."""
+  """3x3 -> 4x4 kernel: the sum of the kernel at four offsets.
+
+  It convolves after nearest-neighbour upsampling; divided by 4, before a 2x2 mean.
+  """
   padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
   shifted = [padded[i : i + 4, j : j + 4] for i in range(2) for j in range(2)]
   return sum(shifted[1:], shifted[0])
 
 
 def _parity_kernels(kernel: Array) -> Array:
-  """3x3 -> [2, 2, 2, 2, c, o]: for each parity (i, j) of an output pixel its 2x2."""
+  """3x3 -> [2, 2, 2, 2, c, o]: the 2x2 kernel of output pixels of each parity."""
   k0, k1, k2 = kernel
   rows = jnp.stack([jnp.stack([k0, k1 + k2]), jnp.stack([k0 + k1, k2])])
   k0, k1, k2 = jnp.moveaxis(rows, 2, 0)
   return jnp.stack([jnp.stack([k0, k1 + k2], 2), jnp.stack([k0 + k1, k2], 2)], 1)
 
 
-def _interleaved(x: Array, kernels: Array) -> Array:
-  """[b, h, w, c] -> [b, 2h, 2w, o]: pixels of parity (i, j) by the 2x2 kernels[i, j].
+def _conv_parities(x: Array, kernels: Array) -> Array:
+  """[b, h, w, c] -> [b, 2h, 2w, o]: kernels[i, j] gives the pixels of parity (i, j).
 
-  Parity 0 looks one row (column) back, parity 1 one ahead.
+  Parity 0 reads the previous row (column), parity 1 the next one.
   """
 
-  def phase(i: int, j: int) -> Array:
+  def pixels(i: int, j: int) -> Array:
     pads = ((1 - i, i), (1 - j, j))
     return lax.conv_general_dilated(
       x, kernels[i, j], (1, 1), pads, dimension_numbers=NHWC
     )
 
   zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
-  spread = [  # a TPU adds zeros faster than it moves pixels
-    lax.pad(phase(i, j), zero, (none, (i, 1 - i, 1), (j, 1 - j, 1), none))
+  dilated = [  # a TPU adds zeros faster than it interleaves pixels
+    lax.pad(pixels(i, j), zero, (none, (i, 1 - i, 1), (j, 1 - j, 1), none))
     for i in range(2)
     for j in range(2)
   ]
-  return sum(spread[1:], spread[0])
+  return sum(dilated[1:], dilated[0])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _doubled(form: str, x: Array, kernel: Array) -> Array:
-  """`conv(upsample(x), kernel)` by the four parities of its pixels, or dilated.
+def _upsample_conv(form: UpForm, x: Array, kernel: Array) -> Array:
+  """`conv(upsample(x), kernel)` in the form 'phases' or 'dilated'.
 
-  It is the transpose of a 4x4 convolution of stride 2, which its gradients are by.
+  Both equal the transpose of a 4x4 convolution of stride 2, which gives the gradients.
   """
   if form == 'phases':
-    return _interleaved(x, _parity_kernels(kernel))
+    return _conv_parities(x, _parity_kernels(kernel))
   pads = ((2, 2), (2, 2))
   four = _shifted_sum(kernel)
   return lax.conv_general_dilated(x, four, (1, 1), pads, (2, 2), dimension_numbers=NHWC)
 
 
-def _doubled_forward(form, x, kernel):
-  return _doubled(form, x, kernel), (x, kernel)
+def _upsample_conv_forward(
+  form: UpForm, x: Array, kernel: Array
+) -> tuple[Array, tuple[Array, Array]]:
+  return _upsample_conv(form, x, kernel), (x, kernel)
 
 
-def _doubled_backward(form, saved, g):
+def _upsample_conv_backward(
+  form: UpForm, residuals: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
   del form
-  x, kernel = saved
+  x, kernel = residuals
 
-  def transposed(kernel):
-    return conv_by_two(g, _shifted_sum(transpose_kernel(kernel)), 1)
+  def transposed(kernel: Array) -> Array:
+    return conv_stride2(g, _shifted_sum(transpose_kernel(kernel)), 1)
 
   by_x, by_kernel = jax.vjp(transposed, kernel)
   return by_x, by_kernel(x)[0]
 
 
-_doubled.defvjp(_doubled_forward, _doubled_backward)
+_upsample_conv.defvjp(_upsample_conv_forward, _upsample_conv_backward)
 
 
 @jax.custom_vjp
-def _four_times(x: Array, kernel: Array) -> Array:
-  """`upsample(conv(x, kernel))` for a 1x1 kernel, which writes four pixels itself."""
+def _conv_1x1_upsample(x: Array, kernel: Array) -> Array:
+  """`upsample(conv(x, kernel))` for a 1x1 kernel, as a dilated 2x2 convolution."""
   pads = ((1, 1), (1, 1))
   four = jnp.broadcast_to(kernel, (2, 2, *kernel.shape[2:]))
   return lax.conv_general_dilated(x, four, (1, 1), pads, (2, 2), dimension_numbers=NHWC)
 
 
-def _four_times_forward(x, kernel):
-  return _four_times(x, kernel), (x, kernel)
-
-
-def _four_times_backward(saved, g):
+def _conv_1x1_upsample_backward(
+  residuals: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
   box = 1, 2, 2, 1
   four = lax.reduce_window(g, jnp.zeros((), g.dtype), lax.add, box, box, 'VALID')
-  return jax.vjp(conv, *saved)[1](four)
+  return jax.vjp(conv, *residuals)[1](four)
 
 
-_four_times.defvjp(_four_times_forward, _four_times_backward)
+_conv_1x1_upsample.defvjp(
+  lambda x, kernel: (_conv_1x1_upsample(x, kernel), (x, kernel)),
+  _conv_1x1_upsample_backward,
+)
 
 
-# On a CPU: nine products for four pixels.
+# The form 'products', for CPUs: nine products per input pixel.
 #
-# Along one axis, with taps k0, k1 and k2 and their sum s, the pixels made of x[i] are
-# s x[i] - k0 x[i] + k0 x[i-1] and s x[i] - k2 x[i] + k2 x[i+1]: of three products.
+# Along one axis, a kernel with taps k0, k1, k2 and their sum s makes two output pixels
+# of input pixel i:
+#   even: s x[i] - k0 x[i] + k0 x[i-1]
+#   odd:  s x[i] - k2 x[i] + k2 x[i+1]
+# They need the three products s x, k0 x and k2 x of each input pixel.
 
 
-def _nine(kernel: Array, axis: int) -> Array:
-  """3x3 -> [9, c, o], or [c, 9, o]: s, k0 and k2 along the one axis and the other."""
-  along = lambda k: [k[0] + k[1] + k[2], k[0], k[2]]
-  return jnp.stack([tap for row in along(kernel) for tap in along(row)], axis)
+def _nine_taps(kernel: Array, axis: int) -> Array:
+  """3x3 -> [9, c, o] (axis 0) or [c, 9, o] (axis 1): s, k0 and k2 along both axes."""
+  three = lambda k: [k[0] + k[1] + k[2], k[0], k[2]]
+  return jnp.stack([tap for row in three(kernel) for tap in three(row)], axis)
 
 
-def _by_products(x: Array, kernel: Array) -> Array:
+def _upsample_conv_products(x: Array, kernel: Array) -> Array:
   """`conv(upsample(x), kernel)`."""
-  return _spread(product(x, _nine(kernel, 1).reshape(x.shape[-1], -1)))
+  taps = _nine_taps(kernel, 1).reshape(x.shape[-1], -1)
+  return _scatter_products(matmul(x, taps))
 
 
 @jax.custom_vjp
-def _spread(y: Array) -> Array:
-  """[b, h, w, 9o] -> [b, 2h, 2w, o]: the products, at the pixels they are part of."""
+def _scatter_products(y: Array) -> Array:
+  """[b, h, w, 9 o] -> [b, 2h, 2w, o]: adds each product to its output pixels."""
   b, h, w, c = y.shape
   y = y.reshape(b, h, w, 3, 3, c // 9)
 
   def along(axis: int, y: Array) -> Array:
     s, first, last = (y[..., i, :] for i in range(3))
-    even = s - first + _neighbour(first, axis, -1)
-    return jnp.stack([even, s - last + _neighbour(last, axis, 1)], axis + 1)
+    even = s - first + _shift(first, axis, -1)
+    return jnp.stack([even, s - last + _shift(last, axis, 1)], axis + 1)
 
   return along(1, lax.optimization_barrier(along(2, y))).reshape(b, 2 * h, 2 * w, -1)
 
 
 @jax.custom_vjp
-def _gathered(x: Array) -> Array:
-  """The transpose of `_spread`: [b, 2h, 2w, c] -> [b, h, w, 9c]."""
+def _gather_products(x: Array) -> Array:
+  """[b, 2h, 2w, c] -> [b, h, w, 9 c]: the transpose of `_scatter_products`."""
   b, h, w, c = x.shape
   x = x.reshape(b, h // 2, 2, w // 2, 2, c)
 
   def along(axis: int, even: Array, odd: Array) -> Array:
-    first, last = _neighbour(even, axis, 1) - even, _neighbour(odd, axis, -1) - odd
+    first, last = _shift(even, axis, 1) - even, _shift(odd, axis, -1) - odd
     return jnp.stack([even + odd, first, last], axis + 2)
 
   y = lax.optimization_barrier(along(1, x[:, :, 0], x[:, :, 1]))
   return along(2, y[..., 0, :], y[..., 1, :]).reshape(b, h // 2, w // 2, -1)
 
 
-def _neighbour(x: Array, axis: int, step: int) -> Array:
-  """x[i + step] along an axis; zero beyond the border."""
+def _shift(x: Array, axis: int, step: int) -> Array:
+  """x[i + step] along an axis, with zeros beyond the border."""
   before, after = max(-step, 0), max(step, 0)
   pads = [(0, 0)] * x.ndim
   pads[axis] = before, after
   return lax.slice_in_dim(jnp.pad(x, pads), after, after + x.shape[axis], axis=axis)
 
 
-_spread.defvjp(lambda y: (_spread(y), None), lambda _, g: (_gathered(g),))
-_gathered.defvjp(lambda x: (_gathered(x), None), lambda _, g: (_spread(g),))
+_scatter_products.defvjp(
+  lambda y: (_scatter_products(y), None), lambda _, g: (_gather_products(g),)
+)
+_gather_products.defvjp(
+  lambda x: (_gather_products(x), None), lambda _, g: (_scatter_products(g),)
+)
 
 
-def blur(x: Array, taps: tuple[int, ...] = (1, 2, 1)) -> Array:
-  """A separable low-pass filter with zero padding to the same size, [b, h, w, c].
+def blur(
+  x: Float[Array, 'b h w c'], taps: tuple[int, ...] = (1, 2, 1)
+) -> Float[Array, 'b h w c']:
+  """Separable low-pass filter with zero padding to the same size.
 
-  By shifts and additions, as its gradient is: XLA's depthwise convolutions are slow
-  on CPU, and so are its transposed slices.
+  `taps` are normalized to a sum of 1. Forward and gradient are shifts and additions:
+  XLA:CPU is slow at depthwise convolutions and at transposed slices.
   """
   before = (len(taps) - 1) // 2
   return _blur(x, taps, before)

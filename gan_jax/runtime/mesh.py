@@ -1,4 +1,4 @@
-"""The device mesh: one axis, over which the batch is sharded."""
+"""The device mesh: one axis, over which batches and optimizer state are sharded."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-AXIS = 'data'  # the mesh axis that carries the batch
+AXIS = 'data'  # name of the mesh axis
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A one-dimensional mesh of `devices`, all devices of all processes by default.
+  """A one-dimensional mesh of `devices`; by default all devices of all processes.
 
-  Devices of one process are neighbours, in the order of their ids.
+  Devices are sorted by process, then by id.
   """
   devices = jax.devices() if devices is None else devices
   order = sorted(devices, key=lambda d: (d.process_index, d.id))

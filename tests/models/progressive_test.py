@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import PartitionSpec as P
 
 from gan_jax import UserError
 from gan_jax.config.optimizers import AdamConfig
@@ -16,10 +15,9 @@ from gan_jax.models import losses, progressive
 from gan_jax.models.base import Batch, Phase
 from gan_jax.models.progan import ProGAN
 from gan_jax.models.stylegan import StyleGAN
-from gan_jax.nn import norms
 from gan_jax.ops import resampling
 from gan_jax.runtime import sharding
-from gan_jax.runtime.mesh import AXIS, make_mesh
+from gan_jax.runtime.mesh import make_mesh
 from gan_jax.training import step
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.step import shard_batch
@@ -97,44 +95,6 @@ def test_only_what_has_grown_learns(gan):
           assert not np.any(nu), name  # gradients exactly zero
         elif name.endswith('kernel') and 'style' not in name and 'embed' not in name:
           assert np.any(np.asarray(a) != np.asarray(b)), (name, at.res)
-
-
-@pytest.mark.parametrize('devices', [2, 4])
-def test_minibatch_stddev_ignores_devices(devices, rng_seed):
-  rng = np.random.default_rng(rng_seed)
-  x = jnp.asarray(rng.normal(size=(8, 4, 4, 6)), jnp.float32)
-
-  def on(n):
-    mesh = make_mesh(jax.devices()[:n])
-
-    def f(x):
-      score = lambda x: jnp.sum(jnp.sin(norms.minibatch_stddev(x, 4, 2)))
-      return norms.minibatch_stddev(x, 4, 2), jax.grad(score)(x)
-
-    return jax.jit(
-      jax.shard_map(
-        f,
-        mesh=mesh,
-        in_specs=P(AXIS),
-        out_specs=P(AXIS),
-        check_vma=False,
-      )
-    )(x)
-
-  for a, b in zip(on(devices), on(1), strict=True):
-    np.testing.assert_allclose(a, b, atol=2e-6)
-  group = np.asarray(x[:4]).reshape(4, 4, 4, 2, 3)  # two features of three channels
-  want = np.sqrt(group.var(0) + 1e-8).mean((0, 1, 3))
-  np.testing.assert_allclose(on(1)[0][0, 0, 0, 6:], want, rtol=1e-5)
-
-
-def test_a_batch_without_whole_groups_is_refused():
-  mesh = make_mesh(jax.devices()[:1])
-  f = jax.shard_map(
-    norms.minibatch_stddev, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False
-  )
-  with pytest.raises(UserError, match='a batch of 6 does not divide into groups of 4'):
-    jax.eval_shape(f, jnp.zeros((6, 4, 4, 3)))
 
 
 def test_penalties_are_finite_differences(rng_seed):

@@ -1,4 +1,4 @@
-"""Power iteration against singular values, whole and shared by devices."""
+"""Power iteration against singular values, on one device and shared by several."""
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,9 @@ def test_spectral_norm_finds_the_singular_values(rng_seed):
 
 
 @pytest.mark.parametrize('devices', [1, 4])
-def test_a_shared_power_iteration_is_the_whole_one(devices, rng_seed):
+def test_power_iteration_shared_by_devices_equals_that_of_one(devices, rng_seed):
   rng = np.random.default_rng(rng_seed)
-  params = {  # 45, 5 and 6 rows: not what four devices divide
+  params = {  # 45, 5 and 6 rows, which four devices do not divide
     'a': {'kernel': jnp.asarray(rng.normal(size=(3, 3, 5, 6)), jnp.float32)},
     'b': {'c': {'kernel': jnp.asarray(rng.normal(size=(5, 7)), jnp.float32)}},
     'e': {'embedding': jnp.asarray(rng.normal(size=(9, 6)), jnp.float32)},
@@ -51,11 +51,11 @@ def test_a_shared_power_iteration_is_the_whole_one(devices, rng_seed):
     )
     return sum(jax.tree.leaves(weighted)), after
 
-  def found(params, shared):
+  def value_and_gradient(params, shared):
     return jax.value_and_grad(lambda p: both(p, shared), has_aux=True)(params)
 
-  ours = on_devices(devices, lambda p: found(p, True), params)
-  theirs = found(params, False)
+  ours = on_devices(devices, lambda p: value_and_gradient(p, True), params)
+  theirs = value_and_gradient(params, False)
   for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
@@ -77,7 +77,7 @@ def test_sigma_has_the_gradient_of_v_w_u(rng_seed):
   np.testing.assert_allclose(ours, -jnp.outer(v, u) * value**2, rtol=1e-4, atol=1e-6)
 
 
-def test_singular_values_beyond_the_rank_do_no_harm(rng_seed):
+def test_singular_values_beyond_the_rank_are_zero_and_finite(rng_seed):
   rng = np.random.default_rng(rng_seed)
   params = {'linear': {'kernel': jnp.asarray(rng.normal(size=(8, 1)), jnp.float32)}}
   spectral = norm.init_spectral(jax.random.key(0), params, ('kernel',), vectors=3)
