@@ -1,66 +1,90 @@
-"""Sets that need no files of the user: emoji, digits, and blobs for benchmarks."""
+"""Datasets that need no files: emoji, digits, and synthetic blobs for benchmarks."""
 
 import importlib.resources
 import io
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from gan_jax import UserError
-from gan_jax.data.dataset import Dataset, InMemory, check_channels, import_optional
-from gan_jax.data.decode import MODES, crop
+from gan_jax.data.dataset import (
+  Dataset,
+  Example,
+  InMemoryExamples,
+  check_channels,
+  import_optional,
+)
+from gan_jax.data.decode import PIL_MODES, center_crop_resize
 
 BUILT_IN = ('emoji', 'digits', 'synthetic')
 
 
-def load_built_in(name, split, res, channels):
+def load_built_in(name: str, split: str, res: int, channels: int) -> Dataset:
+  """Opens the dataset `name` of BUILT_IN.
+
+  Raises:
+    UserError: `split` is not 'train', too many channels, or a package is missing.
+  """
   if split != 'train':
     raise UserError(f"Dataset '{name}' has only the split 'train', not '{split}'.")
+  digit_names = tuple(map(str, range(10)))
   if name == 'synthetic':
-    return Dataset(
-      name, _Synthetic(res, channels), tuple(map(str, range(10))), (1000,) * 10
-    )
+    return Dataset(name, _SyntheticExamples(res, channels), digit_names, (1000,) * 10)
   check_channels(name, 1 if name == 'digits' else 3, channels)
   if name == 'digits':
-    digits = import_optional('sklearn.datasets', 'scikit-learn', name).load_digits()
-    images = [
-      Image.fromarray(x) for x in np.round(digits.images * 255 / 16).astype(np.uint8)
-    ]
-    labels, classes = digits.target, map(str, range(10))
+    images, labels = _read_digits()
+    class_names = digit_names
   else:
-    folder = importlib.resources.files('gan_jax.data') / 'embedded'
-    index = json.loads((folder / 'emoji64.json').read_text())
-    sheet = Image.open(io.BytesIO((folder / 'emoji64.webp').read_bytes()))
-    side, columns = index['tile'], index['columns']
-    corners = [divmod(i, columns) for i in range(index['count'])]
-    images = [
-      sheet.crop((x * side, y * side, (x + 1) * side, (y + 1) * side))
-      for y, x in corners
-    ]
-    labels, classes = index['labels'], index['classes']
-  # Small enough to keep: fitted once here, so that reading is an array lookup.
-  fitted = np.stack([crop(image.convert(MODES[channels]), res) for image in images])
+    images, labels, class_names = _read_emoji()
+  # Few and small: resized once here, so that reading one is an array lookup.
+  pixels = np.stack(
+    [center_crop_resize(image.convert(PIL_MODES[channels]), res) for image in images]
+  )
   counts = tuple(np.bincount(labels).tolist())
-  return Dataset(name, InMemory(fitted, np.asarray(labels)), tuple(classes), counts)
+  return Dataset(
+    name, InMemoryExamples(pixels, np.asarray(labels)), class_names, counts
+  )
 
 
-class _Synthetic:
-  """10,000 blobs, coloured by class and placed by index, that cost nothing to read."""
+def _read_digits() -> tuple[list[Image.Image], Sequence[int]]:
+  """Images (8 x 8, grey) and labels of scikit-learn's digits."""
+  digits = import_optional('sklearn.datasets', 'scikit-learn', 'digits').load_digits()
+  pixels = np.round(digits.images * 255 / 16).astype(np.uint8)
+  return [Image.fromarray(x) for x in pixels], digits.target
 
-  def __init__(self, res, channels):
-    self.res, self.span = res, res // 2 + 1
-    # One picture per class, half as large again; an example is a window into it.
-    line = np.linspace(-3, 3, res + self.span - 1)
+
+def _read_emoji() -> tuple[list[Image.Image], Sequence[int], tuple[str, ...]]:
+  """Images (64 x 64, RGB), labels and class names, from one file of tiles."""
+  folder = importlib.resources.files('gan_jax.data') / 'embedded'
+  index = json.loads((folder / 'emoji64.json').read_text())
+  tiles = Image.open(io.BytesIO((folder / 'emoji64.webp').read_bytes()))
+  side, columns = index['tile'], index['columns']
+  corners = [divmod(i, columns) for i in range(index['count'])]
+  images = [
+    tiles.crop((x * side, y * side, (x + 1) * side, (y + 1) * side)) for y, x in corners
+  ]
+  return images, index['labels'], tuple(index['classes'])
+
+
+class _SyntheticExamples:
+  """10,000 blobs that cost nothing to read; color by class, position by index."""
+
+  def __init__(self, res: int, channels: int):
+    self.res, self.n_offsets = res, res // 2 + 1
+    # One image for each class, 1.5 times as large; an example is a window of it.
+    line = np.linspace(-3, 3, res + self.n_offsets - 1)
     blob = np.exp(-(line**2) - line[:, None] ** 2)[..., None]
     hues = 2 * np.pi * (np.arange(10)[:, None] / 10 + np.arange(channels) / 3)
     shades = 255 * blob * (0.5 + 0.5 * np.cos(hues))[:, None, None, :]
-    self.pictures = shades.astype(np.uint8)
+    self.class_images = shades.astype(np.uint8)
 
-  def __len__(self):
+  def __len__(self) -> int:
     return 10_000
 
-  def __getitem__(self, i):
-    # The step is a prime, so that neighbours are far apart and all places occur.
-    y, x = divmod(i * 7919 % self.span**2, self.span)
-    return self.pictures[i % 10, y : y + self.res, x : x + self.res], int(i % 10)
+  def __getitem__(self, i: int) -> Example:
+    # A prime stride: consecutive images are far apart, and all positions occur.
+    y, x = divmod(i * 7919 % self.n_offsets**2, self.n_offsets)
+    window = self.class_images[i % 10, y : y + self.res, x : x + self.res]
+    return window, int(i % 10)

@@ -1,49 +1,84 @@
-"""Sets of images with random access, each image decoded when it is asked for."""
+"""Datasets with random access, whose images are decoded when they are read."""
 
 import dataclasses
 import importlib
-from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from absl import logging
+from jaxtyping import Int, UInt8
 
 from gan_jax import UserError
 from gan_jax.data.decode import (
-  MODES,
-  UnreadableImage,
+  PIL_MODES,
+  UnusableImageError,
   apply_orientation,
   area_downsample,
-  crop,
-  decode,
+  center_crop_resize,
+  decode_pixels,
   open_image,
 )
 from gan_jax.data.folder import ImageSource
-from gan_jax.data.raw_png import decode_png
+from gan_jax.data.raw_png import decode_raw_png
+
+Example = tuple[UInt8[np.ndarray, 'res res c'], int]  # image, label
 
 
 class CorruptImageError(UserError):
-  """A picture that cannot be decoded; the sentence names it."""
+  """An image of a dataset that cannot be decoded; the message names it."""
+
+
+class Examples(Protocol):
+  """Labeled images with random access; unlabeled images have the label 0."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, i: int, /) -> Example: ...
+
+
+@runtime_checkable
+class HasMetadata(Protocol):
+  """Examples whose original size and label are known without decoding the image."""
+
+  def source_size(self, i: int) -> tuple[int, int] | None: ...
+
+  def label(self, i: int) -> int: ...
+
+
+@runtime_checkable
+class HasDownsampled(Protocol):
+  """Examples that read lower resolutions faster than by downsampling each image."""
+
+  def downsampled(self, factor: int) -> Examples: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """`examples[i]` is (image uint8 [res, res, channels], label in 0..n_classes-1)."""
+  """A named set of examples, all of one resolution.
+
+  Attributes:
+    name: as the config calls it.
+    examples: `examples[i]` is (image uint8 [res, res, c], label in 0..n_classes-1).
+    class_names: empty if the dataset is unlabeled; all labels are 0 then.
+    counts: number of images of each class; empty if unknown without reading them.
+    origin: where the images come from, in words, for the summary.
+  """
 
   name: str
-  examples: Any
-  class_names: tuple[str, ...] = ()  # empty: unlabeled, and every label is 0
-  counts: tuple[int, ...] = ()  # images of each class, where known without reading
-  origin: str = ''  # what it was read from, for people
+  examples: Examples
+  class_names: tuple[str, ...] = ()
+  counts: tuple[int, ...] = ()
+  origin: str = ''
 
   @property
   def n_classes(self) -> int:
     return len(self.class_names)
 
-  def shrunk(self, factor: int) -> 'Dataset':
-    """The same examples, each pixel the mean of factor x factor, rounded once.
+  def downsampled(self, factor: int) -> 'Dataset':
+    """The same examples at a lower resolution: means of factor x factor pixels.
 
-    Of a set that gan_jax.prepare wrote, the stored level is read: the same numbers.
+    A prepared set reads its stored level, which holds the same numbers.
     """
     if factor == 1:
       return self
@@ -51,22 +86,26 @@ class Dataset:
       self, examples=downsample_examples(self.examples, factor)
     )
 
-  def skipping(self) -> 'Dataset':
-    """The same, with the next image in the place of one that cannot be decoded."""
+  def skip_corrupt(self) -> 'Dataset':
+    """The same dataset, reading the next image in place of one that is corrupted."""
     return dataclasses.replace(self, examples=SkipCorrupt(self.examples, {}))
 
 
-def check_channels(name, there, asked):
-  """Refuses a model with more channels than the data has."""
-  if asked > there:
+def check_channels(name: str, available: int, requested: int) -> None:
+  """Raises a UserError if a model has more channels than the images."""
+  if requested > available:
     raise UserError(
-      f"model.channels is {asked}, but dataset '{name}' has {there}: set "
-      f'model.channels={there} or less.'
+      f"model.channels is {requested}, but dataset '{name}' has {available}: set "
+      f'model.channels={available} or less.'
     )
 
 
-def import_optional(module, package, dataset):
-  """Imports what only `dataset` needs."""
+def import_optional(module: str, package: str, dataset: str) -> ModuleType:
+  """Imports a module that only `dataset` needs.
+
+  Raises:
+    UserError: `package` is not installed.
+  """
   try:
     return importlib.import_module(module)
   except ModuleNotFoundError as error:
@@ -75,160 +114,145 @@ def import_optional(module, package, dataset):
     ) from error
 
 
+def source_size(examples: Examples, i: int) -> tuple[int, int] | None:
+  """(width, height) of image i before it is cropped; None if it is unknown."""
+  return examples.source_size(i) if isinstance(examples, HasMetadata) else None
+
+
+def label_of(examples: Examples, i: int) -> int:
+  """Label of image i, read without decoding the image where possible."""
+  return examples.label(i) if isinstance(examples, HasMetadata) else examples[i][1]
+
+
+def downsample_examples(examples: Examples, factor: int) -> Examples:
+  """Examples at a resolution that is lower by `factor`."""
+  if isinstance(examples, HasDownsampled):
+    return examples.downsampled(factor)
+  return DownsampledExamples(examples, factor)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class InMemory:
-  """Images uint8 [n, res, res, channels] and labels int [n], held as arrays."""
+class InMemoryExamples:
+  """Images and labels held as arrays."""
 
-  images: np.ndarray
-  labels: np.ndarray
+  images: UInt8[np.ndarray, 'n res res c']
+  labels: Int[np.ndarray, ' n']
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.images)
 
-  def __getitem__(self, i):
+  def __getitem__(self, i: int) -> Example:
     return self.images[i], int(self.labels[i])
 
-  def shrunk(self, factor):
-    return InMemory(area_downsample(self.images, factor), self.labels)
+  def downsampled(self, factor: int) -> 'InMemoryExamples':
+    return InMemoryExamples(area_downsample(self.images, factor), self.labels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Downsampled:
-  """Other examples at a lower resolution."""
+class DownsampledExamples:
+  """Examples, downsampled by `factor` after they are read."""
 
-  examples: Any
+  examples: Examples
   factor: int
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.examples)
 
-  def __getitem__(self, i):
+  def __getitem__(self, i: int) -> Example:
     image, label = self.examples[i]
     return area_downsample(image[None], self.factor)[0], label
 
 
-def downsample_examples(examples, factor):
-  """Examples that know better than shrinking the full image do it themselves."""
-  if hasattr(examples, 'shrunk'):
-    return examples.shrunk(factor)
-  return Downsampled(examples, factor)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class SkipCorrupt:
-  """Other examples, the next readable one in the place of each that is not.
+  """Examples; in place of a corrupted image the next readable one is read.
 
-  Which one that is depends on the files alone, so every host and every run agrees.
+  The replacement depends on the files alone, so that all hosts and runs agree.
+
+  Attributes:
+    examples: raise CorruptImageError for an image that cannot be decoded.
+    skipped: index -> message of each corrupted image read so far; shared by all
+      resolutions of a dataset.
   """
 
-  examples: Any
-  skipped: dict[int, str]  # shared by all resolutions
+  examples: Examples
+  skipped: dict[int, str]
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.examples)
 
-  def __getitem__(self, i):
+  def __getitem__(self, i: int) -> Example:
     n = len(self)
-    for step in range(n):
-      place = (i + step) % n
-      if place in self.skipped:
+    for offset in range(n):
+      index = (i + offset) % n
+      if index in self.skipped:
         continue
       try:
-        return self.examples[place]
+        return self.examples[index]
       except CorruptImageError as error:
-        self.skipped[place] = str(error)
+        self.skipped[index] = str(error)
         logging.warning(
-          '%s The next image is taken; skipped: %d.', error, len(self.skipped)
+          '%s The next image is read instead; images skipped: %d.',
+          error,
+          len(self.skipped),
         )
-    raise UserError(f'None of {n} images can be decoded; the last: {self.skipped[i]}')
+    raise UserError(
+      f'None of the {n} images can be decoded; the last error: {self.skipped[i]}'
+    )
 
-  def shrunk(self, factor):
+  def downsampled(self, factor: int) -> 'SkipCorrupt':
     return SkipCorrupt(downsample_examples(self.examples, factor), self.skipped)
 
-  def size(self, i):
-    return self.examples.size(i)
+  def source_size(self, i: int) -> tuple[int, int] | None:
+    return source_size(self.examples, i)
 
-  def label(self, i):
-    return self.examples.label(i)
+  def label(self, i: int) -> int:
+    return label_of(self.examples, i)
 
 
-def decode_example(content, res, channels):
-  """An encoded picture as uint8 [res, res, channels]; raises Refused."""
-  if (wrapped := decode_png(content, (res, res, channels))) is not None:
-    return wrapped
+def decode_and_resize(
+  content: bytes, res: int, channels: int
+) -> UInt8[np.ndarray, 'res res channels']:
+  """Decodes an image and resizes its largest centered square to res x res pixels.
+
+  Raises:
+    UnusableImageError: it cannot be decoded.
+  """
+  if (pixels := decode_raw_png(content, (res, res, channels))) is not None:
+    return pixels
   image = open_image(content)
-  whole = image.size
-  # Lets the JPEG decoder skip detail beyond twice the size that is wanted.
-  drafted = image.draft(MODES[channels], (2 * res, 2 * res))
-  scale = whole[0] / drafted[1][2] if drafted else 1
-  return apply_orientation(crop(decode(image, channels), res, whole, scale), image)
+  original_size = image.size
+  # The JPEG decoder may skip detail beyond twice the requested resolution.
+  drafted = image.draft(PIL_MODES[channels], (2 * res, 2 * res))
+  scale = original_size[0] / drafted[1][2] if drafted else 1
+  decoded = decode_pixels(image, channels)
+  return apply_orientation(
+    center_crop_resize(decoded, res, original_size, scale), image
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles:
-  """Pictures of a folder or a zip, decoded when read."""
+  """Images of a folder or a zip file, decoded when they are read."""
 
   name: str
   source: ImageSource
   res: int
   channels: int
 
-  def __len__(self):
-    return self.source.n
+  def __len__(self) -> int:
+    return self.source.n_images
 
-  def __getitem__(self, i):
+  def __getitem__(self, i: int) -> Example:
     try:
       content, label = self.source.read(i)
-      return decode_example(content, self.res, self.channels), label
-    except UnreadableImage as error:
-      raise CorruptImageError(
-        f'{self.source.title(i)} of {self.name} {error}.'
-      ) from error
+      return decode_and_resize(content, self.res, self.channels), label
+    except UnusableImageError as error:
+      image = self.source.display_name(i)
+      raise CorruptImageError(f'{image} of {self.name} {error}.') from error
 
-  def size(self, i):
+  def source_size(self, i: int) -> tuple[int, int]:
     return open_image(self.source.read(i)[0]).size
 
-  def label(self, i):
+  def label(self, i: int) -> int:
     return int(self.source.labels[i])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EncodedImages:
-  """Encoded images of a tensorflow-datasets source, decoded by PIL when read."""
-
-  name: str
-  source: Any
-  res: int
-  channels: int
-  labeled: bool
-
-  def __len__(self):
-    return len(self.source)
-
-  def __getitem__(self, i):
-    example = self.source[i]
-    try:
-      image = decode_example(example['image'], self.res, self.channels)
-    except UnreadableImage as error:
-      raise CorruptImageError(f"Image {i} of dataset '{self.name}' {error}.") from error
-    return image, int(example['label']) if self.labeled else 0
-
-  def size(self, i):
-    return open_image(self.source[i]['image']).size
-
-  def label(self, i):
-    return int(self.source[i]['label']) if self.labeled else 0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PreparedLevel(EncodedImages):
-  """A level of a set that gan_jax.prepare wrote, as stored."""
-
-  level: Callable[[int], Any]  # res -> source; raises KeyError
-
-  def shrunk(self, factor):
-    try:
-      source = self.level(self.res // factor)
-    except KeyError:
-      return Downsampled(self, factor)
-    return dataclasses.replace(self, source=source, res=self.res // factor)

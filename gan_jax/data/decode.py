@@ -1,16 +1,17 @@
-"""One picture: is it safe, and what are its pixels."""
+"""Decoding of one image: checks of its header, pixel conversion, orientation, crop."""
 
 import io
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # PIL's, by number of channels
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # of PIL, no others
-MAX_PIXELS = 2**26  # 8192 x 8192; below PIL's own limit, above any published data set
-_ORIENTATION = 0x0112  # EXIF
-_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+PIL_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # number of channels -> PIL mode
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # the only ones read
+MAX_PIXELS = 2**26  # 8192 x 8192: below PIL's limit, above any published dataset
+_ORIENTATION_TAG = 0x0112  # EXIF
+_ORIENTATION_TRANSFORMS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
   2: lambda x: x[:, ::-1],
   3: lambda x: x[::-1, ::-1],
   4: lambda x: x[::-1],
@@ -19,104 +20,116 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
   7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
   8: lambda x: x[:, ::-1].swapaxes(0, 1),
 }
-_DAMAGED = (  # what PIL raises
+_PIL_ERRORS = (  # raised by PIL for corrupted content
   *(OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError),
   Image.DecompressionBombError,
 )
 
 
-class UnreadableImage(Exception):
-  """Why one picture cannot be used, as the end of a sentence that begins with it."""
+class UnusableImageError(Exception):
+  """Says why an image cannot be used: a predicate, whose subject is the image."""
 
 
 def open_image(content: bytes) -> Image.Image:
-  """The picture's header, checked before a pixel is decoded.
+  """Reads and checks the header of an encoded image; no pixel is decoded.
 
   Raises:
-    Refused: it is no picture of a known format, or too large.
+    UnusableImageError: not an image of a supported format, or too many pixels.
   """
   try:
     image = Image.open(io.BytesIO(content), formats=FORMATS)
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise UnreadableImage(f'claims more than {MAX_PIXELS:,} pixels') from error
+    raise UnusableImageError(f'declares more than {MAX_PIXELS:,} pixels') from error
   except UnidentifiedImageError as error:
-    raise UnreadableImage(f'is no picture ({", ".join(FORMATS)} are read)') from error
+    raise UnusableImageError(
+      f'is not an image (supported formats: {", ".join(FORMATS)})'
+    ) from error
   except (OSError, SyntaxError, ValueError, OverflowError, EOFError) as error:
-    raise UnreadableImage(f'cannot be decoded ({error})') from error
+    raise UnusableImageError(f'cannot be decoded ({error})') from error
   if image.width * image.height > MAX_PIXELS:
-    raise UnreadableImage(
-      f'claims {image.width} x {image.height} pixels, above {MAX_PIXELS:,} in all'
+    raise UnusableImageError(
+      f'declares {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}'
     )
   return image
 
 
-def decode(
+def decode_pixels(
   image: Image.Image, channels: int, background: tuple[int, int, int] = (255, 255, 255)
 ) -> Image.Image:
-  """Decodes into 8-bit grey, RGB or RGBA, not yet turned as EXIF says.
+  """Decodes an opened image to 8-bit grey, RGB or RGBA; EXIF orientation not applied.
 
   Args:
+    image: from `open_image`.
     channels: 1, 3 or 4.
-    background: RGB, 0 to 255, behind transparent pixels where channels < 4.
+    background: RGB in 0..255, replaces transparency if channels < 4.
 
   Raises:
-    Refused: its data are damaged, cut short, or not of 8 or 16 bits.
+    UnusableImageError: corrupted or truncated data, or pixels not of 8 or 16 bits.
   """
   try:
     image.load()
     if image.mode.startswith('I'):
-      image = _from_16_bits(image)
+      image = _convert_16_bit_to_8_bit(image)
     if image.mode == 'F':
-      raise UnreadableImage('has floating-point pixels; 8 or 16 bits are read')
+      raise UnusableImageError(
+        'has floating-point pixels; 8-bit and 16-bit pixels are supported'
+      )
     if 'A' in image.mode or 'transparency' in image.info:
       image = image.convert('RGBA')
       if channels != 4:
         behind = Image.new('RGBA', image.size, (*background, 255))
         image = Image.alpha_composite(behind, image).convert('RGB')
-    mode = MODES[channels]
+    mode = PIL_MODES[channels]
     return image if image.mode == mode else image.convert(mode)
-  except _DAMAGED as error:
-    raise UnreadableImage(f'cannot be decoded ({error})') from error
+  except _PIL_ERRORS as error:
+    raise UnusableImageError(f'cannot be decoded ({error})') from error
 
 
-def apply_orientation(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-  """Square pixels [h, h, c] of a decoded picture, turned as its EXIF says.
+def apply_orientation(
+  pixels: UInt8[np.ndarray, 'side side c'], image: Image.Image
+) -> UInt8[np.ndarray, 'side side c']:
+  """Rotates and flips square `pixels` as the EXIF data of `image` require.
 
   Raises:
-    Refused: its EXIF is damaged.
+    UnusableImageError: corrupted EXIF data.
   """
   try:
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-  except _DAMAGED as error:
-    raise UnreadableImage(f'cannot be decoded ({error})') from error
-  return np.ascontiguousarray(turn(pixels)) if turn else pixels
+    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+  except _PIL_ERRORS as error:
+    raise UnusableImageError(f'cannot be decoded ({error})') from error
+  transform = _ORIENTATION_TRANSFORMS.get(orientation)
+  return np.ascontiguousarray(transform(pixels)) if transform else pixels
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
+def _convert_16_bit_to_8_bit(image: Image.Image) -> Image.Image:
   values = np.asarray(image).astype(np.int64)
   if values.min() < 0 or values.max() > 65535:
-    raise UnreadableImage('has 32-bit pixels; 8 or 16 bits are read')
+    raise UnusableImageError('has 32-bit pixels; 8-bit and 16-bit pixels are supported')
   return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
-def crop(
+def center_crop_resize(
   image: Image.Image,
   res: int,
-  whole: tuple[int, int] | None = None,
+  original_size: tuple[int, int] | None = None,
   scale: float = 1,
-) -> np.ndarray:
-  """Centre square of a picture, resized, as uint8 [res, res, channels].
+) -> UInt8[np.ndarray, 'res res c']:
+  """Resizes the largest centered square of an image to res x res pixels.
 
   Args:
-    whole, scale: width and height before the decoder made it smaller by that factor. It
-      rounds odd sides up, and the square would be beside the middle.
+    image: a decoded image.
+    res: side of the result, in pixels.
+    original_size: (width, height) before the JPEG decoder downsampled the image by
+      `scale`; by default the size of `image`. The decoder rounds odd sides up, so
+      that the center of `image` alone would be off by a fraction of a pixel.
+    scale: original width / width of `image`.
   """
-  width, height = whole or image.size
+  width, height = original_size or image.size
   square = min(width, height)
   left, top = (width - square) // 2 / scale, (height - square) // 2 / scale
   side = square / scale
-  # A whole factor averages whole pixels, exactly and without ringing; any other factor
-  # needs Lanczos to stay sharp without aliasing; bicubic enlarges smoothly.
+  # An integer factor averages entire pixels, exactly and without ringing. Any other
+  # factor needs Lanczos to be sharp without aliasing. Bicubic upsamples smoothly.
   if side % res == 0:
     method = Image.Resampling.BOX
   else:
@@ -127,17 +140,19 @@ def crop(
   return np.asarray(image).reshape(res, res, -1)
 
 
-def pad(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-  """The picture in the middle of a square of a colour."""
+def pad_to_square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+  """Centers an image on a square of the RGB color `background`."""
   side = max(image.size)
-  colour = Image.new('RGB', (1, 1), background).convert(image.mode).getpixel((0, 0))
-  page = Image.new(image.mode, (side, side), colour)
-  page.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-  return page
+  color = Image.new('RGB', (1, 1), background).convert(image.mode).getpixel((0, 0))
+  square = Image.new(image.mode, (side, side), color)
+  square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+  return square
 
 
-def area_downsample(images: np.ndarray, factor: int) -> np.ndarray:
-  """uint8 [n, h, w, c] -> uint8 [n, h / factor, w / factor, c], rounded once."""
+def area_downsample(
+  images: UInt8[np.ndarray, 'n h w c'], factor: int
+) -> UInt8[np.ndarray, 'n h/factor w/factor c']:
+  """Replaces each block of factor x factor pixels by its mean, rounded once."""
   n, h, w, c = images.shape
-  boxes = images.reshape(n, h // factor, factor, w // factor, factor, c)
-  return np.rint(boxes.mean((2, 4), dtype=np.float64)).astype(np.uint8)
+  blocks = images.reshape(n, h // factor, factor, w // factor, factor, c)
+  return np.rint(blocks.mean((2, 4), dtype=np.float64)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""One endless global order of images, of which each host reads its share."""
+"""Batches of images in one endless global order that all hosts share."""
 
 import functools
 import sys
@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
+from jaxtyping import Bool, Int
 
 from gan_jax import UserError
-from gan_jax.data.dataset import Dataset
+from gan_jax.data.dataset import Dataset, Examples
+
+Batch = dict[str, np.ndarray]  # 'images' and 'labels'
 
 
 def iterate_batches(
@@ -21,80 +24,116 @@ def iterate_batches(
   start: int,
   flip: bool,
   threads: int = 8,
-) -> Iterator[dict[str, np.ndarray]]:
-  """Endless batches for one host, cut from one global order of images.
+) -> Iterator[Batch]:
+  """Iterates over this host's batches of the global order of images, endlessly.
 
-  Which image stands at a position of the global order, and whether it is mirrored, is
-  a function of (dataset, seed, position) alone. Every epoch is a new permutation. With
-  shape = (k, b) a step consumes the next k * n_devices * b positions, and micro-batch
-  m, device j, image i takes slot (m * n_devices + j) * b + i of them.
+  The image at a position of the global order, and whether it is flipped, are a
+  function of (dataset, seed, position) alone. Every epoch is a new permutation. With
+  shape = (k, b) a step consumes the next k * n_devices * b positions; image i of
+  device j in micro-batch m is at offset (m * n_devices + j) * b + i of them.
 
-  `start`, the number of images already seen by all hosts together, is the whole state
-  of the iterator: a run resumes from it, exactly, on any devices and with any shape.
+  `start` is the complete state of the iterator: a run resumes from it exactly, on any
+  number of devices and with any shape.
 
   Args:
+    dataset: the images.
     shape: (k micro-batches per step, b images per device and micro-batch).
-    devices: this host's positions, in 0..n_devices-1, in the device mesh.
-    n_devices: devices of all hosts together.
+    devices: positions of this host's devices in the mesh, each in 0..n_devices-1.
+    n_devices: number of devices of all hosts.
     seed: 0..2**64-1.
-    start: position of slot 0 of the first batch; any integer >= 0.
-    flip: mirror each image left-right with probability 1/2.
-    threads: readers; a thread fills one device's micro-batch at a time.
+    start: number of images that all hosts together have consumed, >= 0.
+    flip: flip each image left-right with probability 1/2.
+    threads: number of reader threads; each reads one micro-batch of a device at a time.
 
   Yields:
     'images' uint8 [len(devices), k, b, res, res, channels] and
     'labels' int32 [len(devices), k, b].
 
   Raises:
-    UserError: `devices` repeats one or has one that is not there; and when reading,
-      Corrupt.
+    UserError: `devices` has duplicates or is out of range.
+    CorruptImageError: while iterating, an image cannot be decoded.
   """
   k, b = shape
-  n_rows = len(devices) * k
   if len(set(devices)) < len(devices) or not set(devices) <= set(range(n_devices)):
     raise UserError(
-      f'This host would read for devices {devices}: different ones of 0 to '
+      f'This host would read for devices {devices}: distinct numbers in 0 to '
       f'{n_devices - 1} are needed.'
     )
+  n_rows = len(devices) * k
+  reader = _OrderReader(dataset.examples, seed, flip)
 
-  # Grain's own shuffle and random_map took 22 us an image, all under the interpreter's
-  # lock. One word per image and epoch does both: sorting by the words shuffles, their
-  # lowest bits mirror. NumPy promises to keep the raw stream of Philox as it is. The
-  # cost is 9 bytes an image for each epoch in hand, and 0.1 us to sort it.
-  @functools.lru_cache(maxsize=4)
-  def epoch(number):
-    key = np.array([seed, number], np.uint64)
-    words = np.random.Philox(key=key).random_raw(len(dataset.examples))
-    return np.argsort(words), words & 1 == 1
-
-  def read(row):
+  def read_row(row: int) -> Batch:
+    """Reads one micro-batch of one device."""
     step, row = divmod(row, n_rows)
-    device, micro = divmod(row, k)
-    first = start + ((step * k + micro) * n_devices + devices[device]) * b
-    images, labels = None, np.empty(b, np.int32)
-    for i in range(b):
-      number, place = divmod(first + i, len(dataset.examples))
-      order, mirrored = epoch(number)
-      image, labels[i] = dataset.examples[int(order[place])]
-      if images is None:
-        images = np.empty((b, *image.shape), np.uint8)
-      if flip and mirrored[place]:
-        # NumPy reverses three long rows of numbers faster than many of three numbers.
-        for channel in range(image.shape[-1]):
-          images[i, ..., channel] = image[:, ::-1, channel]
-      else:
-        images[i] = image
-    return {'images': images, 'labels': labels}
+    device, micro_batch = divmod(row, k)
+    offset = (step * k + micro_batch) * n_devices + devices[device]
+    return reader.read(start + offset * b, b)
 
-  def assemble(rows):
+  def stack_rows(rows: list[Batch]) -> Batch:
+    """Stacks the rows of a step into arrays [len(devices), k, b, ...]."""
     if n_rows == 1:
       return {key: x[None, None] for key, x in rows[0].items()}
     stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     return {key: x.reshape(len(devices), k, *x.shape[1:]) for key, x in stacked.items()}
 
-  # The next step is read while this one trains; deeper buffers only cost memory.
+  # The next step is read while this one trains; a larger buffer only costs memory.
   options = grain.ReadOptions(
     num_threads=threads, prefetch_buffer_size=max(threads, 2 * n_rows)
   )
-  rows = grain.MapDataset.range(sys.maxsize).map(read).to_iter_dataset(options)
-  return iter(rows.batch(n_rows, batch_fn=assemble))
+  rows = grain.MapDataset.range(sys.maxsize).map(read_row).to_iter_dataset(options)
+  return iter(rows.batch(n_rows, batch_fn=stack_rows))
+
+
+def epoch_order(
+  seed: int, epoch: int, n_images: int
+) -> tuple[Int[np.ndarray, ' n_images'], Bool[np.ndarray, ' n_images']]:
+  """Index and flip of the image at each position of an epoch.
+
+  One random word per image gives both: sorting the words shuffles the images, and
+  their lowest bits decide the flips. NumPy guarantees that the raw stream of Philox
+  never changes. This costs 9 bytes per image and 0.1 us to sort it; Grain's shuffle
+  and random_map took 22 us per image while holding the interpreter's lock.
+  """
+  key = np.array([seed, epoch], np.uint64)
+  words = np.random.Philox(key=key).random_raw(n_images)
+  return np.argsort(words), words & 1 == 1
+
+
+class _OrderReader:
+  """Reads consecutive positions of the global order. Safe to call from many threads."""
+
+  def __init__(self, examples: Examples, seed: int, flip: bool):
+    self._examples, self._flip = examples, flip
+    self._n_images = len(examples)
+    self._epoch_order = functools.lru_cache(maxsize=4)(
+      lambda epoch: epoch_order(seed, epoch, self._n_images)
+    )
+
+  def read(self, position: int, n: int) -> Batch:
+    """Reads n examples, the first of them at `position`.
+
+    Returns:
+      'images' uint8 [n, res, res, channels] and 'labels' int32 [n].
+    """
+    images, labels = None, np.empty(n, np.int32)
+    for i in range(n):
+      epoch, place = divmod(position + i, self._n_images)
+      order, flips = self._epoch_order(epoch)
+      image, labels[i] = self._examples[int(order[place])]
+      if images is None:
+        images = np.empty((n, *image.shape), np.uint8)
+      if self._flip and flips[place]:
+        _copy_flipped(image, images[i])
+      else:
+        images[i] = image
+    assert images is not None
+    return {'images': images, 'labels': labels}
+
+
+def _copy_flipped(image: np.ndarray, out: np.ndarray) -> None:
+  """Copies an image [h, w, c], flipped left-right, into `out`.
+
+  By channel: NumPy reverses c long rows faster than many rows of c numbers.
+  """
+  for channel in range(image.shape[-1]):
+    out[..., channel] = image[:, ::-1, channel]

@@ -1,66 +1,79 @@
-"""PNGs that only wrap their pixels, read and written at about the speed of memory.
+"""Uncompressed, unfiltered PNGs, encoded and decoded at about memory speed.
 
-Any reader of PNG reads them. Of one that was compressed or filtered nothing is said
-here; pictures.py reads those.
+They are standard PNGs: any PNG reader decodes them. All other PNGs are decoded by
+decode.py.
 """
 
 import struct
 import zlib
 
 import numpy as np
+from jaxtyping import UInt8
 
-from gan_jax.data.decode import UnreadableImage
+from gan_jax.data.decode import UnusableImageError
 
-_START = b'\x89PNG\r\n\x1a\n'
-_COLOUR_TYPE = {1: 0, 3: 2, 4: 6}  # by number of channels
-_STORED = b'\x78\x01'  # what zlib data of level 0 begin with
+_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+_COLOR_TYPES = {1: 0, 3: 2, 4: 6}  # number of channels -> PNG color type
+_UNCOMPRESSED = b'\x78\x01'  # the first bytes of zlib data of level 0
 
 
-def encode_png(image: np.ndarray) -> bytes:
-  """uint8 [h, w, 1, 3 or 4] as a PNG, about 0.1% larger than its pixels."""
+def encode_raw_png(image: UInt8[np.ndarray, 'h w c']) -> bytes:
+  """Encodes an image of 1, 3 or 4 channels; the PNG is about 0.1% larger than it."""
   h, w, c = image.shape
-  rows = np.zeros((h, 1 + w * c), np.uint8)  # a row begins with its filter: 0 is none
+  rows = np.zeros((h, 1 + w * c), np.uint8)  # a row starts with its filter; 0 is none
   rows[:, 1:] = image.reshape(h, w * c)
   body = zlib.compress(rows.tobytes(), 0)
-  return _head(image.shape, len(body)) + body + _tail(body)
+  return _header(image.shape, len(body)) + body + _trailer(body)
 
 
-def decode_png(content: bytes, shape: tuple[int, int, int]) -> np.ndarray | None:
-  """A wrapped picture as a view uint8 [h, w, c], or None if it is another picture.
+def decode_raw_png(
+  content: bytes, shape: tuple[int, int, int]
+) -> UInt8[np.ndarray, 'h w c'] | None:
+  """Decodes a PNG of `encode_raw_png` as a read-only view of its bytes.
+
+  Args:
+    content: an encoded image.
+    shape: the expected (h, w, c).
+
+  Returns:
+    None if `content` is any other image: of another shape, compressed or filtered.
 
   Raises:
-    Refused: it is damaged.
+    UnusableImageError: a raw PNG that is corrupted.
   """
   h, w, c = shape
   size = int.from_bytes(content[33:37])
-  head = _head(shape, size)
-  if not content.startswith(head + _STORED):
+  header = _header(shape, size)
+  if not content.startswith(header + _UNCOMPRESSED):
     return None
   try:
-    # zlib's own checksum is verified; PNG's would say the same once more.
-    rows = zlib.decompress(content[len(head) : len(head) + size], bufsize=size)
+    # This verifies zlib's checksum; the checksum of the PNG would be redundant.
+    rows = zlib.decompress(content[len(header) : len(header) + size], bufsize=size)
   except zlib.error as error:
-    raise UnreadableImage(f'cannot be decoded ({error})') from error
+    raise UnusableImageError(f'cannot be decoded ({error})') from error
   if len(rows) != h * (1 + w * c):
-    raise UnreadableImage('cannot be decoded (its pixels are not as many as it claims)')
+    raise UnusableImageError(
+      'cannot be decoded (the number of pixels differs from its header)'
+    )
   table = np.frombuffer(rows, np.uint8).reshape(h, 1 + w * c)
   if table[:, 0].any():
     return None
   return table[:, 1:].reshape(shape)
 
 
-def _head(shape: tuple[int, ...], size: int) -> bytes:
-  """All that stands before the `size` bytes of zlib data."""
+def _header(shape: tuple[int, ...], size: int) -> bytes:
+  """Everything before the `size` bytes of zlib data."""
   h, w, c = shape
-  about = b'IHDR' + struct.pack('>IIBBBBB', w, h, 8, _COLOUR_TYPE[c], 0, 0, 0)
-  return _START + _word(13) + about + _word(zlib.crc32(about)) + _word(size) + b'IDAT'
+  ihdr = b'IHDR' + struct.pack('>IIBBBBB', w, h, 8, _COLOR_TYPES[c], 0, 0, 0)
+  checksum = _uint32(zlib.crc32(ihdr))
+  return _SIGNATURE + _uint32(13) + ihdr + checksum + _uint32(size) + b'IDAT'
 
 
-def _tail(body: bytes) -> bytes:
-  """All that stands after the zlib data."""
+def _trailer(body: bytes) -> bytes:
+  """Everything after the zlib data."""
   checksum = zlib.crc32(body, zlib.crc32(b'IDAT'))
-  return _word(checksum) + _word(0) + b'IEND' + _word(zlib.crc32(b'IEND'))
+  return _uint32(checksum) + _uint32(0) + b'IEND' + _uint32(zlib.crc32(b'IEND'))
 
 
-def _word(value: int) -> bytes:
+def _uint32(value: int) -> bytes:
   return struct.pack('>I', value)

@@ -1,4 +1,4 @@
-"""Sets on disk in the layout of tensorflow-datasets, its own and gan_jax.prepare's."""
+"""Datasets in the layout of tensorflow-datasets, including those of gan_jax.prepare."""
 
 import dataclasses
 import difflib
@@ -6,74 +6,96 @@ import functools
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 
 from gan_jax import UserError
 from gan_jax.data.built_in import BUILT_IN
 from gan_jax.data.dataset import (
+  CorruptImageError,
   Dataset,
-  EncodedImages,
-  PreparedLevel,
+  DownsampledExamples,
+  Example,
+  Examples,
   check_channels,
+  decode_and_resize,
   import_optional,
 )
+from gan_jax.data.decode import UnusableImageError, open_image
 
-MANIFEST = 'manifest.json'  # what makes a folder a prepared set; written last
+MANIFEST = 'manifest.json'  # a folder with this file is a prepared set; written last
 
 
-def load_prepared(folder, split, res, channels):
-  """Opens what gan_jax.prepare wrote, at its level `res` if there is one."""
-  try:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    levels = {int(side): level for side, level in manifest['levels'].items()}
-    there, class_names = manifest['channels'], tuple(manifest['class_names'])
-    histogram = manifest['histogram']
-  except (OSError, ValueError, KeyError) as error:
-    raise UserError(f'{folder / MANIFEST} cannot be read ({error!r}).') from error
-  tfds = import_optional('tensorflow_datasets', 'tensorflow-datasets', str(folder))
-  protos = import_optional(
-    'tensorflow_datasets.proto', 'tensorflow-datasets', str(folder)
-  )
-  parse = protos.tf_example_pb2.Example.FromString
-  check_channels(str(folder), there, channels)
+class RecordSource(Protocol):
+  """Records with random access: {'image': bytes, 'label': int if labeled, ...}."""
 
-  @functools.lru_cache
-  def source_at(side):
-    root = folder / levels[side]['folder']
-    for file, about in levels[side]['files'].items():
-      size = (root / file).stat().st_size if (root / file).is_file() else -1
-      if size != about['bytes']:
-        raise UserError(
-          f'{root / file} has {size} bytes where {MANIFEST} says {about["bytes"]}'
-          ': the copy is not whole; copy or prepare it again.'
-        )
-    builder = tfds.core.read_only_builder.builder_from_directory(root)
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    records = _open_split(builder, split, str(folder), deserialize_method=raw)
-    return _Stored(records, parse)
+  def __len__(self) -> int: ...
 
-  # Grey of means is not the mean of greys: other channels are read from the full size.
-  side = res if res in levels and channels == there else max(levels)
-  about = str(folder), source_at(side), res, channels, bool(class_names)
-  examples = PreparedLevel(*about, source_at) if side == res else EncodedImages(*about)
-  counts = tuple(histogram) if split == 'train' else ()
-  origin = f'prepared from {manifest["source"]}, read at {side} x {side}'
-  return Dataset(str(folder), examples, class_names, counts, origin)
+  def __getitem__(self, i: int, /) -> dict[str, Any]: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Stored:
-  """Records of a level, parsed without tensorflow-datasets' look at every field."""
+class EncodedRecords:
+  """Examples of records with encoded images, decoded when they are read."""
+
+  name: str
+  source: RecordSource
+  res: int
+  channels: int
+  labeled: bool
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, i: int) -> Example:
+    record = self.source[i]
+    try:
+      image = decode_and_resize(record['image'], self.res, self.channels)
+    except UnusableImageError as error:
+      raise CorruptImageError(f"Image {i} of dataset '{self.name}' {error}.") from error
+    return image, int(record['label']) if self.labeled else 0
+
+  def source_size(self, i: int) -> tuple[int, int]:
+    return open_image(self.source[i]['image']).size
+
+  def label(self, i: int) -> int:
+    return int(self.source[i]['label']) if self.labeled else 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedLevel(EncodedRecords):
+  """Examples of one resolution of a prepared set, read as they are stored.
+
+  Attributes:
+    open_level: resolution -> its records; raises KeyError if it is not stored.
+  """
+
+  open_level: Callable[[int], RecordSource]
+
+  def downsampled(self, factor: int) -> Examples:
+    """The stored level of the lower resolution, if there is one."""
+    res = self.res // factor
+    try:
+      source = self.open_level(res)
+    except KeyError:
+      return DownsampledExamples(self, factor)
+    return dataclasses.replace(self, source=source, res=res)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _PreparedRecords:
+  """Records of a level, parsed without the per-field overhead of TFDS."""
 
   records: Any
   parse: Callable[[bytes], Any]
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.records)
 
-  def __getitem__(self, i):
+  def __getitem__(self, i: int) -> dict[str, Any]:
     fields = self.parse(self.records[i]).features.feature
     label = fields['label'].int64_list.value
     return {
@@ -82,10 +104,76 @@ class _Stored:
     }
 
 
-def _open_split(builder, split, name, **how):
-  """Records of a split, read as `as_data_source` is told."""
+def load_prepared(folder: Path, split: str, res: int, channels: int) -> Dataset:
+  """Opens a set that gan_jax.prepare wrote, at its stored level `res` if it has one.
+
+  Raises:
+    UserError: unreadable manifest, incomplete copy, no such split, too few channels.
+  """
   try:
-    return builder.as_data_source(split, **how)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    levels = {int(side): level for side, level in manifest['levels'].items()}
+    stored_channels = manifest['channels']
+    class_names = tuple(manifest['class_names'])
+    counts = tuple(manifest['histogram']) if split == 'train' else ()
+  except (OSError, ValueError, KeyError) as error:
+    raise UserError(f'{folder / MANIFEST} cannot be read ({error!r}).') from error
+  name = str(folder)
+  check_channels(name, stored_channels, channels)
+
+  @functools.lru_cache
+  def open_level(side: int) -> RecordSource:
+    return _open_level(folder, levels[side], split)
+
+  # Grey of the mean is not the mean of rounded grey values: a set that is converted
+  # to other channels is read from the full resolution.
+  stored = res in levels and channels == stored_channels
+  side = res if stored else max(levels)
+  fields = name, open_level(side), res, channels, bool(class_names)
+  examples: Examples = (
+    PreparedLevel(*fields, open_level) if side == res else EncodedRecords(*fields)
+  )
+  origin = f'prepared from {manifest["source"]}, read at {side} x {side}'
+  return Dataset(name, examples, class_names, counts, origin)
+
+
+def _open_level(folder: Path, level: dict[str, Any], split: str) -> RecordSource:
+  """Opens one resolution of a prepared set after checking the sizes of its files.
+
+  Args:
+    folder: of the prepared set.
+    level: the manifest's entry for the resolution.
+    split: TFDS split expression.
+  """
+  root = folder / level['folder']
+  for file, entry in level['files'].items():
+    path = root / file
+    if not path.is_file() or path.stat().st_size != entry['bytes']:
+      found = f'has {path.stat().st_size} bytes' if path.is_file() else 'is missing'
+      raise UserError(
+        f'{path} {found}, but {MANIFEST} lists it with {entry["bytes"]} bytes: the '
+        'copy is incomplete; copy or prepare the set again.'
+      )
+  tfds = _import_tfds('tensorflow_datasets', str(folder))
+  protos = _import_tfds('tensorflow_datasets.proto', str(folder))
+  builder = tfds.core.read_only_builder.builder_from_directory(root)
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
+  records = _open_split(builder, split, str(folder), deserialize_method=raw)
+  return _PreparedRecords(records, protos.tf_example_pb2.Example.FromString)
+
+
+def _import_tfds(module: str, dataset: str) -> ModuleType:
+  return import_optional(module, 'tensorflow-datasets', dataset)
+
+
+def _open_split(builder: Any, split: str, name: str, **options: Any) -> Any:
+  """Opens a split with the `options` of TFDS's `as_data_source`.
+
+  Raises:
+    UserError: no such split, or it is empty.
+  """
+  try:
+    return builder.as_data_source(split, **options)
   except ValueError as error:
     raise UserError(
       f"Dataset '{name}' has no images in split '{split}'; its splits are "
@@ -94,96 +182,115 @@ def _open_split(builder, split, name, **how):
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
-  """A split of a tensorflow-datasets set, images still encoded.
+class TfdsRecords:
+  """A split of a tensorflow-datasets set; the images are not decoded.
 
   Attributes:
     source: index -> {'image': bytes, 'label': int if labeled, ...}.
-    channels: of the stored images.
-    res: shorter side of the stored images if it is declared, else 0.
-    state: name, version, split and size; another one, another source.
+    labeled: whether the set has a feature 'label' of classes.
+    class_names: empty if unlabeled.
+    channels: channels of the stored images.
+    res: shorter side of the stored images in pixels; 0 if the set does not declare it.
+    description: name, version, split and size; changes if the source changes.
   """
 
-  source: Any
+  source: RecordSource
   labeled: bool
   class_names: tuple[str, ...]
   channels: int
   res: int
-  state: str
+  description: str
 
 
-def data_root(data_dir):
+def tfds_data_dir(data_dir: str | None) -> str:
+  """Folder of the TFDS sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's default."""
   return os.path.expanduser(
     data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   )
 
 
-def load_tfds(name, split, data_dir, res, channels):
+def load_tfds(
+  name: str, split: str, data_dir: str | None, res: int, channels: int
+) -> Dataset:
+  """Opens a tensorflow-datasets set by name; see `open_tfds` for its errors."""
   records = open_tfds(name, split=split, data_dir=data_dir)
   check_channels(name, records.channels, channels)
-  examples = EncodedImages(name, records.source, res, channels, records.labeled)
-  origin = f'tensorflow-datasets, {records.state}'
+  examples = EncodedRecords(name, records.source, res, channels, records.labeled)
+  origin = f'tensorflow-datasets, {records.description}'
   return Dataset(name, examples, records.class_names, (), origin)
 
 
-def open_tfds(name: str, *, split: str, data_dir: str | None) -> Records:
-  """Opens a prepared tensorflow-datasets set; TensorFlow itself is never imported.
+def open_tfds(name: str, *, split: str, data_dir: str | None) -> TfdsRecords:
+  """Opens a prepared tensorflow-datasets set without importing TensorFlow.
 
   Raises:
-    UserError: it is unknown, not prepared as array_record, or has no such split or no
-      uint8 feature 'image'.
+    UserError: the set is unknown, not prepared as array_record, has no such split, or
+      has no uint8 feature 'image'.
   """
-  tfds = import_optional('tensorflow_datasets', 'tensorflow-datasets', name)
-  data_dir = data_root(data_dir)
-  # The tfds command line needs TensorFlow even for sets that do not: hence Python.
-  prepare = (
-    f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
-    f"data_dir={data_dir!r}).download_and_prepare(file_format='array_record')\""
-  )
+  tfds = _import_tfds('tensorflow_datasets', name)
+  data_dir = tfds_data_dir(data_dir)
+  builder = _open_builder(tfds, name, data_dir)
+  features = dict(builder.info.features.items())
+  image, label = features.get('image'), features.get('label')
+  if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+    raise UserError(
+      f"Dataset '{name}' has the features {', '.join(sorted(features))}, but a uint8 "
+      "image feature called 'image' is needed."
+    )
+  labeled = isinstance(label, tfds.features.ClassLabel)
+  decoders = {
+    key: tfds.decode.SkipDecoding()
+    for key, feature in features.items()
+    if isinstance(feature, tfds.features.Image)
+  }
   try:
-    # From files, not from the registry: the version on disk is the one that is read.
-    builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
+    source = _open_split(builder, split, name, decoders=decoders)
+  except NotImplementedError as error:
+    raise UserError(
+      f"Dataset '{name}' is prepared under {data_dir} as "
+      f'{builder.info.file_format.value}, but array_record is needed; delete it '
+      f'there and prepare it with: {_prepare_command(name, data_dir)}'
+    ) from error
+  return TfdsRecords(
+    source=source,
+    labeled=labeled,
+    class_names=tuple(getattr(label, 'names', ())) if labeled else (),
+    channels=image.shape[-1] or 3,
+    res=min(image.shape[0] or 0, image.shape[1] or 0),
+    description=f'{builder.info.full_name}, {split}, {len(source)} images',
+  )
+
+
+def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
+  """The read-only builder of a prepared set.
+
+  Raises:
+    UserError: the set is not prepared; the message says how, or names similar sets.
+  """
+  try:
+    # From files, not from the registry: the version on disk is the one to read.
+    return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
   except ValueError as error:
     known = tfds.list_builders(with_community_datasets=False)
     stem = name.split('/')[0].split(':')[0]
     if stem in known:
       raise UserError(
         f"Dataset '{name}' is not prepared under {data_dir}; prepare it (some sets "
-        f'need tensorflow-cpu for this step) with: {prepare}'
+        f'need tensorflow-cpu for this step) with: {_prepare_command(name, data_dir)}'
       ) from error
-    near = difflib.get_close_matches(stem, [*BUILT_IN, *known]) or BUILT_IN
+    similar = difflib.get_close_matches(stem, [*BUILT_IN, *known]) or BUILT_IN
     raise UserError(
       f"Unknown dataset '{name}': it is not prepared under {data_dir}, and the "
-      f'nearest known names are {", ".join(near)}.'
+      f'most similar known names are {", ".join(similar)}.'
     ) from error
 
-  features = dict(builder.info.features.items())
-  image = features.get('image')
-  if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
-    raise UserError(
-      f"Dataset '{name}' has the features {', '.join(sorted(features))}, but a uint8 "
-      "image feature called 'image' is needed."
-    )
-  label = features.get('label')
-  labeled = isinstance(label, tfds.features.ClassLabel)
-  encoded = {
-    key: tfds.decode.SkipDecoding()
-    for key, feature in features.items()
-    if isinstance(feature, tfds.features.Image)
-  }
-  try:
-    source = _open_split(builder, split, name, decoders=encoded)
-  except NotImplementedError as error:
-    raise UserError(
-      f"Dataset '{name}' is prepared under {data_dir} as "
-      f'{builder.info.file_format.value}, but array_record is needed; delete it '
-      f'there and prepare it with: {prepare}'
-    ) from error
-  return Records(
-    source=source,
-    labeled=labeled,
-    class_names=tuple(getattr(label, 'names', ())) if labeled else (),
-    channels=image.shape[-1] or 3,
-    res=min(image.shape[0] or 0, image.shape[1] or 0),
-    state=f'{builder.info.full_name}, {split}, {len(source)} images',
+
+def _prepare_command(name: str, data_dir: str) -> str:
+  """Shell command that prepares a TFDS set.
+
+  In Python, because the command line of tfds imports TensorFlow for every set.
+  """
+  return (
+    f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
+    f"data_dir={data_dir!r}).download_and_prepare(file_format='array_record')\""
   )

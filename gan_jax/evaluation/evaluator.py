@@ -115,7 +115,7 @@ class Evaluator:
       UserError: an unknown metric, a missing file of weights, or too few images.
     """
     res = self._res = res or gan.res
-    self.gan, self.dataset = gan, dataset.shrunk(gan.res // res)
+    self.gan, self.dataset = gan, dataset.downsampled(gan.res // res)
     self.cache, self.progress = cache or default_cache(), progress
     self.mesh = mesh or make_mesh(jax.local_devices())
     given = protocol or Protocol()

@@ -1,15 +1,17 @@
-"""Pictures become a data set: python -m gan_jax.prepare SRC DEST --res=128 --crop.
+"""Converts images to a dataset: python -m gan_jax.prepare SRC DEST --res=128 --crop.
 
-DEST gets a folder for each resolution, res, res / 2, ..., 4, each a tensorflow-datasets
-set of lossless PNGs in ArrayRecord (`tfds.builder_from_files('name/64')`), with the
-same pictures in the same order, and a manifest. gan_jax.data reads it by its path.
+DEST gets one folder for each resolution res, res / 2, ..., 4, and a manifest. Each
+folder is a tensorflow-datasets set of lossless PNGs in ArrayRecord files
+(`tfds.builder_from_files('name/64')`); all hold the same images in the same order.
+gan_jax.data opens DEST by its path.
 
-It is written as DEST.partial, a file at a time and each of them whole, and renamed when
-all is there. What was killed goes on with the same command.
+The set is written to DEST.partial, each file atomically, and renamed when it is
+complete. After a kill the same command resumes.
 """
 
 from gan_jax.prepare.command import main
-from gan_jax.prepare.survey import Options
-from gan_jax.prepare.writer import fitted, prepare
+from gan_jax.prepare.fit import fit_image
+from gan_jax.prepare.options import PrepareOptions
+from gan_jax.prepare.writer import write_dataset
 
-__all__ = ['Options', 'fitted', 'main', 'prepare']
+__all__ = ['PrepareOptions', 'fit_image', 'main', 'write_dataset']

@@ -1,4 +1,4 @@
-"""See gan_jax.prepare."""
+"""Runs gan_jax.prepare as a command."""
 
 import sys
 
@@ -8,6 +8,6 @@ from gan_jax.runtime.errors import run_command
 if __name__ == '__main__':
   try:
     run_command(main)
-  except OSError as error:  # a full disk, a folder that is not ours
-    print(f'error: {error}; the same command goes on.', file=sys.stderr)
+  except OSError as error:  # a full disk, missing permissions
+    print(f'error: {error}; run the same command again to resume.', file=sys.stderr)
     raise SystemExit(1) from None

@@ -1,151 +1,152 @@
-"""What the headers of all pictures say, and which do not fit what is asked for."""
+"""Reads the headers of all source images, and finds those that cannot be used."""
 
 import dataclasses
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from jaxtyping import Int
 from tqdm import tqdm
 
 from gan_jax import UserError
-from gan_jax.data import decode, folder, summary
-from gan_jax.data.decode import UnreadableImage
-from gan_jax.data.folder import ImageSource
+from gan_jax.data.decode import UnusableImageError, open_image
+from gan_jax.data.folder import ImageSource, list_refused
+from gan_jax.data.summary import format_counts
+from gan_jax.prepare.fit import size_problem
+from gan_jax.prepare.options import PrepareOptions
 
-SMALLEST = 4  # the lowest level
-_NAMED = 5  # damaged pictures named in a message; all are in the manifest
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What decides the bytes that are written."""
-
-  res: int
-  channels: int
-  fit: str  # 'crop', 'pad' or '': only squares
-  upscale: bool
-  background: tuple[int, int, int]
-  png_level: int
-  shard_images: int
-
-  @property
-  def levels(self) -> list[int]:
-    """Resolutions, the full one first."""
-    return [self.res >> i for i in range((self.res // SMALLEST).bit_length())]
+_N_LISTED = 5  # unusable images in a message; the manifest lists all
 
 
 @dataclasses.dataclass(frozen=True)
-class Survey:
-  """What the headers of all pictures say.
+class HeaderSurvey:
+  """The headers of all images of a source.
 
   Attributes:
-    sizes: int32 [n, 2], width and height; 0 where there is no usable header.
-    modes: PIL mode -> pictures.
-    bad: index -> why its header is refused.
+    source: the images.
+    source_name: as the user gave it.
+    sizes: (width, height) of each image; 0 if its header is unusable.
+    modes: PIL mode -> number of images.
+    bad_headers: index -> why the header is unusable.
   """
 
-  sizes: np.ndarray
+  source: ImageSource
+  source_name: str
+  sizes: Int[np.ndarray, 'n 2']
   modes: Counter[str]
-  bad: dict[int, str]
+  bad_headers: dict[int, str]
 
-  def common_side(self, src: str) -> int:
-    """The side of all pictures.
+  @property
+  def n_candidates(self) -> int:
+    """Number of image files, including those that are never opened."""
+    return self.source.n_images + len(self.source.refused)
+
+  def common_side(self) -> int:
+    """The shorter side of all images, in pixels.
 
     Raises:
-      UserError: they differ.
+      UserError: they differ, or it is not a power of two.
     """
-    good = self.sizes[self.sizes[:, 0] > 0]
-    if not len(good):
-      raise UserError(f'{src} has no picture that can be used.')
-    shorter = good.min(axis=1)
+    usable = self._usable_sizes()
+    if not len(usable):
+      raise UserError(no_usable_image(self.source_name))
+    shorter = usable.min(axis=1)
     if shorter.min() != shorter.max() or shorter[0] & (shorter[0] - 1):
       raise UserError(
         f'--res is needed: the shorter sides are {shorter.min()} to {shorter.max()} '
-        f'pixels, half of them up to {int(np.median(shorter))}; take a power of two.'
+        f'pixels with the median {int(np.median(shorter))}; choose a power of two.'
       )
     return int(shorter[0])
 
-  def unusable(self, source: ImageSource, options: Options) -> dict[str, str]:
-    """Name -> why, of all that is known to be refused without decoding it."""
-    bad = dict(source.refused)
+  def unusable(self, options: PrepareOptions) -> dict[str, str]:
+    """Name -> reason of each image that its header or its path already rules out."""
+    reasons = dict(self.source.refused)
     for i, (width, height) in enumerate(self.sizes.tolist()):
-      if i in self.bad:
-        bad[source.title(i)] = self.bad[i]
-      elif why := misfit(width, height, options):
-        bad[source.title(i)] = why
-    return bad
+      reason = self.bad_headers.get(i) or size_problem(width, height, options)
+      if reason:
+        reasons[self.source.display_name(i)] = reason
+    return reasons
 
-  def describe(self, src: str, source: ImageSource, options: Options) -> str:
-    """What there is and what would be made of it, for a terminal."""
-    good = self.sizes[self.sizes[:, 0] > 0]
-    modes = ', '.join(f'{mode} {count:,}' for mode, count in self.modes.most_common())
-    bad = self.unusable(source, options)
+  def describe(self, options: PrepareOptions) -> str:
+    """Lines of text: what the source contains, and what would be written."""
+    source = self.source
     lines = [
-      f'{src} ({source.kind}): {source.n:,} pictures, {source.others:,} other files',
+      f'{self.source_name} ({source.kind}): {source.n_images:,} images, '
+      f'{source.n_other_files:,} other files'
     ]
     if len(source.class_names) and len(source.labels):
       counts = np.bincount(source.labels, minlength=len(source.class_names))
-      lines.append(f'labels: {summary.histogram_line(source.class_names, counts)}')
+      lines.append(f'labels: {format_counts(source.class_names, counts)}')
     elif not len(source.class_names):
       lines.append('labels: none')
-    if len(good):
-      small, large = good.min(axis=0), good.max(axis=0)
-      lines += [
-        f'sizes: {small[0]} x {small[1]} to {large[0]} x {large[1]}, '
-        f'{int((good[:, 0] != good[:, 1]).sum()):,} of them oblong; modes: {modes}',
-      ]
+    usable = self._usable_sizes()
+    if len(usable):
+      lines.append(self._describe_sizes(usable))
     levels = ', '.join(map(str, options.levels))
-    size = sum(side**2 for side in options.levels) * options.channels * source.n
+    n_bytes = sum(x**2 for x in options.levels) * options.channels * source.n_images
     lines.append(
-      f'to be written: levels {levels}; {options.channels} channels; '
-      f'oblong ones: {options.fit or "refused"}; up to {size / 1e9:.2f} GB'
+      f'output: levels {levels}; channels: {options.channels}; images that are not '
+      f'square: {options.fit or "refused"}; up to {n_bytes / 1e9:.2f} GB'
     )
-    if bad:
-      lines.append(f'cannot be used: {len(bad):,}: {folder.quote_some(bad, _NAMED)}')
+    if unusable := self.unusable(options):
+      listed = list_refused(unusable, _N_LISTED)
+      lines.append(f'unusable images: {len(unusable):,}: {listed}')
     return '\n'.join(lines)
 
+  def _describe_sizes(self, usable: Int[np.ndarray, 'm 2']) -> str:
+    low, high = usable.min(axis=0), usable.max(axis=0)
+    n_oblong = int((usable[:, 0] != usable[:, 1]).sum())
+    modes = ', '.join(f'{mode} {count:,}' for mode, count in self.modes.most_common())
+    return (
+      f'sizes: {low[0]} x {low[1]} to {high[0]} x {high[1]}, {n_oblong:,} not square; '
+      f'modes: {modes}'
+    )
 
-def misfit(width: int, height: int, options: Options) -> str:
-  """Why a picture of that size is refused; '' if it is not."""
-  if width != height and not options.fit:
-    return f'is {width} x {height}, not square (--crop or --pad)'
-  side = max(width, height) if options.fit == 'pad' else min(width, height)
-  if side < options.res and not options.upscale:
-    return f'is {width} x {height}, below {options.res} (--upscale or a lower --res)'
-  return ''
+  def _usable_sizes(self) -> Int[np.ndarray, 'm 2']:
+    return self.sizes[self.sizes[:, 0] > 0]
 
 
-def refusal(bad: dict[str, str], n: int) -> str:
+def unusable_images(reasons: dict[str, str], n: int) -> str:
+  """Error message: some of n images cannot be used."""
   return (
-    f'{len(bad):,} of {n:,} pictures cannot be used: {folder.quote_some(bad, _NAMED)}; '
-    'mend them, or pass --skip_bad to leave them out.'
+    f'{len(reasons):,} of {n:,} images cannot be used: '
+    f'{list_refused(reasons, _N_LISTED)}; repair them, or pass --skip_bad to leave '
+    'them out.'
   )
 
 
-def survey(source: ImageSource, threads: int) -> Survey:
-  """Reads the header of every picture."""
-  sizes = np.zeros((source.n, 2), np.int32)
+def no_usable_image(source_name: str) -> str:
+  """Error message: none of the images can be used."""
+  return f'{source_name} has no image that can be used.'
+
+
+def survey_headers(source: ImageSource, source_name: str, threads: int) -> HeaderSurvey:
+  """Reads the header of every image; no pixel is decoded."""
+  sizes = np.zeros((source.n_images, 2), np.int32)
   modes: Counter[str] = Counter()
-  bad: dict[int, str] = {}
+  bad_headers: dict[int, str] = {}
 
-  def look(part):
-    found = Counter[str]()
-    for i in part:
+  def read_headers(indices: range) -> tuple[int, Counter[str]]:
+    modes_read = Counter[str]()
+    for i in indices:
       try:
-        image = decode.open_image(source.read(i)[0])
-      except UnreadableImage as error:
-        bad[i] = str(error)
+        image = open_image(source.read(i)[0])
+      except UnusableImageError as error:
+        bad_headers[i] = str(error)
         continue
-      sizes[i] = image.size  # turned or not: only the shorter and longer side matter
-      found[image.mode] += 1
-    return len(part), found
+      sizes[i] = image.size  # before EXIF orientation, which may swap the sides
+      modes_read[image.mode] += 1
+    return len(indices), modes_read
 
-  parts = [range(i, min(i + 256, source.n)) for i in range(0, source.n, 256)]
+  n = source.n_images
+  chunks = [range(i, min(i + 256, n)) for i in range(0, n, 256)]
   with (
-    tqdm(total=source.n, unit='img', desc='headers', disable=None) as bar,
+    tqdm(total=n, unit='img', desc='headers', disable=None) as progress,
     ThreadPoolExecutor(threads) as pool,
   ):
-    for done, found in pool.map(look, parts):
-      bar.update(done)
-      modes.update(found)
-  return Survey(sizes, modes, dict(sorted(bad.items())))
+    for n_read, modes_read in pool.map(read_headers, chunks):
+      progress.update(n_read)
+      modes.update(modes_read)
+  return HeaderSurvey(
+    source, source_name, sizes, modes, dict(sorted(bad_headers.items()))
+  )

@@ -102,7 +102,7 @@ class StagePreparer:
     here = jax.process_index()
     mine = [i for i, d in enumerate(mesh.devices.flat) if d.process_index == here]
     batches = data.iterate_batches(
-      self._dataset.shrunk(gan.res // stage.res),
+      self._dataset.downsampled(gan.res // stage.res),
       shape=(k, b),
       devices=tuple(mine),
       n_devices=mesh.size,

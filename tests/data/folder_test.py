@@ -1,0 +1,120 @@
+"""Folders and zips: labels of tables and sub-folders, ambiguous and unsafe files."""
+
+import csv
+import os
+
+import pytest
+
+from gan_jax import UserError
+from gan_jax.data import decode
+from gan_jax.data.folder import open_folder_or_zip
+from tests.data.images import COLORS, PNG, encode, write_files
+
+
+@pytest.mark.parametrize(
+  ('table', 'content', 'names', 'labels'),
+  [
+    ('labels.csv', 'file,label\nb.png,dog\na.png,cat\nc/d.png,dog\n', 'cat dog', '011'),
+    (
+      'labels.csv',
+      'label,file\r\n3,b.png\r\n0,a.png\r\n1,c/d.png\r\n',
+      '0 1 2 3',
+      '031',
+    ),
+    (
+      'labels.jsonl',
+      '{"file": "b.png", "label": 1}\n{"file": "a.png", "label": 0}\n'
+      '{"file": "c/d.png", "label": 0}\n',
+      '0 1',
+      '010',
+    ),
+  ],
+)
+@pytest.mark.parametrize('prefix', ['', 'all/'])
+def test_labels_from_a_table(tmp_path, table, content, names, labels, prefix):
+  files = {name: encode(COLORS) for name in ('a.png', 'b.png', 'c/d.png')}
+  files[table] = content.encode('utf-8-sig')
+  write_files(tmp_path / 'src', {f'{prefix}{name}': x for name, x in files.items()})
+  source = open_folder_or_zip(tmp_path / 'src')
+  assert source.class_names == tuple(names.split())
+  assert ''.join(map(str, source.labels)) == labels
+  assert (source.n_images, source.n_other_files, dict(source.refused)) == (3, 0, {})
+
+
+def test_labels_from_folders_are_in_the_order_of_numbers(tmp_path):
+  write_files(tmp_path, {f'{i}/x/a.png': PNG for i in (10, 9, 0)})
+  source = open_folder_or_zip(tmp_path)
+  assert source.class_names == ('0', '9', '10')
+  names = [source.display_name(i) for i in range(3)]
+  assert names == ['0/x/a.png', '10/x/a.png', '9/x/a.png']
+  assert source.labels.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+  ('files', 'message'),
+  [
+    ({'a.txt': b'x'}, 'has no images; image files end with .*.png, '),
+    (
+      {'a.png': PNG, 'cat/b.png': PNG},
+      r'images beside its sub-folders \(a.png and 0',
+    ),
+    (
+      {'a.png': PNG, 'labels.csv': b'file,label\na.png,-1\n'},
+      'label of a.png is -1: 0',
+    ),
+    ({'a.png': PNG, 'labels.csv': b'file,label\na.png,100000\n'}, 'a.png is 100000: 0'),
+    (
+      {'a.png': PNG, 'labels.csv': b'name,class\na.png,1\n'},
+      "has no 'file' and 'label'",
+    ),
+    ({'a.png': PNG, 'labels.csv': b'label,file\n1\n'}, "has no 'file' and 'label'"),
+    ({'a.png': PNG, 'labels.csv': b'file,label\na.png,\n'}, 'has an empty label'),
+    (
+      {'a.png': PNG, 'labels.csv': b'file,label\na.png,1\na.png,2'},
+      'a.png has two lab',
+    ),
+    ({'a.png': PNG, 'labels.jsonl': b'{"file"'}, 'labels.jsonl cannot be read'),
+    ({'a.png': PNG, 'labels.csv': b'', 'labels.jsonl': b''}, 'has both labels.csv and'),
+  ],
+)
+def test_ambiguous_sources_are_refused(tmp_path, files, message):
+  write_files(tmp_path / 'src', files)
+  with pytest.raises(UserError, match=message):
+    open_folder_or_zip(tmp_path / 'src')
+
+
+def test_files_without_labels_and_labels_without_files(tmp_path):
+  table = b'file,label\na.png,cat\n../../etc/passwd.png,dog\n'
+  write_files(tmp_path, {'a.png': PNG, 'b.png': PNG, 'labels.csv': table})
+  source = open_folder_or_zip(tmp_path)
+  assert (source.n_images, source.class_names) == (1, ('cat',))
+  assert source.refused == {
+    '../../etc/passwd.png': 'is listed in labels.csv, but does not exist',
+    'b.png': 'has no label in labels.csv',
+  }
+
+
+def test_links_in_a_folder_are_not_followed(tmp_path):
+  write_files(tmp_path, {'secret/a.png': PNG, 'src/cat/1.png': PNG})
+  (tmp_path / 'src/cat/link.png').symlink_to(tmp_path / 'secret/a.png')
+  (tmp_path / 'src/dogs').symlink_to(tmp_path / 'secret')
+  os.mkfifo(tmp_path / 'src/cat/pipe.png')
+  source = open_folder_or_zip(tmp_path / 'src')
+  assert source.n_images == 1 and source.refused == {
+    'cat/link.png': 'is a symbolic link',
+    'cat/pipe.png': 'is not a regular file',
+    'dogs': 'is a symbolic link',
+  }
+  (tmp_path / 'src/cat/1.png').unlink()
+  (tmp_path / 'src/cat/1.png').symlink_to(tmp_path / 'secret/a.png')
+  with pytest.raises(decode.UnusableImageError, match='cannot be read'):
+    source.read(0)
+
+
+def test_csv_with_awkward_names(tmp_path):
+  names = ['a, b.png', 'ä "q".png', 'plain.png']
+  write_files(tmp_path, dict.fromkeys(names, PNG))
+  with (tmp_path / 'labels.csv').open('w', newline='') as file:
+    csv.writer(file).writerows([('file', 'label'), *((n, n[0]) for n in names)])
+  source = open_folder_or_zip(tmp_path)
+  assert [source.class_names[i] for i in source.labels] == ['a', 'p', 'ä']

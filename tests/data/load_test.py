@@ -1,0 +1,65 @@
+"""Opening a dataset by name: folders, zips, and arguments that are refused."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from gan_jax import UserError, data, prepare
+from gan_jax.data import decode
+from tests.data.images import (
+  file_contents,
+  read_examples,
+  write_image_folder,
+  write_zip,
+)
+
+
+def test_arguments_out_of_range_and_missing_packages_are_refused(monkeypatch):
+  with pytest.raises(UserError, match='channels is 4, but dataset .emoji. has 3'):
+    data.load_dataset('emoji', res=32, channels=4)
+  with pytest.raises(UserError, match='res must be a positive number of pixels, not 0'):
+    data.load_dataset('emoji', res=0, channels=3)
+  with pytest.raises(UserError, match="'emoji' has only the split 'train', not 'test'"):
+    data.load_dataset('emoji', split='test', res=32, channels=3)
+  monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
+  with pytest.raises(UserError, match='pip install scikit-learn'):
+    data.load_dataset('digits', res=8, channels=1)
+
+
+def test_a_folder_and_a_zip_of_it_are_the_same_dataset(tmp_path):
+  pixels = write_image_folder(tmp_path / 'pets')
+  write_zip(tmp_path / 'pets.zip', file_contents(tmp_path / 'pets'))
+  for name in ('pets', 'pets.zip'):
+    pets = data.load_dataset(str(tmp_path / name), res=8, channels=3)
+    assert (pets.class_names, pets.counts) == (('cat', 'dog'), (10, 10))
+    images, labels = read_examples(pets.examples)
+    mean = pixels.reshape(20, 8, 2, 8, 2, 3).mean((2, 4))
+    assert np.abs(images - mean).max() <= 1, 'PIL rounds after each axis'
+    assert list(labels) == [0] * 10 + [1] * 10
+  with pytest.raises(UserError, match="only the split 'train', not 'test'"):
+    data.load_dataset(str(tmp_path / 'pets'), split='test', res=8, channels=3)
+  with pytest.raises(UserError, match='there is no such folder or zip'):
+    data.load_dataset(str(tmp_path / 'pests'), res=8, channels=3)
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match='empty has no images'):
+    data.load_dataset(str(tmp_path / 'empty'), res=8, channels=3)
+
+
+def test_upsampling_is_refused_without_upscale(tmp_path, tiny_tfds):
+  pixels = write_image_folder(tmp_path / 'pets', n=5)
+  prepare.main([str(tmp_path / 'pets'), str(tmp_path / 'set')])
+  for name in ('pets', 'set'):
+    path = str(tmp_path / name)
+    with pytest.raises(
+      UserError, match=r'model.res is 32, .*\(median of the shorter side: 16 pix'
+    ):
+      data.load_dataset(path, res=32, channels=3)
+    large = data.load_dataset(path, res=32, channels=3, upscale=True)
+    back = decode.area_downsample(read_examples(large.examples)[0], 2)
+    assert np.abs(back.astype(int) - pixels).mean() < 20
+  with pytest.raises(UserError, match='shorter side: 5 pixels'):
+    data.load_dataset('tiny_images', data_dir=str(tiny_tfds), res=8, channels=3)
+  # Only most of the images must be large enough; built-in sets are always resized.
+  data.load_dataset('tiny_images', data_dir=str(tiny_tfds), res=5, channels=3)
+  data.load_dataset('digits', res=16, channels=1)

@@ -1,0 +1,188 @@
+"""The prepare command: refused arguments, hostile zips, thousands of mixed files."""
+
+import json
+import stat
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax import UserError, data, prepare
+from tests.data.images import (
+  COLORS,
+  PNG,
+  encode,
+  file_contents,
+  random_image,
+  read_examples,
+  write_files,
+)
+from tests.prepare.bombs import pixel_bomb
+
+
+def test_dry_run_writes_nothing(folder, tmp_path, capsys):
+  before = file_contents(tmp_path)
+  prepare.main([str(folder), str(tmp_path / 'pets'), '--dry-run'])
+  out = capsys.readouterr().out
+  assert '12 images, 1 other files' in out and 'levels 32, 16, 8, 4' in out
+  assert file_contents(tmp_path) == before and not (tmp_path / 'pets').exists()
+
+
+def test_bad_arguments_are_refused_before_anything_is_written(folder, tmp_path):
+  before = file_contents(tmp_path)
+  for arguments, message in (
+    ([str(tmp_path / 'none/'), 'pets'], 'unknown|no such folder'),
+    ([str(folder), str(tmp_path / 'My Pets')], "'My Pets', is not a valid name"),
+    ([str(folder), str(folder)], 'exists and is not empty'),
+    ([str(folder), str(tmp_path / 'pets'), '--res=24'], '--res=24: a power of two'),
+    (
+      [str(folder), str(tmp_path / 'pets'), '--res=64'],
+      r'12 of 12 .* smaller than 64 \(use --ups',
+    ),
+    ([str(folder), str(tmp_path / 'pets'), '--background=no'], '--background=no: a'),
+    ([str(folder), str(tmp_path / 'pets'), '--threads=0'], '--threads=0: it must be'),
+  ):
+    with pytest.raises(UserError, match=message):
+      prepare.main(arguments)
+  assert file_contents(tmp_path) == before
+  (folder / 'cat/0.png').write_bytes(encode(np.zeros((40, 40, 3), np.uint8)))
+  with pytest.raises(
+    UserError, match='--res is needed: the shorter sides are 32 to 40'
+  ):
+    prepare.main([str(folder), str(tmp_path / 'pets')])
+
+
+def write_hostile_zip(path):
+  """A zip with one good image, and one file for each attack and each defect."""
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    names = '/abs.png', '../up.png', 'ok/../../up2.png', 'C:\\dos.png'
+    for name in ('ok/1.png', *names):
+      archive.writestr(name, PNG)
+    link = zipfile.ZipInfo('ok/link.png')
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    archive.writestr(link, '/etc/passwd')
+    archive.writestr('ok/zipbomb.png', bytes(10**6))
+    archive.writestr('ok/pixelbomb.png', pixel_bomb())
+    archive.writestr('ok/text.png', b'hello')
+    archive.writestr('ok/truncated.jpg', encode(COLORS, 'JPEG')[:-40])
+    archive.writestr('ok/new\nline.png', b'hello')
+    archive.writestr(zipfile.ZipInfo('ok/crc.png'), PNG)
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      archive.writestr('ok/1.png', encode(255 - COLORS))
+    archive.writestr('__MACOSX/ok/._1.png', b'left over')
+  content = path.read_bytes()
+  place = content.index(PNG[-50:], content.index(b'ok/crc.png'))
+  path.write_bytes(content[:place] + bytes(20) + content[place + 20 :])
+
+
+def test_hostile_zip(tmp_path, monkeypatch):
+  monkeypatch.setattr('gan_jax.data.folder.MAX_BYTES', 100_000)
+  path, dest = tmp_path / 'in' / 'hostile.zip', tmp_path / 'out' / 'set'
+  path.parent.mkdir()
+  write_hostile_zip(path)
+  before = file_contents(tmp_path)
+  with pytest.raises(UserError, match='cannot be used: /abs.png is an absolute path'):
+    prepare.main([str(path), str(dest), '--res=8'])
+  assert file_contents(tmp_path) == before
+  prepare.main([str(path), str(dest), '--res=8', '--skip_bad'])
+  refused = json.loads((dest / 'manifest.json').read_text())['refused']
+  expected = {
+    '/abs.png': 'is an absolute path',
+    'C:\\dos.png': 'is an absolute path',
+    '../up.png': 'leads out of the zip',
+    'ok/../../up2.png': 'leads out of the zip',
+    'ok/link.png': 'is a symbolic link',
+    'ok/zipbomb.png': 'has 1,000,000 bytes, more than 100,000',
+    'ok/pixelbomb.png': 'declares more than 67,108,864 pixels',
+    'ok/text.png': 'is not an image',
+    'ok/new\\nline.png': 'is not an image',
+    'ok/truncated.jpg': 'cannot be decoded',
+    'ok/crc.png': 'is corrupted in the zip',
+    'ok/1.png': 'is in the zip twice; the first one is used',
+  }
+  assert refused.keys() == expected.keys()
+  assert [n for n in expected if expected[n] not in refused[n]] == []
+  images, _ = read_examples(data.load_dataset(str(dest), res=8, channels=3).examples)
+  np.testing.assert_array_equal(images, COLORS[None])
+  outside = [
+    name
+    for name in file_contents(tmp_path)
+    if name not in before and not name.startswith('out/set/')
+  ]
+  assert outside == []
+
+
+def good_files(rng):
+  """Encoded images of at least 24 x 24 pixels of many formats and modes."""
+  wide = [random_image(rng, 24, int(w)) for w in rng.integers(24, 40, 20)]
+  tall = [np.swapaxes(x, 0, 1) for x in wide]
+  return [
+    *(encode(x) for x in [*wide, *tall]),
+    *(encode(x, 'JPEG', quality=int(rng.integers(20, 96))) for x in wide),
+    *(encode(x[..., 0]) for x in wide),
+    *(encode(x[..., 0].astype(np.uint16) * 200) for x in wide),
+    *(encode(random_image(rng, channels=4)) for _ in range(5)),
+    *(encode(Image.fromarray(x).convert('CMYK'), 'JPEG') for x in wide),
+    *(encode(Image.fromarray(x).convert('P')) for x in wide),
+  ]
+
+
+def bad_files(rng):
+  """Contents of which no image of 16 x 16 pixels can be made."""
+  image = random_image(rng, 24, 30)
+  jpeg = encode(image, 'JPEG')
+  return [
+    b'',
+    b'#!/bin/sh\necho hello\n',
+    pixel_bomb(),
+    jpeg[: len(jpeg) // 2],
+    encode(image)[:200],
+    jpeg[:10] + bytes(len(jpeg) - 10),
+    encode(random_image(rng, 8, 8)),  # too small
+    encode(np.ones((24, 24), np.float32), 'TIFF'),
+  ]
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_of_mixed_quality(tmp_path, rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  good, bad = good_files(rng), bad_files(rng)
+  n = 10_000
+  corrupted = set(rng.choice(n, n // 100, replace=False).tolist())
+  src, small, dest = (tmp_path / name for name in ('src', 'small', 'mixed'))
+  names = [f'{"abc"[i % 3]}/{i:05d}.png' for i in range(n)]
+  for folder in 'abc':
+    (src / folder).mkdir(parents=True)
+  for i, name in enumerate(names):
+    pool = bad if i in corrupted else good
+    (src / name).write_bytes(pool[rng.integers(len(pool))])
+  write_files(small, {f'{i}.png': good[i % len(good)] for i in range(500)})
+
+  program = Path(__file__).parent / 'programs' / 'measure_memory.py'
+  process = subprocess.run(
+    [sys.executable, program, small, tmp_path / 'small_set', src, dest],
+    capture_output=True,
+    text=True,
+  )
+  assert process.returncode == 0, process.stderr
+  manifest = json.loads((dest / 'manifest.json').read_text())
+  assert set(manifest['refused']) == {names[i] for i in corrupted}
+  assert manifest['count'] == n - len(corrupted)
+  kept = np.array([i % 3 for i in range(n) if i not in corrupted])
+  assert manifest['histogram'] == np.bincount(kept).tolist()
+  dataset = data.load_dataset(str(dest), res=4, channels=3)
+  assert len(dataset.examples) == n - len(corrupted)
+  by_folder = np.sort(kept)  # the order of the files' names
+  for i in rng.integers(0, len(by_folder), 50).tolist():
+    assert dataset.examples[i][1] == by_folder[i]
+  # 20 times the images in about the same memory: lists of names, not of images.
+  few, many = [
+    int(line.split()[1]) for line in process.stdout.splitlines() if 'peak_kb' in line
+  ]
+  assert many - few < 80_000, f'{few} kB for 500 images, {many} kB for 10,000'

@@ -1,0 +1,143 @@
+"""Every kind of image becomes 8-bit pixels of the full resolution, or is refused."""
+
+import functools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax import prepare
+from gan_jax.data import decode
+from tests.data.images import COLORS, RAMP, encode
+from tests.prepare.bombs import pixel_bomb
+
+HALF_TRANSPARENT = np.dstack([COLORS, np.where(RAMP < 128, 0, 255).astype(np.uint8)])
+ON_WHITE = np.where(RAMP[..., None] < 128, 255, COLORS)
+GREY = np.repeat(RAMP[..., None], 3, -1)
+
+
+def options(res=8, channels=3, fit='', upscale=False, background=(255, 255, 255)):
+  return prepare.PrepareOptions(res, channels, fit, upscale, background, 0, 10)
+
+
+def with_palette():
+  image = Image.fromarray((RAMP > 100).astype(np.uint8), 'P')
+  image.putpalette([10, 20, 30, 200, 100, 50])
+  return encode(image, transparency=0)
+
+
+def with_orientation(orientation):
+  """COLORS as a camera stores it that was held so."""
+  stored = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+  }[orientation]
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  return encode(Image.fromarray(COLORS).transpose(stored), exif=exif)
+
+
+@pytest.mark.filterwarnings('ignore:.*mode.*parameter:DeprecationWarning')
+@pytest.mark.parametrize(
+  ('content', 'want', 'tolerance'),
+  [
+    (lambda: encode(COLORS), COLORS, 0),
+    (lambda: encode(RAMP), GREY, 0),
+    (lambda: encode(RAMP > 100), np.where(GREY > 100, 255, 0), 0),
+    (lambda: encode(RAMP.astype(np.uint16) * 257), GREY, 0),
+    (lambda: encode(RAMP.astype(np.uint16) * 257 + 128), GREY, 0),
+    (lambda: encode(RAMP.astype(np.uint16) * 257, 'TIFF'), GREY, 0),
+    (lambda: encode(RAMP.astype(np.int32) * 257, 'TIFF'), GREY, 0),
+    (lambda: encode(HALF_TRANSPARENT), ON_WHITE, 0),
+    (
+      lambda: encode(Image.fromarray(HALF_TRANSPARENT).convert('LA')),
+      np.where(
+        RAMP[..., None] < 128, 255, Image.fromarray(COLORS).convert('L').convert('RGB')
+      ),
+      0,
+    ),
+    (
+      with_palette,
+      np.where(RAMP[..., None] > 100, np.array([[[200, 100, 50]]]), 255),
+      0,
+    ),
+    *((functools.partial(with_orientation, o), COLORS, 0) for o in range(2, 9)),
+    (lambda: encode(COLORS, 'WEBP', lossless=True), COLORS, 0),
+    (
+      lambda: encode(
+        Image.fromarray(COLORS).convert('CMYK'), 'JPEG', quality=100, subsampling=0
+      ),
+      COLORS,
+      4,
+    ),
+  ],
+)
+def test_all_kinds_of_pixels_become_8_bit_rgb(content, want, tolerance):
+  _, image = prepare.fit_image(content(), options())
+  assert image.dtype == np.uint8 and image.shape == (8, 8, 3)
+  assert np.abs(image.astype(int) - want).max() <= tolerance
+
+
+def test_channels_and_background():
+  _, grey = prepare.fit_image(encode(COLORS), options(channels=1))
+  want = COLORS @ np.array([0.299, 0.587, 0.114])
+  assert grey.shape == (8, 8, 1) and np.abs(grey[..., 0] - want).max() < 1
+  transparent = encode(HALF_TRANSPARENT)
+  _, rgba = prepare.fit_image(transparent, options(channels=4))
+  np.testing.assert_array_equal(rgba, HALF_TRANSPARENT)
+  _, on_blue = prepare.fit_image(transparent, options(background=(0, 0, 255)))
+  np.testing.assert_array_equal(
+    on_blue, np.where(RAMP[..., None] < 128, np.array([[[0, 0, 255]]]), COLORS)
+  )
+
+
+def test_crop_pad_and_upscale():
+  wide = np.concatenate([COLORS, COLORS[::-1]], 1)  # 16 x 8
+  content = encode(wide)
+  with pytest.raises(
+    decode.UnusableImageError, match=r'is 16 x 8, not square \(use --crop or'
+  ):
+    prepare.fit_image(content, options())
+  _, cropped = prepare.fit_image(content, options(fit='crop'))
+  np.testing.assert_array_equal(cropped, wide[:, 4:12])
+  _, padded = prepare.fit_image(
+    content, options(res=16, fit='pad', background=(9, 8, 7))
+  )
+  want = np.full((16, 16, 3), np.array([[[9, 8, 7]]]), np.uint8)
+  want[4:12] = wide
+  np.testing.assert_array_equal(padded, want)
+  with pytest.raises(
+    decode.UnusableImageError, match=r'is 8 x 8, smaller than 16 \(use --upscale'
+  ):
+    prepare.fit_image(encode(COLORS), options(res=16))
+  _, large = prepare.fit_image(encode(COLORS), options(res=16, upscale=True))
+  back = decode.area_downsample(large[None], 2)[0]
+  assert np.abs(back.astype(int) - COLORS).mean() < 5
+
+
+@pytest.mark.parametrize(
+  ('content', 'reason'),
+  [
+    (lambda: b'', 'is not an image'),
+    (lambda: b'not an image at all', 'is not an image'),
+    (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'is not an image'),
+    (lambda: b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'is not an image'),
+    (pixel_bomb, 'declares more than 67,108,864 pixels'),
+    (
+      lambda: pixel_bomb(9000, 9000),
+      'declares 9000 x 9000 pixels, more than 67,108,864',
+    ),
+    (lambda: encode(COLORS, 'JPEG')[:-40], 'cannot be decoded .*[Tt]runcated'),
+    (lambda: encode(COLORS)[:60], 'cannot be decoded'),
+    (lambda: encode(COLORS.astype(np.float32)[..., 0], 'TIFF'), 'floating-point'),
+    (lambda: encode(RAMP.astype(np.int32) * 999, 'TIFF'), 'has 32-bit pixels'),
+  ],
+)
+def test_unusable_images_are_refused(content, reason):
+  with pytest.raises(decode.UnusableImageError, match=reason):
+    prepare.fit_image(content(), options())
