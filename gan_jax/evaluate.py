@@ -1,169 +1,189 @@
 """Scores a run: python -m gan_jax.evaluate --workdir=DIR [--metrics=fid,prdc,...].
 
-Pictures are drawn once for all metrics. A score is written with its protocol, all that
-its value depends on beside the model, and only equal protocols are compared.
+Images are generated once for all metrics. A score is stored with its protocol, all that
+its value depends on besides the model, and only scores of equal protocols are compared.
 """
 
 import argparse
-from collections.abc import Sequence
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
 
 from gan_jax import UserError, data
+from gan_jax.config import Config
 from gan_jax.config.workdir import read_config
 from gan_jax.evaluation import results, truncation_sweep
-from gan_jax.evaluation.evaluator import Evaluator, Protocol
-from gan_jax.evaluation.metrics import METRICS, PATHS, inception, ppl
+from gan_jax.evaluation.evaluator import Evaluator
+from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips
+from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.models.base import Variables
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.flags import add_flags, parsed_flags
 from gan_jax.storage import checkpoint
 
+SWEEP_METRICS = ('fd_small', 'prdc_small')  # of --frontier without --metrics
 
-def parser() -> argparse.ArgumentParser:
+
+def make_parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.evaluate',
-    description='Scores the averaged generator of a run against its data.',
+    description='Scores the EMA generator of a run against its training data.',
   )
   p.add_argument('--workdir', help='folder of the run')
   p.add_argument(
-    '--compare', nargs=2, metavar=('A', 'B'), help='instead: the scores of two runs'
+    '--compare', nargs=2, metavar=('A', 'B'), help='print the scores of two runs'
   )
   p.add_argument(
     '--metrics',
     default='',
-    help=f'of {", ".join([*METRICS, *PATHS])}; default: offline',
+    help=f'of {", ".join([*METRICS, *PATHS])}; default: those that need no downloads',
   )
   p.add_argument('--checkpoint', type=int, help='step to load; default: the newest')
-  p.add_argument(
-    '--num', type=int, default=0, help='generated images; default: as many as real ones'
-  )
-  p.add_argument('--reals', type=int, default=0, help='real images; default: all')
   p.add_argument('--split', default='', help="of the data; default: the run's")
   p.add_argument(
-    '--truncation',
-    type=float,
-    default=np.inf,
-    metavar='T',
-    help='draw entries of z beyond +-T again',
+    '--raw', action='store_true', help='raw weights instead of EMA weights'
   )
-  p.add_argument('--psi', type=float, default=1.0, help='scale of z, or of w - mean')
-  p.add_argument('--raw', action='store_true', help='the weights, not their average')
-  p.add_argument(
-    '--standing', type=int, default=16, metavar='N', help='see gan_jax.sample'
-  )
-  p.add_argument('--seed', type=int, default=0, help='of the first image')
-  p.add_argument('--batch', type=int, default=64, help='images at a time')
+  add_flags(p, EvaluationProtocol)
   p.add_argument(
     '--inception', help=f'weights of Inception-v3; default: ${inception.ENVIRONMENT}'
   )
   p.add_argument(
-    '--resizing',
-    default='torch',
-    choices=tuple(inception.RESIZINGS),
-    help='to 299 pixels: pytorch-fid, torch-fidelity (tf1), clean-fid, ...',
-  )
-  p.add_argument(
-    '--lpips', help=f'weights of LPIPS, VGG-16; default: ${ppl.ENVIRONMENT}'
+    '--lpips',
+    help='weights of VGG-16 and LPIPS, joined by commas; '
+    f'default: ${lpips.ENVIRONMENT}',
   )
   p.add_argument(
     '--frontier',
     default='',
     metavar='T,T,...',
-    help='sweep truncation, with and without the average: frontier.csv and .png',
+    help='score EMA and raw weights at these truncation values instead; '
+    'writes frontier.csv, frontier.png and frontier.jsonl',
   )
   p.add_argument(
-    '--cache', type=Path, help='of real statistics; default: ~/.cache/gan_jax'
+    '--cache',
+    type=Path,
+    help='folder of cached statistics; default: $GAN_JAX_CACHE or ~/.cache/gan_jax',
   )
   return p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  args = parser().parse_args(argv)
-  logging.set_verbosity(logging.ERROR)  # orbax warns of reading what it may not write
+  args = make_parser().parse_args(argv)
+  logging.set_verbosity(logging.ERROR)  # orbax warns that it cannot write
   if args.compare:
-    a, b = args.compare
-    for name, x, y in results.compare_scores(a, b):
-      print(f'{name:24} {x:12.6g} {y:12.6g}')
+    for name, a, b in results.compare_scores(*args.compare):
+      print(f'{name:24} {a:12.6g} {b:12.6g}')
     return
   if not args.workdir:
     raise UserError('--workdir=DIR or --compare A B is needed.')
-  for name in ('truncation', 'psi', 'batch'):
-    if not getattr(args, name) > 0:
-      raise UserError(f'--{name}={getattr(args, name)}: it must be above 0.')
-  for name in ('num', 'reals', 'standing', 'seed'):
-    if getattr(args, name) < 0:
-      raise UserError(f'--{name}={getattr(args, name)}: it must not be negative.')
+  protocol = parsed_flags(EvaluationProtocol, args)
+  protocol = dataclasses.replace(protocol, ema=not args.raw)
   thresholds = parse_thresholds(args.frontier)
   if thresholds:
     truncation_sweep.require_matplotlib()
   folder = Path(args.workdir)
-  run = read_config(folder)
-  gan, split = run.gan, args.split or run.data.split
-  dataset = data.load_dataset(**run.source(split))
-  names = [name for name in args.metrics.split(',') if name]
-  if thresholds and not names:
-    names = ['fd_small', 'prdc_small']
-  branches = {True: 'ema', False: 'g'}
-  wanted = [not args.raw] if not thresholds else [True, False]
-  shapes, _ = jax.eval_shape(gan.init, jax.random.key(0))
-  like = {branches[ema]: shapes for ema in wanted}
-  like['images'] = jax.ShapeDtypeStruct((), np.uint32)
-  parts, step = checkpoint.restore_subtrees(folder, like, args.checkpoint)
-  phase = run.schedule.phase_at(int(parts['images']), gan.res)
+  config = read_config(folder)
+  if not os.access(folder, os.W_OK):
+    raise UserError(f'{folder} cannot be written, and the scores belong there.')
+  split = args.split or config.data.split
+  dataset = data.load_dataset(**config.source(split))
+  branches = (True, False) if thresholds else (protocol.ema,)
+  trained = restore_generators(folder, config, branches, args.checkpoint)
+  phase = config.schedule.phase_at(trained.images, config.gan.res)
+  metrics = [name for name in args.metrics.split(',') if name]
   evaluator = Evaluator(
-    gan,
+    config.gan,
     dataset,
-    names,
-    Protocol(
-      n=args.num,
-      reals=args.reals,
-      truncation=args.truncation,
-      psi=args.psi,
-      alpha=float(np.asarray(phase.alpha)),
-      ema=not args.raw,
-      standing=args.standing,
-      seed=args.seed,
-      batch=args.batch,
-      resizing=args.resizing,
-    ),
+    metrics or (SWEEP_METRICS if thresholds else ()),
+    dataclasses.replace(protocol, alpha=float(np.asarray(phase.alpha))),
     res=phase.res,
     split=split,
     inception_file=args.inception,
     lpips_files=args.lpips,
     cache=args.cache,
   )
-  about = {'checkpoint': step, 'images': int(parts['images'])}
   if thresholds:
-    generators = {ema: parts[branches[ema]] for ema in wanted}
-    lines = truncation_sweep.sweep(evaluator, generators, thresholds)
-    if jax.process_index() == 0:
-      truncation_sweep.write(lines, folder / 'frontier')
-      print(f'{folder}/frontier.csv, .png, and with protocols .jsonl')
-    return
-  lines = evaluator.lines(parts[branches[wanted[0]]])
+    sweep(evaluator, trained.generators, thresholds, folder)
+  else:
+    score(evaluator, trained, folder)
+
+
+class TrainedWeights(NamedTuple):
+  """Generators of a checkpoint."""
+
+  generators: Mapping[bool, Variables]  # EMA weights under True, raw ones under False
+  images: int  # training images seen
+  step: int
+
+
+def restore_generators(
+  folder: Path, config: Config, branches: Sequence[bool], step: int | None
+) -> TrainedWeights:
+  """Reads the EMA weights (True) or the raw weights (False) of G from a checkpoint.
+
+  Args:
+    step: of the checkpoint; None for the newest.
+
+  Raises:
+    UserError: there is no such checkpoint.
+  """
+  keys = {True: 'ema', False: 'g'}
+  shapes, _ = jax.eval_shape(config.gan.init, jax.random.key(0))
+  like = {keys[ema]: shapes for ema in branches}
+  like['images'] = jax.ShapeDtypeStruct((), np.uint32)
+  subtrees, step = checkpoint.restore_subtrees(folder, like, step)
+  generators = {ema: subtrees[keys[ema]] for ema in branches}
+  return TrainedWeights(generators, int(subtrees['images']), step)
+
+
+def sweep(
+  evaluator: Evaluator,
+  generators: Mapping[bool, Variables],
+  thresholds: Sequence[float],
+  folder: Path,
+) -> None:
+  """Scores generators at several truncation values; writes the files of a sweep."""
+  records = truncation_sweep.sweep_truncation(evaluator, generators, thresholds)
   if jax.process_index() == 0:
-    results.append_scores(folder, lines, **about)
-    for line in lines:
-      print(f'{line["metric"]:24} {line["value"]:12.6g}')
-    print(f'with their protocol in {folder / results.LINES}')
+    truncation_sweep.write_sweep(records, folder / 'frontier')
+    print(f'written: {folder}/frontier.csv, .png, and with protocols .jsonl')
+
+
+def score(evaluator: Evaluator, trained: TrainedWeights, folder: Path) -> None:
+  """Scores the generator; prints the scores and appends them to the run's files."""
+  (generator,) = trained.generators.values()
+  records = evaluator.evaluate(generator)
+  if jax.process_index() == 0:
+    for record in records:
+      print(f'{record["metric"]:24} {record["value"]:12.6g}')
+    results.append_scores(
+      folder, records, images=trained.images, checkpoint=trained.step
+    )
+    print(f'written with their protocols: {folder / results.SCORES_FILE}')
 
 
 def parse_thresholds(text: str) -> list[float]:
-  """'0.2,0.5,1' -> [0.2, 0.5, 1.0]; nothing is none.
+  """'0.2,0.5,1' -> [0.2, 0.5, 1.0]; '' -> [].
 
   Raises:
     UserError: anything but numbers above 0.
   """
   try:
-    found = [float(part) for part in text.split(',') if part]
+    thresholds = [float(number) for number in text.split(',') if number]
   except ValueError:
-    found = [0.0]
-  if any(not t > 0 for t in found):
-    raise UserError(f'--frontier={text}: give thresholds above 0, such as 0.2,0.5,1.')
-  return found
+    thresholds = [0.0]
+  if any(not t > 0 for t in thresholds):
+    raise UserError(
+      f'--frontier={text}: give thresholds above 0, for example 0.2,0.5,1.'
+    )
+  return thresholds
 
 
 if __name__ == '__main__':

@@ -31,19 +31,22 @@ def write_features(folder: Path, n: int, dim: int) -> None:
 
 
 def ours(real: np.ndarray, fake: np.ndarray, score: str) -> dict[str, float]:
-  from gan_jax.evaluation.metrics import features
+  from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
+  from gan_jax.evaluation.metrics.frechet import frechet_distance
+  from gan_jax.evaluation.metrics.kid import kernel_distance
+  from gan_jax.evaluation.metrics.neighbors import neighbor_scores
 
   if score == 'fid':
     sides = []
     for rows in (real, fake):
-      stats = features.FeatureStats(rows.shape[1])
+      stats = FeatureStatistics(rows.shape[1])
       for start in range(0, len(rows), 1024):
         stats.update(rows[start : start + 1024])
       sides.append(stats)
-    return {'fid': features.frechet_distance(*sides)}
+    return {'fid': frechet_distance(*sides)}
   if score == 'kid':
-    return {'kid': features.kernel_distance(real, fake, size=min(1000, len(real)))[0]}
-  return features.neighbourhoods(real, fake)._asdict()
+    return {'kid': kernel_distance(real, fake, size=min(1000, len(real)))[0]}
+  return neighbor_scores(real, fake)._asdict()
 
 
 def torch_fidelity(real: np.ndarray, fake: np.ndarray, score: str) -> dict[str, float]:

@@ -11,7 +11,8 @@ import numpy as np
 from gan_jax import data
 from gan_jax.config import parse_config
 from gan_jax.evaluation import truncation_sweep
-from gan_jax.evaluation.evaluator import Evaluator, Protocol
+from gan_jax.evaluation.evaluator import Evaluator
+from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.storage import checkpoint
 from gan_jax.training import trainer
 
@@ -40,11 +41,13 @@ def frontier_of(config: dict, workdir: Path, num: int) -> list[dict]:
   )
   shapes, _ = jax.eval_shape(r.gan.init, jax.random.key(0))
   parts, _ = checkpoint.restore_subtrees(workdir, {'ema': shapes, 'g': shapes})
-  evaluator = Evaluator(r.gan, dataset, ['fd_small', 'prdc_small'], Protocol(n=num))
+  evaluator = Evaluator(
+    r.gan, dataset, ['fd_small', 'prdc_small'], EvaluationProtocol(num=num)
+  )
   generators = {True: parts['ema'], False: parts['g']}
-  lines = truncation_sweep.sweep(evaluator, generators, THRESHOLDS)
-  truncation_sweep.write(lines, workdir / 'frontier')
-  return truncation_sweep.table(lines)
+  records = truncation_sweep.sweep_truncation(evaluator, generators, THRESHOLDS)
+  truncation_sweep.write_sweep(records, workdir / 'frontier')
+  return truncation_sweep.sweep_table(records)
 
 
 def main() -> None:
@@ -64,7 +67,7 @@ def main() -> None:
       rows = frontier_of(config, args.runs / f'ortho{ortho:g}-seed{seed}', args.num)
       for ema in (True, False):
         own = [row for row in rows if row['ema'] == ema]
-        share = truncation_sweep.amenable(own)
+        share = truncation_sweep.amenability(own)
         print(f'ortho {ortho:g}, seed {seed}, ema {ema}: amenable {share:.2f}')
         table += [
           {'ortho': ortho, 'seed': seed, **row, 'amenable': share} for row in own

@@ -1,1 +1,1 @@
-"""Scores of generated images against real ones."""
+"""Scores of generated images against real ones: metrics, protocols, and comparisons."""

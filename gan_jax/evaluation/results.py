@@ -1,60 +1,70 @@
-"""Scores in files: a JSON line each with its protocol, and comparing them."""
+"""Score files: JSON lines with protocols, and comparisons between them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gan_jax import UserError
+from gan_jax.storage.json_lines import append_json_lines, read_json_lines
 
-LINES = 'evaluations.jsonl'  # of a workdir: a score a line
+SCORES_FILE = 'evaluations.jsonl'  # in a workdir, one score per line
 
 
-def append_scores(workdir: Path, lines: Sequence[dict[str, Any]], **about: Any) -> None:
-  """Adds scores to a run: a line each, and one for all in its metrics.jsonl."""
-  with (workdir / LINES).open('a') as f:
-    f.writelines(json.dumps({**about, **line}) + '\n' for line in lines)
-  values = {f'eval/{line["metric"]}': line['value'] for line in lines}
-  with (workdir / 'metrics.jsonl').open('a') as f:
-    f.write(json.dumps({'images': about['images'], **values}) + '\n')
+def append_scores(
+  workdir: Path, records: Sequence[dict[str, Any]], *, images: int, checkpoint: int
+) -> None:
+  """Adds scores to a run's score file, and their values to its metrics.jsonl.
+
+  Args:
+    records: of `Evaluator.evaluate`.
+    images: number of training images seen.
+    checkpoint: training step of the weights.
+  """
+  state = {'images': images, 'checkpoint': checkpoint}
+  append_json_lines(workdir / SCORES_FILE, [{**state, **x} for x in records])
+  values = {f'eval/{record["metric"]}': record['value'] for record in records}
+  append_json_lines(workdir / 'metrics.jsonl', [{'images': images, **values}])
 
 
 def latest_scores(path: str | Path) -> dict[str, dict[str, Any]]:
-  """The last line of each score in a workdir or a file of lines.
+  """The last record of each score in a workdir or a score file.
 
   Raises:
     UserError: there are none.
   """
   path = Path(path)
-  path = path / LINES if path.is_dir() else path
+  path = path / SCORES_FILE if path.is_dir() else path
   if not path.is_file():
     raise UserError(f'{path}: there are no scores; run gan_jax.evaluate there first.')
-  try:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {line['metric']: line for line in lines}
-  except (json.JSONDecodeError, KeyError, TypeError) as error:
-    raise UserError(f'{path} does not hold scores, a JSON line each.') from error
+  records = [x for x in read_json_lines(path) if {'metric', 'value', 'stamp'} <= {*x}]
+  if not records:
+    raise UserError(f'{path} does not hold scores, one JSON object per line.')
+  return {record['metric']: record for record in records}
 
 
 def compare_scores(a: str | Path, b: str | Path) -> list[tuple[str, float, float]]:
-  """The newest scores that two runs share: (name, of a, of b).
+  """The latest scores that two runs have in common: (name, value of a, value of b).
 
   Raises:
-    UserError: none is shared, or one was taken by unlike protocols.
+    UserError: no score in common, or the protocols of one differ.
   """
-  of_a, of_b = latest_scores(a), latest_scores(b)
-  shared = [name for name in of_a if name in of_b]
-  if not shared:
+  scores_a, scores_b = latest_scores(a), latest_scores(b)
+  common = [name for name in scores_a if name in scores_b]
+  if not common:
     raise UserError(f'{a} and {b} have no score in common.')
-  for name in shared:
-    ours, theirs = of_a[name]['stamp'], of_b[name]['stamp']
-    unlike = [
-      f'{key} {ours.get(key)} and {theirs.get(key)}'
-      for key in sorted({*ours, *theirs})
-      if ours.get(key) != theirs.get(key)
-    ]
-    if unlike:
+  for name in common:
+    differences = _differences(scores_a[name]['stamp'], scores_b[name]['stamp'])
+    if differences:
       raise UserError(
-        f'{name} of {a} and of {b} cannot be compared: {"; ".join(unlike)}.'
+        f'{name} of {a} and of {b} cannot be compared: {"; ".join(differences)}.'
       )
-  return [(name, of_a[name]['value'], of_b[name]['value']) for name in shared]
+  return [(name, scores_a[name]['value'], scores_b[name]['value']) for name in common]
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+  """'key value-of-a and value-of-b' for each key whose values differ."""
+  return [
+    f'{key} {a.get(key)} and {b.get(key)}'
+    for key in sorted({*a, *b})
+    if a.get(key) != b.get(key)
+  ]

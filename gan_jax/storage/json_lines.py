@@ -1,6 +1,7 @@
 """JSON lines files, such as metrics.jsonl: one JSON object per line."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,9 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     if isinstance(value, dict):
       objects.append(value)
   return objects
+
+
+def append_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
+  """Appends objects to a file, one line each; creates the file if necessary."""
+  with path.open('a') as f:
+    f.writelines(json.dumps(value) + '\n' for value in objects)

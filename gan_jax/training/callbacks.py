@@ -12,7 +12,8 @@ import numpy as np
 from gan_jax import UserError, data
 from gan_jax.config import Config
 from gan_jax.evaluation import results
-from gan_jax.evaluation.evaluator import Evaluator, Protocol
+from gan_jax.evaluation.evaluator import Evaluator
+from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.models.base import Phase
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.sampling import image_io, samplers
@@ -84,7 +85,7 @@ class Scores:
       recipe.gan,
       dataset,
       score.metrics,
-      Protocol(n=score.n, reals=score.reals),
+      EvaluationProtocol(num=score.n, reals=score.reals),
       split=recipe.data.split,
       progress=False,
     )
@@ -106,7 +107,7 @@ class Scores:
     """Writes the scores; that of `best_by`, higher is better, or None."""
     began = time.perf_counter()
     try:
-      lines = self._evaluator.lines(ema)
+      lines = self._evaluator.evaluate(ema)
     except UserError as error:  # about this generator: no reason to end the run
       self._say(f'image {images}: no scores ({error})')
       return None

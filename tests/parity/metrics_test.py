@@ -1,7 +1,7 @@
-"""Metrics against the outputs of the tools that are quoted, under --reference.
+"""Metrics against the outputs of published tools, read from the files of --reference.
 
-Kinds of files and of keys are known here; names, sizes, seeds and options are not. A
-key that nothing here reads is a failure. Tolerances are those of the README beside the
+The tests know kinds of files and keys, but no file names, sizes, seeds or options. A
+key that no test reads is a failure. Tolerances are those of the README beside the
 fixtures.
 """
 
@@ -13,8 +13,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gan_jax.evaluation.metrics import features, images, inception
-from gan_jax.evaluation.metrics.features import FeatureStats
+from gan_jax.evaluation.metrics import (
+  inception,
+  inception_score,
+  kid,
+  ms_ssim,
+  neighbors,
+  resize,
+  sliced_wasserstein,
+)
+from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
+from gan_jax.evaluation.metrics.frechet import frechet_distance
 
 FEATURES, PIXELS, PYRAMID, SWD, SSIM = 2e-5, 1e-3, 1e-4, 1e-3, 1e-6
 RESIZING = {  # a tool as the fixtures call it -> ours
@@ -38,7 +47,7 @@ def error(ours, theirs):
 
 
 class Record(dict):
-  """A fixture that knows what of it was read, and the checks made with it."""
+  """A fixture that records which of its keys were read, and the checks made."""
 
   def __init__(self, path):
     with np.load(path) as z:
@@ -54,12 +63,12 @@ class Record(dict):
     return sorted(k for k in self if k.startswith(prefix))
 
   def check(self, key, ours, tol, relative=False):
-    """Our number for what is stored under `key`."""
+    """Compares our value with the one stored under `key`."""
     off = error(ours, self[key])
     self.checks[key] = (off / abs(float(self[key])) if relative else off, tol)
 
   def skip(self, *patterns):
-    """Keys that are no target."""
+    """Marks keys as read that are not compared."""
     self.read |= {k for k in self for p in patterns if fnmatch.fnmatch(k, p)}
 
 
@@ -67,7 +76,7 @@ class Record(dict):
 
 
 def recipe_weights(shapes, salt):
-  """Weights as the README beside the fixtures says to make them."""
+  """Pseudo-random weights, made as the README beside the fixtures describes."""
   weights = {}
   for name, shape in shapes.items():
     rs = np.random.RandomState(zlib.crc32((salt + name).encode('ascii')) & 0xFFFFFFFF)
@@ -85,15 +94,15 @@ def recipe_weights(shapes, salt):
 
 
 class Extractor:
-  """A network with weights, compiled once for batches of four."""
+  """A network with weights, compiled for batches of four."""
 
   def __init__(self, network, weights):
-    self.variables = inception.parameters(network, weights, 'the fixture')
+    self.variables = inception.convert_weights(network, weights, 'the fixture')
     self.apply = jax.jit(network.apply)
 
-  def __call__(self, pictures, resizing):
-    how, n = inception.RESIZINGS[resizing], len(pictures)
-    x = inception.prepared(pictures, how)
+  def __call__(self, images, resizing):
+    how, n = resize.PREPROCESSING[resizing], len(images)
+    x = resize.preprocess(images, how, inception.SIDE)
     out = {}
     for start in range(0, n, 4):
       rows = np.minimum(np.arange(start, start + 4), n - 1)
@@ -121,8 +130,9 @@ def check_inception(z):
         z.check(name, out[name.rpartition('/')[2].rpartition('_')[0]], FEATURES)
     for name in z.under(f'resized/{tag}/'):
       tool = name.partition('0to255_')[2].rpartition('_img0')[0]
-      how = inception.RESIZINGS[RESIZING[tool]]
-      z.check(name, inception.resized(z[key][:1], how)[0, :, :, 1], PIXELS)
+      how = resize.PREPROCESSING[RESIZING[tool]]
+      resized = resize.resize_images(z[key][:1], how, inception.SIDE)
+      z.check(name, resized[0, :, :, 1], PIXELS)
   prefix = 'biggan_pytorch_inception/'
   if z.under(prefix):
     classes = z[f'{prefix}logits_f32'].shape[1]
@@ -141,7 +151,7 @@ def check_inception(z):
 
 
 def stats_of(rows):
-  stats = FeatureStats(rows.shape[1])
+  stats = FeatureStatistics(rows.shape[1])
   for part in np.array_split(rows, 3):
     stats.update(part)
   return stats
@@ -164,7 +174,7 @@ def check_fid(z):
     kind, name = key.split('/')[2:]
     if 'newton_schulz' in name:
       continue
-    ours = features.frechet_distance(*map(stats_of, pairs[kind]))
+    ours = frechet_distance(*map(stats_of, pairs[kind]))
     if kind == 'self':
       z.check(key, ours, 1e-5)
     else:
@@ -175,13 +185,13 @@ def check_kid(z):
   real, fake = z['feat/real'], z['feat/fake']
   count, size = z.meta['kid']['subsets'], z.meta['kid']['subset_size']
   seed = z.meta['kid']['rng_seed']
-  subsets = list(features.kid_subsets(len(fake), len(real), count, size, seed))
+  subsets = list(kid.subset_indices(len(fake), len(real), count, size, seed))
   z.check('kid/idx_fake', [i for i, _ in subsets], 0.0)
   z.check('kid/idx_real', [j for _, j in subsets], 0.0)
-  values = [features.squared_mmd(fake[i], real[j]) for i, j in subsets]
-  mean, std = features.kernel_distance(real, fake, count, size)
+  values = [kid.squared_mmd(fake[i], real[j]) for i, j in subsets]
+  mean, std = kid.kernel_distance(real, fake, count, size)
   least = min(len(real), len(fake))
-  first = features.squared_mmd(fake[:least], real[:least])
+  first = kid.squared_mmd(fake[:least], real[:least])
 
   def gaussian(x, y):
     square = np.square(x[:, None].astype(np.float64) - y[None]).sum(-1)
@@ -193,7 +203,7 @@ def check_kid(z):
     'out/kid/torch_fidelity_std': std,
     'out/kid/first_min_n_unbiased': first,
     'out/kid/rbf_sigma10_mean': np.mean(
-      [features.squared_mmd(fake[i], real[j], gaussian) for i, j in subsets]
+      [kid.squared_mmd(fake[i], real[j], gaussian) for i, j in subsets]
     ),
   }
   z.skip('out/kid/first_min_n_biased_*', 'out/kid/first_min_n_u-statistic_*')
@@ -209,7 +219,7 @@ def check_inception_score(z):
   shuffled = np.random.RandomState(2020).permutation(n)
   z.check('is/permutation_seed2020', shuffled, 0.0)
   for splits in z.meta['is_splits']:
-    even = features.split_borders(n, splits)
+    even = inception_score.split_boundaries(n, splits)
     cut = [i * (n // splits) for i in range(splits + 1)]  # the remainder is dropped
     tools = {
       f'torch_fidelity_splits{splits}_shuffle1': (logits[shuffled], even, 0),
@@ -218,7 +228,7 @@ def check_inception_score(z):
       f'studiogan_splits{splits}': (logits, even, 1),
     }
     for tool, (rows, borders, ddof) in tools.items():
-      score = features.InceptionScore(borders, rows.shape[1])
+      score = inception_score.InceptionScore(borders, rows.shape[1])
       for part in np.array_split(rows, 7):
         score.update(part)
       mean, std = score.result(ddof)
@@ -240,13 +250,13 @@ def check_neighbourhoods(z):
     for k in z.meta['prdc_k']:
       if kind == 'cont':
         for side, rows in (('real', real), ('fake', fake)):
-          radii = np.sqrt(features.neighbour_radii(rows, k))
+          radii = np.sqrt(neighbors.neighbor_radii(rows, k))
           z.check(f'prdc/cont/radii_{side}_k{k}', radii, 1e-6)
       for closed, names in (
         (False, ('studiogan', 'exact_lt')),
         (True, ('torch_fidelity', 'exact_le')),
       ):
-        ours = features.neighbourhoods(real, fake, k, closed=closed)
+        ours = neighbors.neighbor_scores(real, fake, k, closed=closed)
         for name in names:
           if kind == 'int' and name == 'torch_fidelity':
             continue
@@ -264,68 +274,76 @@ def check_features(z):
 # swd_msssim.npz
 
 
-def fed(z, side, name, levels):
-  """The patches of one side, about the recorded centres."""
-  held, size = images.Patches(keep=0), z.meta['minibatch']
-  pictures = nhwc(z[f'swd/{name}'])
-  for b, start in enumerate(range(0, len(pictures), size)):
-    batch = pictures[start : start + size]
-    held.add(
+def recorded_patches(z, side, name, levels):
+  """The patches of one side, around the recorded centers."""
+  held, size = sliced_wasserstein.PatchStatistics(max_images=0), z.meta['minibatch']
+  images = nhwc(z[f'swd/{name}'])
+  for b, start in enumerate(range(0, len(images), size)):
+    batch = images[start : start + size]
+    held.add_patches(
       [
-        images.patches(
+        sliced_wasserstein.extract_patches(
           level,
           z['swd/x_offsets'][side, b, i].astype(int),
           z['swd/y_offsets'][side, b, i].astype(int),
         )
-        for i, level in enumerate(images.laplacian_pyramid(batch, levels))
-      ]
+        for i, level in enumerate(sliced_wasserstein.laplacian_pyramid(batch, levels))
+      ],
+      len(batch),
     )
-    held.n += len(batch)
   return held
 
 
 def check_swd(z):
-  assert z.meta['nhood_size'] == images.SIDE
-  assert z.meta['nhoods_per_image'] == images.PER_IMAGE
+  assert z.meta['nhood_size'] == sliced_wasserstein.PATCH_SIZE
+  assert z.meta['nhoods_per_image'] == sliced_wasserstein.PATCHES_PER_IMAGE
   real = nhwc(z['swd/real'])
-  sizes = images.level_sizes(real.shape[1])
+  sizes = sliced_wasserstein.level_sizes(real.shape[1])
   assert sizes == z['swd/resolutions'].tolist()
   for key in z.under('swd/pyramid_real'):
     stored = nhwc(z[key])
     level = int(key.rpartition('level')[2])
-    ours = images.laplacian_pyramid(real[: len(stored)], len(sizes))[level]
+    ours = sliced_wasserstein.laplacian_pyramid(real[: len(stored)], len(sizes))[level]
     z.check(key, np.moveaxis(ours, -1, 1), PYRAMID)
   for key in z.under('swd/pyr_up_level'):
     x = real[: len(z[key])].astype(np.float32)
     for _ in range(int(key.rpartition('level')[2])):
-      x = images.pyramid_down(x)
-    z.check(key, np.moveaxis(images.pyramid_up(x), -1, 1), PYRAMID)
+      x = sliced_wasserstein.pyramid_down(x)
+    z.check(key, np.moveaxis(sliced_wasserstein.pyramid_up(x), -1, 1), PYRAMID)
   for key in z.under('swd/downscale_lod'):
     x = real[: len(z[key])].astype(np.float32)
     for _ in range(int(key.rpartition('lod')[2])):
-      x = images._halved(x)
+      x = ms_ssim.box_downsample(x)
     z.check(key, np.moveaxis(np.rint(x), -1, 1), 0.0)
-  sides = [fed(z, i, name, len(sizes)) for i, name in enumerate(('real', 'fake'))]
-  ours = images.swd(*sides, z['swd/dirs_fakes'])
+  sides = [
+    recorded_patches(z, i, name, len(sizes)) for i, name in enumerate(('real', 'fake'))
+  ]
+  ours = sliced_wasserstein.sliced_wasserstein_distances(*sides, z['swd/dirs_fakes'])
   z.check('swd/out_fakes_replay_f32dirs', ours, SWD)
   # A set against itself, and directions of which only float32 was kept.
-  z.check('swd/out_reals_selfcompare', images.swd(sides[0], sides[0]), SWD)
+  z.check(
+    'swd/out_reals_selfcompare',
+    sliced_wasserstein.sliced_wasserstein_distances(sides[0], sides[0]),
+    SWD,
+  )
   z.skip('swd/out_fakes')
   if 'sw_only/A' in z:
-    ours = images.sliced_distance(z['sw_only/A'], z['sw_only/B'], z['sw_only/dirs'])
+    ours = sliced_wasserstein.sliced_distance(
+      z['sw_only/A'], z['sw_only/B'], z['sw_only/dirs']
+    )
     z.check('sw_only/out', ours, 1e-6)
 
 
 def check_similarity(z):
   for key in z.under('msssim/img_'):
     res = key.rpartition('_')[2]
-    pictures = nhwc(z[key])
-    a, b = pictures[::2], pictures[1::2]
-    z.check(f'msssim/per_pair_{res}', images.ms_ssim(a, b), SSIM)
-    for name, ours in zip(('ssim', 'cs'), images.ssim(a, b), strict=True):
+    images = nhwc(z[key])
+    a, b = images[::2], images[1::2]
+    z.check(f'msssim/per_pair_{res}', ms_ssim.ms_ssim(a, b), SSIM)
+    for name, ours in zip(('ssim', 'cs'), ms_ssim.ssim(a, b), strict=True):
       z.check(f'msssim/{name}_scale0_{res}', ours, SSIM)
-    held = images.Similarity(keep=len(pictures))
-    for part in np.array_split(pictures, 4):
+    held = ms_ssim.PairSimilarity(max_images=len(images))
+    for part in np.array_split(images, 4):
       held.update(part)
     z.check(f'msssim/api_{res}', held.result(), SSIM)
 
@@ -339,7 +357,7 @@ CHECKS = {'img/': check_inception, 'feat/': check_features, 'swd/': check_images
 
 
 def kind_of(path):
-  """The check for a fixture of metrics, None for the others."""
+  """The check of a file with metrics; None for other files."""
   with np.load(path) as z:
     if 'meta_json' not in z.files:
       return None

@@ -158,7 +158,7 @@ def test_mistakes_end_before_anything_is_written(tmp_path, changes, words):
 
 
 def test_scores_while_training_decide_which_checkpoints_stay(tmp_path, monkeypatch):
-  monkeypatch.setattr(small_network, '_STEPS', 5)
+  monkeypatch.setattr(small_network, 'TRAINING_STEPS', 5)
   monkeypatch.setenv('GAN_JAX_CACHE', str(tmp_path / 'cache'))
   config = tiny(train__images=6 * 8, log__keep=1, log__keep_periodic=0)
   config['score'] = dict(

@@ -1,182 +1,200 @@
-"""Scores of generated images against real ones; METRICS says which there are."""
+"""The registry of metrics, METRICS: one module per metric, one entry per score group.
+
+A metric compares the statistics of real images with those of generated ones. The
+metrics of one source share its statistics, and all sources share one pass over the
+images. Perceptual path lengths, which need the generator itself, are in PATHS.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from gan_jax.evaluation.metrics import features, images, ppl
-from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
-from gan_jax.evaluation.metrics.features import FeatureStats, InceptionScore
-from gan_jax.evaluation.metrics.images import Patches, Similarity
-from gan_jax.evaluation.metrics.ppl import PATHS
+from gan_jax.evaluation.metrics.class_accuracy import classifier_accuracy
+from gan_jax.evaluation.metrics.feature_network import NetworkStatistics
+from gan_jax.evaluation.metrics.frechet import (
+  frechet_distance,
+  intra_class_frechet,
+  require_full_rank,
+)
+from gan_jax.evaluation.metrics.kid import kernel_distance
+from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity
+from gan_jax.evaluation.metrics.neighbors import NeighborScores, neighbor_scores
+from gan_jax.evaluation.metrics.perceptual_path_length import PATHS
+from gan_jax.evaluation.metrics.sliced_wasserstein import (
+  COARSEST,
+  PATCHES_PER_IMAGE,
+  PatchStatistics,
+  sliced_wasserstein_distances,
+)
 
-NEIGHBOURS = 3
-SUBSETS, SUBSET = 100, 1000  # of KID; fewer images make smaller subsets
-SPLITS = 10
-IMAGES_OF_PATCHES = 8192
-IMAGES_OF_PAIRS = 10_000
+NEIGHBORS = 3  # k of precision, recall, density and coverage
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # with fewer images, subsets are smaller
+INCEPTION_SCORE_SPLITS = 10
+MAX_PATCH_IMAGES = 8192  # images whose patches are stored for swd
+MAX_PAIR_IMAGES = 10_000  # images of which msssim compares pairs
 
 
-class Seen(Protocol):
-  """What one source keeps of a stream of images; merges with what followed it."""
-
-  def update(self, images: np.ndarray, labels: np.ndarray) -> None: ...
-
-  def merge(self, other) -> None: ...
-
-  def arrays(self) -> dict[str, np.ndarray]: ...
-
-
-class Observed:
-  """What a feature network saw: moments, features, and the score of its classes."""
-
-  def __init__(self, network: FeatureNetwork | None, stats: FeatureStats, score=None):
-    """`score`: an InceptionScore that takes the logits, or None."""
-    self.network, self.stats, self.score = network, stats, score
+class ImageStatistics(Protocol):
+  """What one source stores of a stream of images."""
 
   def update(self, images: np.ndarray, labels: np.ndarray) -> None:
-    assert self.network is not None
-    found, logits = self.network.extract(images)
-    self.stats.update(found, labels)
-    if self.score is not None:
-      self.score.update(logits)
+    """Adds images uint8 [n, h, w, c] with their labels int32 [n]."""
+    ...
 
-  def merge(self, other: 'Observed') -> None:
-    self.stats.merge(other.stats)
-    if self.score is not None:
-      self.score.merge(other.score)
+  def merge(self, other: Any) -> None:
+    """Adds the statistics of a stream that follows this one."""
+    ...
 
   def arrays(self) -> dict[str, np.ndarray]:
-    score = self.score.arrays() if self.score is not None else {}
-    return {**self.stats.arrays(), **{f'score_{k}': v for k, v in score.items()}}
+    """The whole state as arrays for an .npz file."""
+    ...
 
-  @classmethod
-  def restore(cls, arrays: dict[str, np.ndarray]) -> 'Observed':
-    score = {k[6:]: v for k, v in arrays.items() if k.startswith('score_')}
-    restored = InceptionScore.restore(score) if score else None
-    return cls(None, FeatureStats.restore(arrays), restored)
+
+# The statistics of each source; `restore` reads what their `arrays` return.
+SOURCES: dict[
+  str, type[NetworkStatistics] | type[PatchStatistics] | type[PairSimilarity]
+] = {
+  'inception': NetworkStatistics,
+  'small': NetworkStatistics,
+  'patches': PatchStatistics,
+  'pairs': PairSimilarity,
+}
 
 
 class Metric(NamedTuple):
-  """One entry of METRICS; every score it gives is named in `best`."""
+  """A group of scores that are computed together."""
 
-  source: str  # what must be kept of the images: a feature network, patches or pairs
-  settings: str  # what it does, for the protocol stamp
+  source: str  # of the statistics, a key of SOURCES
+  settings: str  # for the protocol of a score
   best: dict[str, str]  # score -> 'min', 'max', or '' where neither is better
-  measure: Callable[..., dict[str, float]]  # of what was seen, real and fake
+  measure: Callable[[Any, Any], dict[str, float]]  # statistics of real, fake -> scores
+  needs_classes: bool = False
+  needs_full_rank: bool = False  # more images than features
 
 
-def _frechet(name: str, real: Observed, fake: Observed) -> dict[str, float]:
-  features.require_full_rank(real.stats.n, real.stats.dim, 'real')
-  features.require_full_rank(fake.stats.n, fake.stats.dim, 'generated')
-  return {name: features.frechet_distance(real.stats, fake.stats)}
+def _frechet(
+  name: str, real: NetworkStatistics, fake: NetworkStatistics
+) -> dict[str, float]:
+  require_full_rank(real.features.n, real.features.dim, 'real')
+  require_full_rank(fake.features.n, fake.features.dim, 'generated')
+  return {name: frechet_distance(real.features, fake.features)}
 
 
-def _kernel(name: str, real: Observed, fake: Observed) -> dict[str, float]:
-  a, b = real.stats.rows, fake.stats.rows
-  size = min(SUBSET, len(a), len(b))
-  mean, std = features.kernel_distance(a, b, SUBSETS, size)
+def _intra_class_frechet(
+  name: str, real: NetworkStatistics, fake: NetworkStatistics
+) -> dict[str, float]:
+  return {name: intra_class_frechet(real.features, fake.features)}
+
+
+def _kernel(
+  name: str, real: NetworkStatistics, fake: NetworkStatistics
+) -> dict[str, float]:
+  a, b = real.features.rows, fake.features.rows
+  size = min(KID_SUBSET_SIZE, len(a), len(b))
+  mean, std = kernel_distance(a, b, KID_SUBSETS, size)
   return {name: mean, f'{name}_std': std}
 
 
-def _neighbours(suffix: str, real: Observed, fake: Observed) -> dict[str, float]:
-  found = features.neighbourhoods(real.stats.rows, fake.stats.rows, NEIGHBOURS)
-  return {f'{name}{suffix}': value for name, value in found._asdict().items()}
+def _neighbors(
+  suffix: str, real: NetworkStatistics, fake: NetworkStatistics
+) -> dict[str, float]:
+  scores = neighbor_scores(real.features.rows, fake.features.rows, NEIGHBORS)
+  return {f'{name}{suffix}': value for name, value in scores._asdict().items()}
 
 
-def _inception_score(real: Observed, fake: Observed) -> dict[str, float]:
-  del real
-  assert fake.score is not None
-  mean, std = fake.score.result()
-  return {'is': mean, 'is_std': std}
-
-
-def _intra(name: str, real: Observed, fake: Observed) -> dict[str, float]:
-  return {name: features.intra_class_frechet(real.stats, fake.stats)}
-
-
-def _accuracy(name: str, real: Observed, fake: Observed) -> dict[str, float]:
-  generated, held_out = features.class_accuracy(real.stats, fake.stats)
+def _accuracy(
+  name: str, real: NetworkStatistics, fake: NetworkStatistics
+) -> dict[str, float]:
+  generated, held_out = classifier_accuracy(real.features, fake.features)
   return {name: generated, f'{name}_real': held_out}
 
 
-def _swd(real: Patches, fake: Patches) -> dict[str, float]:
-  *levels, mean = images.swd(real, fake)
-  size = 16 << (len(levels) - 1)
+def _inception_score(
+  real: NetworkStatistics, fake: NetworkStatistics
+) -> dict[str, float]:
+  del real
+  assert fake.inception_score is not None
+  mean, std = fake.inception_score.result()
+  return {'is': mean, 'is_std': std}
+
+
+def _sliced_wasserstein(
+  real: PatchStatistics, fake: PatchStatistics
+) -> dict[str, float]:
+  *levels, mean = sliced_wasserstein_distances(real, fake)
+  size = COARSEST << (len(levels) - 1)
   return {f'swd_{size >> i}': x for i, x in enumerate(levels)} | {'swd': mean}
 
 
-def _similarity(real: Similarity, fake: Similarity) -> dict[str, float]:
+def _ms_ssim(real: PairSimilarity, fake: PairSimilarity) -> dict[str, float]:
   return {'msssim': fake.result(), 'msssim_real': real.result()}
 
 
-def _of_network(source: str, suffix: str, frechet: str) -> dict[str, Metric]:
-  """The scores that any feature network gives, its suffix in their names."""
-  kid, accuracy = f'kid{suffix}', f'accuracy{suffix}'
+def _network_metrics(source: str, suffix: str, frechet: str) -> dict[str, Metric]:
+  """The metrics that any feature network gives; `suffix` is part of their names."""
+  kid, accuracy, intra = f'kid{suffix}', f'accuracy{suffix}', f'intra_{frechet}'
 
-  def metric(settings, best, measure, name):
-    return Metric(source, settings, best, lambda *seen: measure(name, *seen))
+  def metric(
+    settings: str, best: dict[str, str], measure: Callable, name: str, **needs: bool
+  ) -> Metric:
+    named = lambda real, fake: measure(name, real, fake)
+    return Metric(source, settings, best, named, **needs)
 
-  shares = ('precision', 'recall', 'density', 'coverage')
-  intra = f'intra_{frechet}'
   return {
-    frechet: metric('n - 1, float64', {frechet: 'min'}, _frechet, frechet),
+    frechet: metric(
+      'n - 1, float64', {frechet: 'min'}, _frechet, frechet, needs_full_rank=True
+    ),
     kid: metric(
-      f'{SUBSETS} subsets of {SUBSET} or all, cubic kernel, unbiased',
+      f'{KID_SUBSETS} subsets of {KID_SUBSET_SIZE} or all, cubic kernel, unbiased',
       {kid: 'min', f'{kid}_std': ''},
       _kernel,
       kid,
     ),
     f'prdc{suffix}': metric(
-      f'k = {NEIGHBOURS}, closed balls',
-      {f'{share}{suffix}': 'max' for share in shares},
-      _neighbours,
+      f'k = {NEIGHBORS}, closed balls',
+      {f'{name}{suffix}': 'max' for name in NeighborScores._fields},
+      _neighbors,
       suffix,
     ),
-    intra: metric('mean over classes, n - 1', {intra: 'min'}, _intra, intra),
+    intra: metric(
+      'mean over classes, n - 1',
+      {intra: 'min'},
+      _intra_class_frechet,
+      intra,
+      needs_classes=True,
+    ),
     accuracy: metric(
       'linear discriminant of real features',
       {accuracy: 'max', f'{accuracy}_real': ''},
       _accuracy,
       accuracy,
+      needs_classes=True,
     ),
   }
 
 
 METRICS = {
-  **_of_network('inception', '', 'fid'),
+  **_network_metrics('inception', '', 'fid'),
   'is': Metric(
     'inception',
-    f'{SPLITS} splits in order, logits without bias',
+    f'{INCEPTION_SCORE_SPLITS} splits in order, logits without bias',
     {'is': 'max', 'is_std': ''},
     _inception_score,
   ),
-  **_of_network('small', '_small', 'fd_small'),
+  **_network_metrics('small', '_small', 'fd_small'),
   'swd': Metric(
     'patches',
-    f'{images.PER_IMAGE} patches of at most {IMAGES_OF_PATCHES} images, 512 directions',
-    dict.fromkeys(('swd', *(f'swd_{16 << i}' for i in range(7))), 'min'),
-    _swd,
+    f'{PATCHES_PER_IMAGE} patches of at most {MAX_PATCH_IMAGES} images, 512 directions',
+    dict.fromkeys(('swd', *(f'swd_{COARSEST << i}' for i in range(7))), 'min'),
+    _sliced_wasserstein,
   ),
   'msssim': Metric(
     'pairs',
-    f'consecutive pairs of at most {IMAGES_OF_PAIRS} images',
+    f'consecutive pairs of at most {MAX_PAIR_IMAGES} images',
     {'msssim': '', 'msssim_real': ''},
-    _similarity,
+    _ms_ssim,
   ),
 }
-CONDITIONAL = ('intra_fid', 'accuracy', 'intra_fd_small', 'accuracy_small')
 
-__all__ = [
-  'CONDITIONAL',
-  'IMAGES_OF_PAIRS',
-  'IMAGES_OF_PATCHES',
-  'METRICS',
-  'PATHS',
-  'SPLITS',
-  'Metric',
-  'Observed',
-  'Seen',
-  'ppl',
-]
+__all__ = ['METRICS', 'PATHS', 'SOURCES', 'ImageStatistics', 'Metric']

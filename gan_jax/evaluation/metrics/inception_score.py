@@ -1,0 +1,77 @@
+"""Inception score (Salimans et al. 2016, arXiv:1606.03498)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+class InceptionScore:
+  """exp(mean KL(p(y|x) || p(y))) of each split of a stream of images.
+
+  Stores sums only; memory is splits x classes.
+  """
+
+  def __init__(
+    self, boundaries: Sequence[int] | np.ndarray, classes: int, first: int = 0
+  ):
+    """
+    Args:
+      boundaries: split i is images boundaries[i] to boundaries[i + 1] of the stream.
+      classes: number of logits.
+      first: index in the stream of the first image that this instance receives.
+    """
+    self.boundaries = np.asarray(boundaries)
+    self.position = first
+    self._neg_entropy = np.zeros(len(self.boundaries) - 1)  # sums of p log p
+    self._p = np.zeros((len(self.boundaries) - 1, classes))
+
+  def update(self, logits: Float[np.ndarray, 'n classes']) -> None:
+    """Adds the logits of the next images."""
+    x = logits.astype(np.float64)
+    x = x - x.max(1, keepdims=True)
+    log_p = x - np.log(np.exp(x).sum(1, keepdims=True))
+    p = np.exp(log_p)
+    index = self.position + np.arange(len(x))
+    split = np.searchsorted(self.boundaries, index, 'right') - 1
+    inside = (split >= 0) & (split < len(self._p))
+    np.add.at(self._neg_entropy, split[inside], (p * log_p).sum(1)[inside])
+    np.add.at(self._p, split[inside], p[inside])
+    self.position += len(x)
+
+  def merge(self, other: 'InceptionScore') -> None:
+    """Adds the sums of a stream that follows this one."""
+    self.position = other.position
+    self._neg_entropy += other._neg_entropy
+    self._p += other._p
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """The whole state as arrays for an .npz file; `restore` is the inverse."""
+    return {
+      'borders': self.boundaries,
+      'seen': np.array(self.position),
+      'entropy': self._neg_entropy,
+      'p': self._p,
+    }
+
+  @classmethod
+  def restore(cls, arrays: dict[str, np.ndarray]) -> 'InceptionScore':
+    """The sums that `arrays` described. Raises: KeyError."""
+    score = cls(arrays['borders'], arrays['p'].shape[1], int(arrays['seen']))
+    score._neg_entropy, score._p = arrays['entropy'], arrays['p']
+    return score
+
+  def result(self, ddof: int = 0) -> tuple[float, float]:
+    """Mean and standard deviation over the splits; the divisor is splits - ddof."""
+    n = np.diff(self.boundaries)
+    mean = self._p / n[:, None]
+    log = np.log(mean, where=mean > 0, out=np.zeros_like(mean))
+    scores = np.exp(self._neg_entropy / n - (mean * log).sum(1))
+    if len(scores) <= ddof:
+      return float(scores.mean()), float('nan')
+    return float(scores.mean()), float(scores.std(ddof=ddof))
+
+
+def split_boundaries(n: int, splits: int) -> list[int]:
+  """Boundaries i n // splits: the sizes of the splits differ by at most one image."""
+  return [i * n // splits for i in range(splits + 1)]

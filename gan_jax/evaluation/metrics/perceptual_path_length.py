@@ -1,0 +1,168 @@
+"""Perceptual path length, PPL (Karras et al. 2019, arXiv:1812.04948, section 4.1).
+
+The mean LPIPS distance between the images of two latents that are a small step apart,
+divided by the square of the step.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, UInt32
+
+from gan_jax import UserError
+from gan_jax.models.base import GAN, Variables
+from gan_jax.runtime.mesh import AXIS
+from gan_jax.sampling import samplers
+
+MAX_SIDE = 256  # pixels; larger images are downsampled to it before LPIPS
+EPSILON = 1e-4  # the step, as a share of the path
+
+# Images a, b [n, h, w, 3] in [-1, 1] -> their distances [n]
+ImageDistance = Callable[[Array, Array], Array]
+
+
+class Path(NamedTuple):
+  """Paths between pairs of latents, and which of their points are measured."""
+
+  space: Literal['z', 'w']  # spherical interpolation in z, or linear in w
+  sampling: Literal['full', 'end']  # uniformly along the path, or at its start
+
+
+PATHS = {
+  'ppl_z_full': Path('z', 'full'),
+  'ppl_w_full': Path('w', 'full'),
+  'ppl_z_end': Path('z', 'end'),
+  'ppl_w_end': Path('w', 'end'),
+}
+
+
+class Endpoints(NamedTuple):
+  """A batch of paths: both ends, the position on the path, and the class."""
+
+  z0: Float[np.ndarray, 'b dim_z']
+  z1: Float[np.ndarray, 'b dim_z']
+  t: Float[np.ndarray, 'b 1']
+  labels: np.ndarray  # int32 [b]
+
+
+def slerp(
+  a: Float[Array, 'n d'], b: Float[Array, 'n d'], t: Float[Array, 'n 1']
+) -> Float[Array, 'n d']:
+  """Interpolates directions on the great circle; the result has unit length."""
+  unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+  a, b = unit(a), unit(b)
+  dot = (a * b).sum(-1, keepdims=True)
+  orthogonal = unit(b - dot * a)
+  angle = t * jnp.arccos(jnp.clip(dot, -1, 1))
+  return unit(a * jnp.cos(angle) + orthogonal * jnp.sin(angle))
+
+
+def make_path_length(
+  gan: GAN,
+  path: Path,
+  distance: ImageDistance,
+  mesh: Mesh,
+  epsilon: float = EPSILON,
+) -> Callable[..., Array]:
+  """Compiles (g, z0, z1, t, labels) -> distance / epsilon^2 [n], sharded over the mesh.
+
+  z0, z1, t and labels are those of `Endpoints`; g holds the variables of the generator.
+
+  Raises:
+    UserError: a path in w for a family without w.
+  """
+  style = gan.style_based
+  if path.space == 'w' and style is None:
+    raise UserError(
+      f'ppl in w needs a StyleGAN, and this is a {type(gan).__name__}: take ppl_z_full '
+      'or ppl_z_end.'
+    )
+  sharded, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+
+  def lengths(g: Variables, z0: Array, z1: Array, t: Array, labels: Array) -> Array:
+    if path.space == 'w' and style is not None:
+      w0, w1 = style.w(g, z0, labels), style.w(g, z1, labels)
+      interpolate = lambda t: w0 + (w1 - w0) * t
+      generate = lambda w: style.synthesize(g, style.truncate(g, w, 1.0))
+    else:
+      # The length of normal latents is about the root of their dimension.
+      length = gan.dim_z**0.5
+      interpolate = lambda t: slerp(z0, z1, t) * length
+      generate = lambda z: gan.generate(g, z, labels)
+    a = _lpips_input(generate(interpolate(t)))
+    b = _lpips_input(generate(interpolate(t + epsilon)))
+    return distance(a, b) / epsilon**2
+
+  shardings = (replicated, sharded, sharded, sharded, sharded)
+  return jax.jit(lengths, in_shardings=shardings, out_shardings=sharded)
+
+
+def _lpips_input(x: Array) -> Array:
+  """Images [n, h, w, c] as LPIPS takes them: at most 256 pixels, three channels."""
+  factor = x.shape[1] // MAX_SIDE
+  if factor > 1:
+    n, h, w, c = x.shape
+    x = x.reshape(n, h // factor, factor, w // factor, factor, c).mean((2, 4))
+  return jnp.broadcast_to(x, (*x.shape[:3], 3))
+
+
+def sample_endpoints(
+  gan: GAN, path: Path, seeds: UInt32[np.ndarray, ' n'], batch: int
+) -> Iterator[tuple[Endpoints, int]]:
+  """Yields the paths of the seeds in batches of one size, and how many are valid."""
+  for start in range(0, len(seeds), batch):
+    n = len(seeds[start : start + batch])
+    rows = np.minimum(np.arange(start, start + batch), start + n - 1)
+    first = seeds[rows]
+    z0 = samplers.latents(first, gan.dim_z)
+    # The seeds of the other ends count down from the largest one: no overlap.
+    z1 = samplers.latents(np.uint32(2**32 - 1) - first, gan.dim_z)
+    t = np.zeros((batch, 1), np.float32)
+    if path.sampling == 'full':
+      rngs = [np.random.Generator(np.random.Philox(int(seed))) for seed in first]
+      t[:, 0] = [rng.random(dtype=np.float32) for rng in rngs]
+    labels = samplers.labels_from_seeds(first, gan.n_classes)
+    yield Endpoints(np.asarray(z0), np.asarray(z1), t, np.asarray(labels)), n
+
+
+def trimmed_mean(lengths: Float[np.ndarray, ' n']) -> float:
+  """Mean of the values between the 1st and the 99th percentile, as StyleGAN's code."""
+  low = np.percentile(lengths, 1, method='lower')
+  high = np.percentile(lengths, 99, method='higher')
+  return float(lengths[(lengths >= low) & (lengths <= high)].mean(dtype=np.float64))
+
+
+def path_length(
+  gan: GAN,
+  g: Variables,
+  path: Path,
+  distance: ImageDistance,
+  seeds: UInt32[np.ndarray, ' n'],
+  mesh: Mesh,
+  batch: int = 16,
+) -> float:
+  """The perceptual path length over one pair of latents per seed.
+
+  Raises:
+    UserError: as `make_path_length`; or a length is non-finite.
+  """
+  batch = -(-batch // mesh.size) * mesh.size
+  compiled = make_path_length(gan, path, distance, mesh)
+  lengths = np.concatenate(
+    [
+      np.asarray(compiled(g, *endpoints))[:n]
+      for endpoints, n in sample_endpoints(gan, path, seeds, batch)
+    ]
+  )
+  if not np.isfinite(lengths).all():
+    seed = seeds[np.argmin(np.isfinite(lengths))]
+    raise UserError(
+      f'ppl: the path length of seed {seed} is non-finite: the generator or the '
+      'weights of LPIPS hold NaN or infinity.'
+    )
+  return trimmed_mean(lengths)

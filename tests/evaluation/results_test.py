@@ -1,0 +1,49 @@
+"""Score files: appended lines, the latest scores, and comparisons."""
+
+import json
+
+import pytest
+
+from gan_jax import UserError
+from gan_jax.evaluation.results import append_scores, compare_scores, latest_scores
+
+RECORD = {'metric': 'fid', 'value': 1.0, 'best': 'min', 'stamp': {'n': 1}}
+
+
+def test_the_latest_score_counts(tmp_path):
+  for step, value in ((1, 9.0), (2, 5.0)):
+    record = {**RECORD, 'value': value}
+    append_scores(tmp_path, [record], images=8 * step, checkpoint=step)
+  with (tmp_path / 'evaluations.jsonl').open('a') as f:
+    f.write('{"metric": "fid", "val')  # a killed process
+  assert latest_scores(tmp_path) == {
+    'fid': {'images': 16, 'checkpoint': 2, **RECORD, 'value': 5.0}
+  }
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line) for line in lines] == [
+    {'images': 8, 'eval/fid': 9.0},
+    {'images': 16, 'eval/fid': 5.0},
+  ]
+
+
+def test_only_equal_protocols_compare(tmp_path):
+  a, b, c = (tmp_path / name for name in 'abc')
+  a.write_text(json.dumps(RECORD))
+  b.write_text(json.dumps({**RECORD, 'value': 2.0}))
+  c.write_text(json.dumps({**RECORD, 'stamp': {'n': 2, 'ema': True}}))
+  assert compare_scores(a, b) == [('fid', 1.0, 2.0)]
+  with pytest.raises(UserError, match='cannot be compared: ema None and True; n 1 and'):
+    compare_scores(a, c)
+
+
+def test_files_without_common_scores_are_errors(tmp_path):
+  a, b, c = (tmp_path / name for name in 'abc')
+  a.write_text(json.dumps(RECORD))
+  b.write_text(json.dumps({**RECORD, 'metric': 'is'}))
+  c.write_text('{}')
+  with pytest.raises(UserError, match='no scores; run'):
+    latest_scores(tmp_path)
+  with pytest.raises(UserError, match='no score in common'):
+    compare_scores(a, b)
+  with pytest.raises(UserError, match='does not hold scores'):
+    compare_scores(a, c)
