@@ -60,7 +60,7 @@ def gflop(read: Config) -> tuple[float, float]:
     jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape[:3], np.int32)
   )
   phase = read.schedule.phase_at(0, gan.res)
-  found = flops.of_step(gan, txs, 1, stage.batch, state, batch, phase)
+  found = flops.step_flops(gan, txs, 1, stage.batch, state, batch, phase)
   return found.networks / stage.batch / 1e9, found.weights / 1e9
 
 

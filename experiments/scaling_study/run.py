@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gan_jax.plan import __main__ as cli
+from gan_jax.plan import __main__ as command
 
 HERE = Path(__file__).parent / 'results'
 BIGGAN, EMOJI = 'configs/biggan_imagenet.py', 'configs/{}_emoji.py'
@@ -74,7 +74,7 @@ def main() -> None:
         words = [f'--config={config}', f'--topology={topology}', f'--batch={batch}']
         words.append(f'--res={res}')
         words += [f'--cache={args.cache}'] if args.cache else []
-        rows = cli.plan_stage(cli.parser().parse_args(words))
+        rows = command.run_plan(command.parser().parse_args(words))
         today = datetime.date.today().isoformat()
         path.write_text(json.dumps([{'date': today} | r for r in rows], indent=1))
         with (HERE / 'table.csv').open('w', newline='') as f:

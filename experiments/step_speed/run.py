@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from gan_jax.nn import spectral_norm
 from gan_jax.ops import attention, convolution, resampling
-from gan_jax.plan import chips, hlo
+from gan_jax.plan import chips, compilation, hlo
 
 OUT = Path(__file__).parent / 'results' / 'layers.csv'
 WIDE, NARROW = jnp.float32, jnp.bfloat16
@@ -137,11 +137,11 @@ def measure(function: Callable[..., Array], shapes: tuple[Shape, ...], mesh: Any
   args = [jax.ShapeDtypeStruct(s, t, sharding=place) for s, t in shapes]
   run = jax.shard_map(both, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
   start = time.perf_counter()
-  with chips.quiet():
+  with compilation.silent_stderr():
     compiled = jax.jit(run).lower(*args).compile()
   costs = compiled.cost_analysis()
   return {
-    'megacycles': round(hlo.cycles(hlo.parse(compiled.as_text())) / 1e6, 3),
+    'megacycles': round(hlo.total_cycles(hlo.parse(compiled.as_text())) / 1e6, 3),
     'gflop': round(costs['flops'] / 1e9, 1),
     'mb': round(costs['bytes accessed'] / 1e6, 1),
     'compile_s': round(time.perf_counter() - start, 1),
@@ -155,7 +155,7 @@ def main() -> None:
   args = p.parse_args()
   rows = list(csv.DictReader(OUT.open())) if OUT.is_file() else []
   done = {(row['layer'], row['form']) for row in rows}
-  mesh, _ = chips.mesh_of(args.topology)
+  mesh, _ = chips.topology_mesh(args.topology)
   for name, form, function, shapes in cases():
     if (name, form) in done or not name.startswith(args.only):
       continue

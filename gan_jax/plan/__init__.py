@@ -1,1 +1,1 @@
-"""Plans a run: compiles its step for a pod, without one, and says what it will cost."""
+"""Plans a run: compiles its training step for a topology, and predicts its cost."""

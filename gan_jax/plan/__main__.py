@@ -1,4 +1,4 @@
-"""Plans: python -m gan_jax.plan --config=configs/biggan_imagenet.py:128."""
+"""The command python -m gan_jax.plan --config=configs/biggan_imagenet.py:128."""
 
 import argparse
 import ast
@@ -9,54 +9,69 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gan_jax import UserError
 from gan_jax.config import Config, parse_config
-from gan_jax.plan import chips, stage_cost
+from gan_jax.config.schedules import Stage
+from gan_jax.plan.chips import topology_mesh
+from gan_jax.plan.formatting import format_row, format_seconds
+from gan_jax.plan.stage_cost import Row, run_seconds, stage_row, with_batch
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.storage.files import atomic_path, cache_folder
+
+Overrides = dict[str, Any]  # 'batch' or 'section.key' -> value
 
 
 def parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.plan',
-    description='Compiles the training step of a config for a slice of a TPU pod, on '
-    'this CPU, or for the devices of this machine; says what it needs and takes. '
-    'Several values, divided by commas, make a row each.',
+    description='Compiles the training step of a config for a TPU topology, on a CPU, '
+    'or for the local devices, and predicts its memory and time. Options with several '
+    'comma-separated values plan every combination.',
   )
-  p.add_argument('--config', required=True, help='such as configs/x.py or ...py:tiny')
+  p.add_argument(
+    '--config',
+    required=True,
+    help='such as configs/x.py, or configs/x.py:tiny',
+  )
   p.add_argument(
     '--topology',
     default='local',
-    help="a slice such as v5e:16x16 or v4:4x4x8 (needs libtpu: the extra 'plan'), or "
-    'local (the default)',
+    help='a slice such as v5e:16x16 or v4:4x4x8, which needs libtpu (install the extra '
+    "'plan'); or local, the default: the devices of this machine",
   )
-  p.add_argument('--batch', default='', help="in place of the config's")
+  p.add_argument('--batch', default='', help='batch size, replaces that of the config')
   p.add_argument(
     '--sweep',
     action='append',
     default=[],
     metavar='KEY=VALUE[,VALUE...]',
-    help='a key of the config, such as model.remat=False,True; may be repeated',
+    help='values of a config key, such as model.remat=False,True; may be repeated',
   )
-  p.add_argument('--res', type=int, default=0, help='only this stage of a growing GAN')
-  p.add_argument('--top', type=int, default=12, help='operations shown for each row')
-  p.add_argument('--json', metavar='FILE', help='all figures, for machines')
   p.add_argument(
-    '--cache', type=Path, help='of compiled programs; default: ~/.cache/gan_jax/plan'
+    '--res', type=int, default=0, help='plan this resolution of a growing GAN only'
+  )
+  p.add_argument(
+    '--top', type=int, default=12, help='number of layers listed by their cycles'
+  )
+  p.add_argument('--json', metavar='FILE', help='write all figures to this file')
+  p.add_argument(
+    '--cache',
+    type=Path,
+    help='folder of compiled programs; default: ~/.cache/gan_jax/plan',
   )
   return p
 
 
-def load(text: str) -> dict[str, Any]:
-  """The config of a file and a variant, FILE or FILE:VARIANT, as a dictionary.
+def load_raw_config(text: str) -> dict[str, Any]:
+  """The config of a file and a variant, FILE or FILE:VARIANT, as nested dictionaries.
 
   Raises:
-    UserError: there is no such file or variant, or it is no config.
+    UserError: the file or the variant does not exist, or it is no config.
   """
   path, _, variant = text.partition(':')
   if not os.path.isfile(path):
@@ -73,157 +88,115 @@ def load(text: str) -> dict[str, Any]:
     raise UserError(f'--config={text}: {error}') from None
 
 
-def combinations(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
-  """(settings, topology) of every row that is asked for."""
-  keys = [[('batch', _value(b)) for b in args.batch.split(',')]] if args.batch else []
-  for text in args.sweep:
-    key, equals, values = text.partition('=')
-    if not equals or key.count('.') != 1:
-      raise UserError(
-        f'--sweep={text}: give a key of the config and values, such as '
-        'model.remat=False,True.'
-      )
-    keys.append([(key, _value(v)) for v in values.split(',')])
-  for topology in args.topology.split(','):
-    for chosen in itertools.product(*keys):
-      yield dict(chosen), topology
-
-
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+  """A Python literal such as 1, 0.5, True or (1, 2); other text is a string."""
   try:
     return ast.literal_eval(text)
   except (SyntaxError, ValueError):
     return text
 
 
-def configured(text: str, settings: dict[str, Any]) -> Config:
-  """The recipe of a config in which some keys are set."""
-  config = load(text)
-  for key, value in settings.items():
+def combinations(args: argparse.Namespace) -> Iterator[tuple[Overrides, str]]:
+  """Every combination of overrides (--batch, --sweep) and topologies to plan.
+
+  Raises:
+    UserError: --sweep names no config key.
+  """
+  choices: list[list[tuple[str, Any]]] = []
+  if args.batch:
+    choices.append([('batch', parse_value(b)) for b in args.batch.split(',')])
+  for text in args.sweep:
+    key, equals, values = text.partition('=')
+    if not equals or key.count('.') != 1:
+      raise UserError(
+        f'--sweep={text}: give a key of the config and its values, such as '
+        'model.remat=False,True.'
+      )
+    choices.append([(key, parse_value(value)) for value in values.split(',')])
+  for topology in args.topology.split(','):
+    for overrides in itertools.product(*choices):
+      yield dict(overrides), topology
+
+
+def load_with_overrides(path: str, overrides: Overrides) -> Config:
+  """Loads a config and replaces some of its values.
+
+  Args:
+    path: a config file, or FILE:VARIANT.
+    overrides: values by 'section.key'; 'batch' is the batch size of all stages.
+
+  Raises:
+    UserError: there is no such config, or a value is not valid.
+  """
+  raw_config = load_raw_config(path)
+  for key, value in overrides.items():
     if key != 'batch':
       section, _, name = key.partition('.')
-      config.setdefault(section, {})[name] = value
-  read = parse_config(config)
-  if 'batch' not in settings:
-    return read
-  if type(settings['batch']) is not int or settings['batch'] < 1:
-    raise UserError(f'--batch={settings["batch"]}: a whole number above 0 is needed.')
-  return stage_cost.changed(read, settings['batch'])
+      raw_config.setdefault(section, {})[name] = value
+  config = parse_config(raw_config)
+  if 'batch' not in overrides:
+    return config
+  batch = overrides['batch']
+  if type(batch) is not int or batch < 1:
+    raise UserError(f'--batch={batch}: a whole number above 0 is needed.')
+  return with_batch(config, batch)
 
 
-def plan_stage(args: argparse.Namespace) -> list[stage_cost.Row]:
-  """Prints the report, one paragraph a row, and returns all its figures."""
+def run_plan(args: argparse.Namespace) -> list[Row]:
+  """Plans every combination; prints a paragraph per stage and returns all figures."""
   cache = args.cache or cache_folder('plan')
-  rows: list[stage_cost.Row] = []
-  for settings, topology in combinations(args):
-    read = configured(args.config, settings)
-    mesh, chip = chips.mesh_of(topology)
-    stages = [s for s in read.stages if args.res in (0, s.res)]
-    if not stages:
-      raise UserError(
-        f'--res={args.res} is no stage of {args.config}: stages are '
-        f'{", ".join(str(s.res) for s in read.stages)}.'
-      )
-    mine = []
+  all_rows: list[Row] = []
+  for overrides, topology in combinations(args):
+    config = load_with_overrides(args.config, overrides)
+    stages = select_stages(config, args)
+    mesh, chip = topology_mesh(topology)
+    rows: list[Row] = []
     for stage in stages:
-      about = {'config': args.config, 'topology': topology, **settings}
-      mine.append(about | stage_cost.stage_row(read, stage, mesh, chip, cache))
-      print(describe(mine[-1], args.top), flush=True)
-    rows += mine
-    if len(stages) == len(read.stages):
-      seconds = stage_cost.whole_run(read, mine)
-      for row in mine:
-        row['run_s'] = seconds
-        row['run_chip_hours'] = seconds * mesh.size / 3600
-      if not math.isnan(seconds):
-        print(
-          f'the whole run, {read.train.images:,} images: {_time(seconds)}, '
-          f'{seconds * mesh.size / 3600:,.0f} chip-hours\n'
-        )
+      identity = {'config': args.config, 'topology': topology, **overrides}
+      rows.append(identity | stage_row(config, stage, mesh, chip, cache))
+      print(format_row(rows[-1], args.top), flush=True)
+    if len(stages) == len(config.stages):
+      add_run_cost(config, rows, mesh.size)
+    all_rows += rows
   if args.json:
     with atomic_path(Path(args.json)) as part:
-      part.write_text(json.dumps(rows, indent=1) + '\n')
-  return rows
+      part.write_text(json.dumps(all_rows, indent=1) + '\n')
+  return all_rows
 
 
-def describe(row: stage_cost.Row, top: int) -> str:
-  """A row for people."""
-  chip = row['chip']
-  of = f' of {_bytes(chip["hbm"])}' if chip['hbm'] else ''
-  settings = ''.join(
-    f', {k}={row[k]}' for k in row if '.' in k and not isinstance(row[k], dict)
-  )
-  lines = [
-    f'{row["config"]} on {row["topology"]} ({row["chips"]} x {chip["name"]}), '
-    f'{row["res"]} x {row["res"]}, batch {row["batch"]}{settings}'
-  ]
+def select_stages(config: Config, args: argparse.Namespace) -> Sequence[Stage]:
+  """All stages, or the one of --res.
 
-  def say(name: str, text: str) -> None:
-    lines.append(f'  {name:<12} {text}')
-
-  verdict = 'fits' if row['fits'] else f'DOES NOT FIT; {row["advice"]}'
-  needs = _bytes(row['hbm_bytes']) if row.get('hbm_bytes') else 'more than it has'
-  say('memory', f'{needs}{of} a chip: {verdict}')
-  say(
-    'state',
-    f'parameters {_bytes(row["params_bytes"])}, optimizers '
-    f'{_bytes(row["optimizer_bytes"])}, average {_bytes(row["average_bytes"])}',
-  )
-  if 'program_flops' not in row:
-    return '\n'.join(lines) + '\n'
-  say(
-    'work',
-    f'networks {row["networks_flops"] / 1e12:.3g} TFLOP, on weights '
-    f'{row["weights_flops"] / 1e12:.3g}; compiled {row["program_flops"] / 1e12:.3g} '
-    f'TFLOP and {_bytes(row["program_bytes"])} moved',
-  )
-  cycles = f'{row["cycles"] / 1e6:.1f} M estimated cycles, ' if row['cycles'] else ''
-  say(
-    'time', f'{cycles}{_time(row["step_s"])} a step; {row["images_per_s"]:,.0f} img/s'
-  )
-  say(
-    'MFU', f'{row["mfu"]:.1%}, {row["slowest_mfu"]:.1%} if collectives do not overlap'
-  )
-  say(
-    'roofline',
-    f'compute {_time(row["compute_s"])}, memory {_time(row["memory_s"])}, '
-    f'collectives {_time(row["collectives_s"])}',
-  )
-  told = [
-    f'{c["count"]} {c["kind"]} ({_bytes(c["bytes"])})' for c in row['collectives']
-  ]
-  say('collectives', ', '.join(told) or 'none')
-  say(
-    'donation',
-    f'{row["donated"]} arrays, {_bytes(row["donated_bytes"])} of '
-    f'{_bytes(row["state_bytes"])} of state; padding {row["padding"]:.0%} of what is '
-    'written',
-  )
-  for group in row['top'][:top]:
-    lines.append(
-      f'    {group["cycles"] / row["cycles"]:6.1%}  {group["kind"]:<10} '
-      f'{group["way"]:<8}  {group["layer"]}'
+  Raises:
+    UserError: no stage has that resolution.
+  """
+  stages = [stage for stage in config.stages if args.res in (0, stage.res)]
+  if not stages:
+    raise UserError(
+      f'--res={args.res} is no stage of {args.config}: stages are '
+      f'{", ".join(str(stage.res) for stage in config.stages)}.'
     )
-  return '\n'.join(lines) + '\n'
+  return stages
 
 
-def _bytes(n: float) -> str:
-  for unit, size in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
-    if n >= size:
-      return f'{n / size:.3g} {unit}'
-  return f'{n:.0f} B'
-
-
-def _time(seconds: float) -> str:
-  for unit, size in (('days', 86400), ('h', 3600), ('min', 60), ('s', 1)):
-    if seconds >= 2 * size:
-      return f'{seconds / size:.3g} {unit}'
-  return f'{seconds * 1e3:.3g} ms'
+def add_run_cost(config: Config, rows: list[Row], devices: int) -> None:
+  """Adds the cost of the full run to the rows of all its stages, and prints it."""
+  seconds = run_seconds(config, rows)
+  chip_hours = seconds * devices / 3600
+  for row in rows:
+    row['run_s'] = seconds
+    row['run_chip_hours'] = chip_hours
+  if not math.isnan(seconds):
+    print(
+      f'full run of {config.train.images:,} images: {format_seconds(seconds)}, '
+      f'{chip_hours:,.0f} chip-hours\n'
+    )
 
 
 def main() -> None:
-  keep_freed_memory()  # as where the step will run: else a copy maps its pages anew
-  plan_stage(parser().parse_args())
+  # As in training; without it the measured copy of local devices maps pages anew.
+  keep_freed_memory()
+  run_plan(parser().parse_args())
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""FLOPs of a training step as it is defined, whatever form it is compiled in."""
+"""FLOPs of a training step as its networks are defined, before compilation."""
 
 import dataclasses
 import math
@@ -6,96 +6,114 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh
+import optax
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from gan_jax.models.base import Batch, Phase
+from gan_jax.models.base import GAN, Batch, Phase
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.training.step import TrainState, train_step
 
-# Scopes of what is done to weights, once for all images.
-_ON_WEIGHTS = ('spectral_norm', 'optimizer', 'average')
+# Named scopes of work on weights, done once per step for all images.
+_WEIGHT_SCOPES = ('spectral_norm', 'optimizer')
 
 
 class Flops(NamedTuple):
-  """Of one iteration and one device: products and convolutions, a multiplication and
-  an addition counting 2; nothing else is counted."""
+  """FLOPs of one iteration on one device.
 
-  networks: float  # forward and backward passes; in proportion to the batch
-  weights: float  # spectral norm, orthogonal regularisation
+  Only matrix products and convolutions count; a multiply-add is 2 FLOPs.
+  """
+
+  networks: float  # forward and backward passes; proportional to the batch
+  weights: float  # spectral norm and orthogonal regularization
 
 
-def of_step(
-  gan: Any,
-  txs: tuple[Any, Any],
+def step_flops(
+  gan: GAN,
+  txs: tuple[optax.GradientTransformation, optax.GradientTransformation],
   d_steps: int,
   g_batch: int,
   state: TrainState,
   batch: Batch,
   phase: Phase,
 ) -> Flops:
-  """Counted in what is traced for a mesh of devices of no kind: the plain form.
+  """Counts the FLOPs in the jaxpr of a training step, traced for abstract devices.
 
-  Nothing is folded there and nothing rematerialised. `state` and `phase` are shapes;
-  `batch` as well, with the devices' axis in front.
+  Layers take their plain form there: nothing is folded and nothing rematerialized.
+
+  Args:
+    gan: the GAN.
+    txs: optimizers of G and D.
+    d_steps: D steps per iteration.
+    g_batch: fakes of the G step on one device.
+    state: shapes of the training state.
+    batch: shapes of a batch, with a leading axis of devices.
+    phase: the phase of a growing GAN.
   """
   if gan.remat:
     gan = dataclasses.replace(gan, remat=False)
-  mesh = AbstractMesh((batch.labels.shape[0],), (AXIS,))
+  # Inputs are shapes without sharding, so the axis is not an explicit one.
+  devices = batch.labels.shape[0]
+  mesh = AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
 
-  def per_device(state, batch, key, phase):
+  def per_device(state: TrainState, batch: Batch, key: jax.Array, phase: Phase) -> Any:
     batch = jax.tree.map(lambda x: x[0], batch)
     return train_step(gan, *txs, d_steps, g_batch, 1, state, batch, key, phase)
 
-  traced = jax.shard_map(
+  step = jax.shard_map(
     per_device,
     mesh=mesh,
     in_specs=(P(), P(AXIS), P(), P()),
     out_specs=P(),
     check_vma=False,
   )
-  bare = lambda tree: jax.tree.map(
+  shapes = lambda tree: jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), tree
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
-  jaxpr = jax.make_jaxpr(traced)(bare(state), bare(batch), key, bare(phase))
-  return Flops(*count(jaxpr.jaxpr))
+  jaxpr = jax.make_jaxpr(step)(shapes(state), shapes(batch), key, shapes(phase))
+  return count_flops(jaxpr.jaxpr)
 
 
-def count(jaxpr: Any, scope: str = '') -> tuple[float, float]:
-  """(FLOPs, those of them within a scope of weights) of a jaxpr, loops multiplied."""
+def count_flops(jaxpr: Any, scope: str = '') -> Flops:
+  """FLOPs of a jaxpr, with loops multiplied; `scope` is the name stack around it."""
   networks = weights = 0.0
   for eqn in jaxpr.eqns:
     path = f'{scope}/{eqn.source_info.name_stack}'
-    found = _products(eqn)
-    if found:
-      if any(name in path for name in _ON_WEIGHTS):
-        weights += found
+    if flops := _product_flops(eqn):
+      if any(name in path for name in _WEIGHT_SCOPES):
+        weights += flops
       else:
-        networks += found
+        networks += flops
       continue
-    times = eqn.params['length'] if eqn.primitive.name == 'scan' else 1
-    inner = [
-      count(getattr(j, 'jaxpr', j), path)
-      for value in eqn.params.values()
-      for j in (value if isinstance(value, list | tuple) else (value,))
-      if hasattr(j, 'eqns') or hasattr(j, 'jaxpr')
-    ]
-    if eqn.primitive.name == 'cond':  # one of the branches
+    trips = eqn.params['length'] if eqn.primitive.name == 'scan' else 1
+    inner = [count_flops(inner, path) for inner in _inner_jaxprs(eqn)]
+    if eqn.primitive.name == 'cond':  # one branch is executed
       inner = [max(inner)]
-    networks += times * sum(n for n, _ in inner)
-    weights += times * sum(w for _, w in inner)
-  return networks, weights
+    networks += trips * sum(flops.networks for flops in inner)
+    weights += trips * sum(flops.weights for flops in inner)
+  return Flops(networks, weights)
 
 
-def _products(eqn: Any) -> float:
+def _inner_jaxprs(eqn: Any) -> list[Any]:
+  """The jaxprs among the parameters of an equation: branches, bodies, callees."""
+  return [
+    getattr(item, 'jaxpr', item)
+    for value in eqn.params.values()
+    for item in (value if isinstance(value, list | tuple) else (value,))
+    if hasattr(item, 'eqns') or hasattr(item, 'jaxpr')
+  ]
+
+
+def _product_flops(eqn: Any) -> float:
+  """FLOPs of a matrix product or convolution; 0 for other equations."""
   if eqn.primitive.name == 'dot_general':
-    (lhs, _), _ = eqn.params['dimension_numbers']
-    depth = math.prod(eqn.invars[0].aval.shape[i] for i in lhs)
+    (contracted, _), _ = eqn.params['dimension_numbers']
+    depth = math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * depth
   if eqn.primitive.name == 'conv_general_dilated':
-    _, spec, _ = eqn.params['dimension_numbers']
-    kernel = eqn.invars[1].aval.shape  # its inputs are those of one group
-    depth = math.prod(kernel[i] for i in spec[1:])
+    _, kernel_spec, _ = eqn.params['dimension_numbers']
+    kernel = eqn.invars[1].aval.shape  # its input channels are those of one group
+    depth = math.prod(kernel[i] for i in kernel_spec[1:])
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * depth
   return 0.0

@@ -1,267 +1,310 @@
-"""What a compiled program's text says: its operations, what they cost and move."""
+"""Parses the text of a compiled program: operations, their cost and what they move."""
 
 import itertools
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-# Bytes of an element; what is smaller than a byte takes one.
-WIDTHS = {'pred': 1, 'bf16': 2, 'f16': 2, 'f32': 4, 'f64': 8, 'c64': 8, 'c128': 16}
+# Bytes of an element; types of less than a byte count as one.
+ELEMENT_BYTES = {
+  'pred': 1, 'bf16': 2, 'f16': 2, 'f32': 4, 'f64': 8, 'c64': 8, 'c128': 16,
+}  # fmt: skip
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all')
 
-_HEADER = re.compile(r'(ENTRY )?%?([\w.-]+) \(.*\{$')
+_COMPUTATION = re.compile(r'(ENTRY )?%?([\w.-]+) \(.*\{$')
 _OP = re.compile(r'\s+(?:ROOT )?%?([\w.-]+) = (.*)$')
 _ARRAY = re.compile(r'\b([a-z]+\d*)\[([\d,]*)\](?:\{([\d,]*)((?::[^}]*)?)\})?')
 _TILE = re.compile(r'T\((\d+(?:,\d+)*)\)')
 _CALLS = re.compile(r'(?:calls|to_apply|body|condition)=%?([\w.-]+)')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
-_NAME = re.compile(r'op_name="([^"]*)"')
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CONDITION = re.compile(r'condition=%?([\w.-]+)')
 _CONSTANT = re.compile(r'constant\((\d+)\)')
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _GROUPS = re.compile(r'replica_groups=(?:\[(\d+),(\d+)\]|\{\{([\d,]*)\})')
+_OPERAND = re.compile(r'%([\w.-]+)')
+_SPATIAL = re.compile(r'dim_labels=\w*[0-9]')  # else a convolution is a matrix product
 
 
 class Op(NamedTuple):
-  """One operation of the text."""
+  """An operation, which is one line of the text."""
 
   name: str
   shape: str
-  code: str  # such as fusion, convolution, all-reduce-start
-  path: str  # where it comes from: jit(step)/jvp(Generator)/block0/conv1/...
-  cycles: int  # as the compiler estimates; 0 where it says nothing
-  calls: tuple[str, ...]  # computations
-  trips: int  # of a while loop, where the text says so; else 0
-  line: str
+  opcode: str  # such as fusion, convolution, all-reduce-start
+  op_name: str  # its origin, such as jit(step)/jvp(Generator)/block0/conv1/...
+  cycles: int  # the compiler's estimate; 0 if there is none
+  calls: tuple[str, ...]  # names of computations
+  trip_count: int  # of a while loop; 0 if unknown
+  text: str  # what follows the shape
+
+  @property
+  def base_opcode(self) -> str:
+    """The opcode without the suffix of an asynchronous operation."""
+    return self.opcode.removesuffix('-start').removesuffix('-done')
 
 
 class Program(NamedTuple):
-  """Computations by name, in the order of the text."""
+  """A compiled module: its computations by name, in the order of the text."""
 
   entry: str
   computations: dict[str, list[Op]]
   header: str
 
 
+class ExecutedOp(NamedTuple):
+  """An operation that the entry computation reaches."""
+
+  op: Op
+  executions: int
+  fused: bool  # inside a fusion, whose estimate includes it
+
+
+class ArraySize(NamedTuple):
+  """Type and size of an array."""
+
+  dtype: str
+  nbytes: int
+  padded_nbytes: int  # with the padding of its tiles
+
+
 def parse(text: str) -> Program:
-  """The text of a compiled module, `compiled.as_text()`."""
+  """Parses the text of a compiled module, `compiled.as_text()`."""
   computations: dict[str, list[Op]] = {}
   entry, ops = '', []
-  first, _, rest = text.partition('\n')
+  header, _, rest = text.partition('\n')
   for line in rest.splitlines():
     if line[:1].isspace():
-      if found := _OP.match(line):
-        ops.append(_op(found[1], found[2]))
-    elif header := _HEADER.match(line):
-      ops = computations[header[2]] = []
-      entry = header[2] if header[1] else entry
-  return Program(entry, computations, first)
+      if match := _OP.match(line):
+        ops.append(_parse_op(match[1], match[2]))
+    elif start := _COMPUTATION.match(line):
+      ops = computations[start[2]] = []
+      entry = start[2] if start[1] else entry
+  return Program(entry, computations, header)
 
 
-def _op(name: str, text: str) -> Op:
-  if text.startswith('('):  # a tuple's shape ends where its bracket closes
+def _parse_op(name: str, text: str) -> Op:
+  """Parses '<shape> <opcode>(<operands>), <attributes>'."""
+  if text.startswith('('):  # the shape is a tuple: it ends with the matching bracket
     depths = itertools.accumulate((c == '(') - (c == ')') for c in text)
     end = next(i for i, depth in enumerate(depths) if not depth) + 1
     shape, rest = text[:end], text[end + 1 :]
   else:
     shape, _, rest = text.partition(' ')
-  path, cycles, trips = (r.search(rest) for r in (_NAME, _CYCLES, _TRIPS))
+  op_name, cycles, trips = (r.search(rest) for r in (_OP_NAME, _CYCLES, _TRIP_COUNT))
   calls = _CALLS.findall(rest)
   for branches in _BRANCHES.findall(rest):
     calls += [b.strip().removeprefix('%') for b in branches.split(',')]
   return Op(
     name=name,
     shape=shape,
-    code=rest.partition('(')[0],
-    path=path[1] if path else '',
+    opcode=rest.partition('(')[0],
+    op_name=op_name[1] if op_name else '',
     cycles=int(cycles[1]) if cycles else 0,
     calls=tuple(calls),
-    trips=int(trips[1]) if trips else 0,
-    line=rest,
+    trip_count=int(trips[1]) if trips else 0,
+    text=rest,
   )
 
 
-def arrays(shape: str) -> Iterator[tuple[str, int, int]]:
-  """(type, bytes, bytes as laid out in tiles) of each array in a shape."""
+def array_sizes(shape: str) -> Iterator[ArraySize]:
+  """Sizes of the arrays in a shape, which is one array or a tuple."""
   for dtype, sizes, order, layout in _ARRAY.findall(shape):
-    width = WIDTHS.get(dtype) or max(int(re.sub(r'\D', '', dtype) or 8) // 8, 1)
-    dims = [int(s) for s in sizes.split(',') if s]
-    count = padded = 1
-    for d in dims:
-      count *= d
-    laid = [dims[int(i)] for i in order.split(',') if i] if order else dims[::-1]
-    if tile := _TILE.search(layout):  # its last entry is the fastest dimension's
+    bits = int(re.sub(r'\D', '', dtype) or 8)
+    width = ELEMENT_BYTES.get(dtype) or max(bits // 8, 1)
+    dims = [int(size) for size in sizes.split(',') if size]
+    # Fastest dimension first; row-major where the text gives no layout.
+    padded = [dims[int(i)] for i in order.split(',') if i] if order else dims[::-1]
+    if tile := _TILE.search(layout):
       for i, t in enumerate(reversed(tile[1].split(','))):
-        if i < len(laid):
-          laid[i] = -(-laid[i] // int(t)) * int(t)
-    for d in laid:
-      padded *= d
-    yield dtype, count * width, padded * width
+        if i < len(padded):
+          padded[i] = -(-padded[i] // int(t)) * int(t)
+    yield ArraySize(dtype, math.prod(dims) * width, math.prod(padded) * width)
 
 
-def size(shape: str) -> int:
+def shape_nbytes(shape: str) -> int:
   """Bytes of all arrays in a shape."""
-  return sum(n for _, n, _ in arrays(shape))
+  return sum(array.nbytes for array in array_sizes(shape))
 
 
-def executed(program: Program) -> Iterator[tuple[Op, int, bool]]:
-  """(operation, how often, if on its own) as far as the entry reaches.
-
-  What stands inside a fusion is not on its own: its cost is the fusion's. A loop whose
-  end cannot be told counts once.
-  """
-  todo = [(program.entry, 1, True)]
-  while todo:
-    name, times, alone = todo.pop()
+def executed_ops(program: Program) -> Iterator[ExecutedOp]:
+  """The operations that the entry computation reaches, with loops multiplied."""
+  pending = [(program.entry, 1, False)]
+  while pending:
+    name, count, fused = pending.pop()
     for op in program.computations.get(name, ()):
-      yield op, times, alone
-      if op.code in ('while', 'call', 'conditional', 'async-start'):
-        rounds = trips(program, op) if op.code == 'while' else 1
-        todo += [(c, times * rounds, alone) for c in op.calls]
-      elif op.code == 'fusion':
-        todo += [(c, times, False) for c in op.calls]
+      yield ExecutedOp(op, count, fused)
+      if op.opcode in ('while', 'call', 'conditional', 'async-start'):
+        trips = trip_count(program, op) if op.opcode == 'while' else 1
+        pending += [(callee, count * trips, fused) for callee in op.calls]
+      elif op.opcode == 'fusion':
+        pending += [(callee, count, True) for callee in op.calls]
 
 
-def trips(program: Program, loop: Op) -> int:
-  """How often a while loop goes round: told, or as a `lax.scan` counts from 0 to n."""
-  ops = program.computations.get((_CONDITION.findall(loop.line) or [''])[0], [])
-  constants = {op.name: _CONSTANT.match(op.line) for op in ops}
+def trip_count(program: Program, loop: Op) -> int:
+  """Iterations of a while loop; 1 if the text does not tell.
+
+  Read from the loop's attributes, else from a condition that compares a counter with
+  one constant, as `lax.scan` compiles to.
+  """
+  ops = program.computations.get((_CONDITION.findall(loop.text) or [''])[0], [])
+  constants = {op.name: _CONSTANT.match(op.text) for op in ops}
   ends = [
-    found
+    constant
     for op in ops
-    if op.code == 'compare' and 'direction=LT' in op.line
-    for name in re.findall(r'%([\w.-]+)', op.line)
-    if (found := constants.get(name))
+    if op.opcode == 'compare' and 'direction=LT' in op.text
+    for name in _OPERAND.findall(op.text)
+    if (constant := constants.get(name))
   ]
-  return loop.trips or (int(ends[0][1]) if len(ends) == 1 else 1)
+  return loop.trip_count or (int(ends[0][1]) if len(ends) == 1 else 1)
 
 
-def cycles(program: Program) -> int:
-  """The compiler's estimates, added up; overlap is not known."""
-  return sum(op.cycles * times for op, times, alone in executed(program) if alone)
+def total_cycles(program: Program) -> int:
+  """Sum of the compiler's estimates; operations that overlap count in full."""
+  return sum(e.op.cycles * e.executions for e in executed_ops(program) if not e.fused)
 
 
-def kind(program: Program, op: Op) -> str:
-  """What an operation mainly does: conv, dot, reduce, copy, collective or other."""
-  codes = {op.code}
-  lines = [op.line] if op.code == 'convolution' else []
-  for name in op.calls if op.code == 'fusion' else ():
-    for inner in program.computations.get(name, ()):
-      codes.add(inner.code)
-      if inner.code == 'convolution':
-        lines.append(inner.line)
-  if any(re.search(r'dim_labels=\w*[0-9]', line) for line in lines):
+def op_kind(program: Program, op: Op) -> str:
+  """The main work of an operation.
+
+  One of conv, dot, collective, gather, reduce, copy and other.
+  """
+  opcodes = {op.opcode}
+  convolutions = [op.text] if op.opcode == 'convolution' else []
+  for callee in op.calls if op.opcode == 'fusion' else ():
+    for inner in program.computations.get(callee, ()):
+      opcodes.add(inner.opcode)
+      if inner.opcode == 'convolution':
+        convolutions.append(inner.text)
+  if any(_SPATIAL.search(text) for text in convolutions):
     return 'conv'
-  if lines or 'dot' in codes:
+  if convolutions or 'dot' in opcodes:
     return 'dot'
-  base = op.code.removesuffix('-start').removesuffix('-done')
-  if base in COLLECTIVES:
+  if op.base_opcode in COLLECTIVES:
     return 'collective'
-  if codes & {'gather', 'scatter', 'sort'}:
+  if opcodes & {'gather', 'scatter', 'sort'}:
     return 'gather'
-  if codes & {'reduce', 'reduce-window', 'select-and-scatter'}:
+  if opcodes & {'reduce', 'reduce-window', 'select-and-scatter'}:
     return 'reduce'
-  if base in ('copy', 'transpose', 'pad', 'slice', 'broadcast', 'reshape'):
+  if op.base_opcode in ('copy', 'transpose', 'pad', 'slice', 'broadcast', 'reshape'):
     return 'copy'
   return 'other'
 
 
-_WRAPPED = re.compile(r'^(?:\w+\()+([^()]*)\)+$')
-_PLUMBING = ('jit(', 'shard_map', 'checkpoint', 'rematted', 'pmap', 'while', 'body')
+# Such as transpose(jvp(Generator)).
+_TRANSFORMED = re.compile(r'^(?:\w+\()+([^()]*)\)+$')
+_NO_LAYER = ('jit(', 'shard_map', 'checkpoint', 'rematted', 'pmap', 'while', 'body')
 
 
-def layer(path: str, depth: int = 3) -> str:
-  """jit(step)/transpose(jvp(Generator))/block0/conv1/dot -> Generator/block0/conv1.
+def layer_name(op_name: str, depth: int = 3) -> str:
+  """The layer of an operation: at most `depth` scopes of its `op_name`.
 
-  The last part names the operation itself; transformations and plumbing go.
+  jit(step)/transpose(jvp(Generator))/block0/conv1/dot -> Generator/block0/conv1. The
+  last part names the operation itself; names of transformations and of control flow are
+  dropped.
   """
-  parts = []
-  for part in path.split('/')[:-1]:
-    if found := _WRAPPED.match(part):
-      if not part.startswith('jit('):
-        part = found[1]
-      if part.startswith('jit('):
+  scopes = []
+  for scope in op_name.split('/')[:-1]:
+    if match := _TRANSFORMED.match(scope):
+      if not scope.startswith('jit('):
+        scope = match[1]
+      if scope.startswith('jit('):
         continue
-    if part and not part.startswith(_PLUMBING):
-      parts.append(part)
-  return '/'.join(parts[:depth]) or '(none)'
+    if scope and not scope.startswith(_NO_LAYER):
+      scopes.append(scope)
+  return '/'.join(scopes[:depth]) or '(none)'
 
 
-def grouped(program: Program, depth: int = 3) -> list[dict[str, Any]]:
-  """Estimated cycles by layer and kind, most first."""
+def cycles_by_layer(program: Program, depth: int = 3) -> list[dict[str, Any]]:
+  """Estimated cycles by layer, kind of operation and pass; the largest first."""
   total: Counter[tuple[str, str, str]] = Counter()
-  for op, times, alone in executed(program):
-    if alone and op.cycles:
-      way = 'backward' if 'transpose(' in op.path else 'forward'
-      total[layer(op.path, depth), kind(program, op), way] += op.cycles * times
+  for op, count, fused in executed_ops(program):
+    if not fused and op.cycles:
+      direction = 'backward' if 'transpose(' in op.op_name else 'forward'
+      group = layer_name(op.op_name, depth), op_kind(program, op), direction
+      total[group] += op.cycles * count
   return [
-    {'layer': name, 'kind': what, 'way': way, 'cycles': n}
-    for (name, what, way), n in total.most_common()
+    {'layer': layer, 'kind': kind, 'pass': direction, 'cycles': cycles}
+    for (layer, kind, direction), cycles in total.most_common()
   ]
 
 
 def collectives(program: Program, devices: int) -> list[dict[str, Any]]:
-  """By kind: how many, the arrays' bytes, and the bytes that a chip has to send.
+  """Number of collectives of each kind, bytes of their arrays and bytes sent.
 
-  A ring over n chips sends 2 (n - 1) / n of an all-reduce's bytes and (n - 1) / n of
-  the whole array's for the others.
+  `bytes` is the size of the arrays before they are scattered or after they are
+  gathered. `sent` is what each of n devices in a ring sends: 2 (n - 1) / n of the bytes
+  of an all-reduce, (n - 1) / n of the others'.
   """
-  # One that runs beside other work stands in the fusion that starts it, again in each
-  # that carries it on, and in the one that waits for it.
-  continued = {
+  continuations = _async_continuations(program)
+  total: dict[str, Counter[str]] = defaultdict(Counter)
+  for op, count, _ in executed_ops(program):
+    kind = op.opcode.removesuffix('-start')
+    if kind not in COLLECTIVES or op.name in continuations:
+      continue
+    n = _group_size(op, devices)
+    nbytes = shape_nbytes(op.shape)
+    if op.opcode.endswith('-start'):  # its shape is a tuple of operand and result
+      nbytes = max((array.nbytes for array in array_sizes(op.shape)), default=0)
+    if kind == 'reduce-scatter':  # its result is a shard
+      nbytes *= n
+    sent = nbytes * (n - 1) / n * (2 if kind == 'all-reduce' else 1)
+    total[kind].update(count=count, bytes=nbytes * count, sent=int(sent) * count)
+  return [{'kind': kind, **counts} for kind, counts in sorted(total.items())]
+
+
+def _async_continuations(program: Program) -> set[str]:
+  """Names of operations that repeat an asynchronous collective.
+
+  A collective that overlaps other work is written in the fusion that starts it, again
+  in every fusion that continues it, and in the one that waits for it.
+  """
+  return {
     op.name
     for name, ops in program.computations.items()
     if name.startswith('async_collective_fusion')
-    or any('"AsyncCollectiveDone"' in op.line for op in ops)
+    or any('"AsyncCollectiveDone"' in op.text for op in ops)
     for op in ops
   }
-  found: dict[str, Counter[str]] = defaultdict(Counter)
-  for op, times, _ in executed(program):
-    code = op.code.removesuffix('-start')
-    if code not in COLLECTIVES or op.name in continued:
-      continue
-    n = devices
-    if groups := _GROUPS.search(op.line):
-      n = int(groups[2]) if groups[2] else len((groups[3] or '0').split(','))
-    moved = size(op.shape)
-    if op.code.endswith('-start'):  # a tuple of operand and result
-      moved = max((b for _, b, _ in arrays(op.shape)), default=0)
-    whole = moved * n if code == 'reduce-scatter' else moved
-    sent = whole * (n - 1) / n * (2 if code == 'all-reduce' else 1)
-    found[code].update(count=times, bytes=whole * times, sent=int(sent) * times)
-  return [{'kind': name, **counts} for name, counts in sorted(found.items())]
 
 
-def padding(program: Program) -> tuple[int, int]:
-  """(bytes, bytes with the tiles' padding) of what the operations write."""
-  logical = physical = 0
-  for op, times, alone in executed(program):
-    if alone and op.cycles:
-      for _, plain, laid in arrays(op.shape):
-        logical, physical = logical + plain * times, physical + laid * times
-  return logical, physical
+def _group_size(collective: Op, devices: int) -> int:
+  """Devices that take part in one group of a collective."""
+  groups = _GROUPS.search(collective.text)
+  if not groups:
+    return devices
+  return int(groups[2]) if groups[2] else len((groups[3] or '0').split(','))
 
 
-def donated(program: Program) -> int:
-  """How many outputs take the place of an input."""
+def written_nbytes(program: Program) -> tuple[int, int]:
+  """Bytes that the estimated operations write: (without, with padding of tiles)."""
+  plain = padded = 0
+  for op, count, fused in executed_ops(program):
+    if not fused and op.cycles:
+      for array in array_sizes(op.shape):
+        plain += array.nbytes * count
+        padded += array.padded_nbytes * count
+  return plain, padded
+
+
+def donated_arrays(program: Program) -> int:
+  """Number of outputs that reuse the memory of an input."""
   return program.header.count('-alias)')
 
 
-def convolutions(program: Program) -> Counter[str]:
-  """How many convolutions and matrix products there are of each operand type."""
-  found: Counter[str] = Counter()
+def product_types(program: Program) -> Counter[str]:
+  """Number of convolutions and matrix products by operand types: 'conv bf16'."""
+  total: Counter[str] = Counter()
   for ops in program.computations.values():
     shapes = {op.name: op.shape for op in ops}
     for op in ops:
-      if op.code in ('convolution', 'dot'):
-        operands = re.findall(r'%([\w.-]+)', op.line.partition('), ')[0])
-        types = sorted(
-          {t for o in operands[:2] for t, _, _ in arrays(shapes.get(o, ''))}
-        )
-        spatial = op.code == 'convolution' and re.search(
-          r'dim_labels=\w*[0-9]', op.line
-        )
-        found[f'{"conv" if spatial else "dot"} {"+".join(types)}'] += 1
-  return found
+      if op.opcode in ('convolution', 'dot'):
+        operands = _OPERAND.findall(op.text.partition('), ')[0])[:2]
+        arrays = [a for name in operands for a in array_sizes(shapes.get(name, ''))]
+        types = '+'.join(sorted({array.dtype for array in arrays}))
+        spatial = op.opcode == 'convolution' and _SPATIAL.search(op.text)
+        total[f'{"conv" if spatial else "dot"} {types}'] += 1
+  return total

@@ -1,29 +1,24 @@
-"""Compiles a stage of a recipe as the trainer does, and works out what it costs."""
+"""Memory, time and FLOPs of a training step, for one stage of a config."""
 
 import dataclasses
-import gzip
-import hashlib
-import importlib.metadata
-import json
 import math
-import re
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from gan_jax.config import Config
 from gan_jax.config.schedules import Stage
 from gan_jax.models.base import Batch, Phase
-from gan_jax.plan import flops, hlo
-from gan_jax.plan.chips import Chip, quiet
+from gan_jax.plan.chips import Chip
+from gan_jax.plan.compilation import compile_cached
+from gan_jax.plan.flops import step_flops
 from gan_jax.runtime.mesh import AXIS
-from gan_jax.storage.files import atomic_path
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.step import (
   TrainState,
@@ -32,245 +27,207 @@ from gan_jax.training.step import (
   state_shardings,
 )
 
-Row = dict[str, Any]
-_UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-_TOP = 40  # groups of operations that are kept
+Row = dict[str, Any]  # the figures of one stage, ready for JSON
 
 
-def inputs(
-  recipe: Config, stage: Stage, mesh: Mesh
-) -> tuple[TrainState, Batch, Array, Phase]:
-  """What the step of a stage is called with, as shapes placed on the mesh."""
-  gan = recipe.gan
-  k, b, _ = recipe.shape(stage, mesh.size)
-  everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
-  state = jax.eval_shape(
-    lambda: init_state(
-      gan,
-      make_optimizer(recipe.g_adam),
-      make_optimizer(recipe.d_adam),
-      jax.random.key(0),
-    )
+class StepInputs(NamedTuple):
+  """Arguments of a compiled training step, as shapes with shardings."""
+
+  state: TrainState
+  batch: Batch
+  key: Array
+  phase: Phase
+
+
+def step_inputs(config: Config, stage: Stage, mesh: Mesh) -> StepInputs:
+  """Shapes of the inputs of a stage's training step, placed on the mesh."""
+  gan = config.gan
+  k, b, _ = config.shape(stage, mesh.size)
+  replicated, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
+  txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
+  state, key = jax.eval_shape(
+    lambda: (init_state(gan, *txs, jax.random.key(0)), jax.random.key(0))
   )
   state, key = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    (state, jax.eval_shape(lambda: jax.random.key(0))),
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), (state, key)
   )
   pixels = (mesh.size, k, b, stage.res, stage.res, gan.channels)
   shape: Any = jax.ShapeDtypeStruct
   batch = Batch(
-    shape(pixels, np.uint8, sharding=split),
-    shape(pixels[:3], np.int32, sharding=split),
+    shape(pixels, np.uint8, sharding=sharded),
+    shape(pixels[:3], np.int32, sharding=sharded),
   )
-  return state, batch, key, recipe.schedule.phase_at(stage.after + 1, gan.res)
+  phase = config.schedule.phase_at(stage.after + 1, gan.res)
+  return StepInputs(state, batch, key, phase)
 
 
-def nbytes(tree: Any) -> int:
+def total_bytes(tree: PyTree) -> int:
+  """Bytes of all arrays of a tree."""
   return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def nbytes_per_chip(tree: Any, shardings: Any) -> int:
-  """Bytes of arrays that are replicated or cut."""
+def bytes_per_device(tree: PyTree, shardings: PyTree) -> int:
+  """Bytes of the arrays on one device, given their shardings."""
   pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
   return sum(math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize for x, s in pairs)
 
 
-def stage_row(recipe: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path) -> Row:
-  """All figures of a stage, per chip; from the cache if this very program is there.
+def stage_row(config: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path) -> Row:
+  """All figures of a stage's training step on one device.
+
+  Args:
+    config: the config.
+    stage: one of its stages.
+    mesh: the devices to compile for.
+    chip: figures of one device.
+    cache: folder of compiled programs; see `compile_cached`.
 
   Raises:
     UserError: the batch does not divide by the devices.
   """
-  gan, t = recipe.gan, recipe.train
-  k, b, g_batch = recipe.shape(stage, mesh.size)
-  txs = make_optimizer(recipe.g_adam), make_optimizer(recipe.d_adam)
+  gan, train = config.gan, config.train
+  k, b, g_batch = config.shape(stage, mesh.size)
+  txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
   step = make_train_step(
     gan,
     *txs,
     mesh,
-    d_steps=t.d_steps,
+    d_steps=train.d_steps,
     g_batch=g_batch,
     mapped='jit',
-    noise_scale=t.noise_scale,
+    noise_scale=train.noise_scale,
   )
-  state, batch, key, phase = inputs(recipe, stage, mesh)
-  lowered = step.lower(state, batch, key, phase)
-  found = compiled(lowered, mesh, cache)
-  defined = flops.of_step(gan, txs, t.d_steps, g_batch, state, batch, phase)
-  held = state_shardings(state, mesh, 'jit')
+  inputs = step_inputs(config, stage, mesh)
+  figures = compile_cached(step.lower(*inputs), mesh, cache)
+  state, batch, _, phase = inputs
+  flops = step_flops(gan, txs, train.d_steps, g_batch, state, batch, phase)
   row: Row = {
     'res': stage.res,
     'batch': stage.batch,
     'chips': mesh.size,
     'chip': chip._asdict(),
-    'images_per_chip': b * k // t.d_steps,
-    'accum': t.accum,
-    'params_bytes': nbytes((state.g['params'], state.d['params'])),
-    'optimizer_bytes': nbytes_per_chip(
-      (state.g_opt, state.d_opt), (held.g_opt, held.d_opt)
-    ),
-    'average_bytes': nbytes_per_chip(state.ema, held.ema),
-    'state_bytes': nbytes_per_chip(state, held),
-    'batch_bytes': nbytes(batch) // mesh.size,
-    'networks_flops': defined.networks,
-    'weights_flops': defined.weights,
-    **found,
+    'images_per_chip': b * k // train.d_steps,
+    'accum': train.accum,
+    **array_bytes(state, batch, mesh),
+    'networks_flops': flops.networks,
+    'weights_flops': flops.weights,
+    **figures,
   }
-  row |= memory(row, chip)
+  row |= memory_need(row, chip)
   if 'program_flops' in row:
-    row |= times(row, chip, recipe.images_per_step(stage))
+    row |= step_times(row, chip, config.images_per_step(stage))
   if not row['fits']:
-    row['advice'] = advice(row, chip, gan.remat)
+    row['advice'] = what_would_fit(row, chip, gan.remat)
   return row
 
 
-def memory(row: Row, chip: Chip) -> Row:
-  """What a chip has to hold, and whether it can; the compiler may have given up."""
-  parts = 'state_bytes', 'batch_bytes', 'temporary_bytes'
-  needs = row.get('hbm_bytes') or sum(row[part] for part in parts)
-  refused = 'out_of_memory' in row
-  return {'hbm_bytes': needs, 'fits': not refused and not 0 < chip.hbm < needs}
-
-
-def compiled(lowered: Any, mesh: Mesh, cache: Path) -> Row:
-  """What the compiler says of a lowered program; its 'no' is an answer as well.
-
-  What it said is kept under the hash of the program, the devices and the versions.
-  """
-  kind, platform = (
-    getattr(mesh.devices.flat[0], a) for a in ('device_kind', 'platform')
-  )
-  compilers = ['jaxlib', 'libtpu'] if platform == 'tpu' else ['jaxlib']
-  versions = [importlib.metadata.version(name) for name in compilers]
-  digest = hashlib.sha256(lowered.as_text().encode())
-  digest.update(json.dumps([mesh.size, kind, *versions]).encode())
-  path = cache / f'{digest.hexdigest()[:24]}.json.gz'
-  if path.is_file():
-    said = json.loads(gzip.decompress(path.read_bytes()))
-  else:
-    start = time.perf_counter()
-    said = answer(lowered)
-    said['compile_s'] = round(time.perf_counter() - start, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as part:
-      part.write_bytes(gzip.compress(json.dumps(said).encode(), 6))
-  row: Row = {'versions': dict(zip(compilers, versions, strict=True))}
-  row |= {'compile_s': said['compile_s']}
-  if 'out_of_memory' in said:
-    row['out_of_memory'] = said['out_of_memory'][:300]
-    used = re.search(r'(Used |temporaries \()([\d.]+)([KMGT])', said['out_of_memory'])
-    size = int(float(used[2]) * _UNITS[used[3]]) if used else 0
-    whole = used is not None and used[1] == 'Used '
-    return row | {'hbm_bytes' if whole else 'temporary_bytes': size}
-  return row | figures(said, mesh.size)
-
-
-def answer(lowered: Any) -> Row:
-  """The compiled text and the compiler's own analyses, or why there is none."""
-  try:
-    with quiet():
-      program = lowered.compile()
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    return {'out_of_memory': ' '.join(str(error).split())}
-  memory, costs = program.memory_analysis(), program.cost_analysis()
+def array_bytes(state: TrainState, batch: Batch, mesh: Mesh) -> Row:
+  """Bytes of the state and of the batch on one device."""
+  shardings = state_shardings(state, mesh, 'jit')
   return {
-    'text': program.as_text(),
-    'costs': {name: costs.get(name, 0.0) for name in ('flops', 'bytes accessed')},
-    'memory': {
-      name: getattr(memory, f'{name}_size_in_bytes')
-      for name in ('argument', 'output', 'alias', 'temp')
-    },
-  }
-
-
-def figures(said: Row, devices: int) -> Row:
-  """From the compiled program's text and the compiler's own analyses."""
-  text, memory, costs = hlo.parse(said['text']), said['memory'], said['costs']
-  logical, physical = hlo.padding(text)
-  held = memory['argument'] + memory['output'] - memory['alias']
-  return {
-    'hbm_bytes': held + memory['temp'],
-    'arguments_bytes': memory['argument'],
-    'donated_bytes': memory['alias'],
-    'temporary_bytes': memory['temp'],
-    'donated': hlo.donated(text),
-    'program_flops': costs['flops'],
-    'program_bytes': costs['bytes accessed'],
-    'cycles': hlo.cycles(text),
-    'collectives': hlo.collectives(text, devices),
-    'products': dict(hlo.convolutions(text)),
-    'padding': 1 - logical / physical if physical else 0.0,
-    'top': hlo.grouped(text)[:_TOP],
-  }
-
-
-def times(row: Row, chip: Chip, images: int) -> Row:
-  """Seconds of one iteration and what follows from them.
-
-  The estimate is the compiler's cycles, which know no collectives. Where the compiler
-  says nothing it is computing and then moving: operations run one after the other, and
-  most do little but one of both. `slowest` adds collectives that hide behind nothing.
-  """
-  roofline = {
-    'compute_s': row['program_flops'] / chip.peak,
-    'memory_s': row['program_bytes'] / chip.bandwidth,
-    'collectives_s': (
-      sum(c['sent'] for c in row['collectives']) / chip.ici if chip.ici else 0.0
+    'params_bytes': total_bytes((state.g['params'], state.d['params'])),
+    'optimizer_bytes': bytes_per_device(
+      (state.g_opt, state.d_opt), (shardings.g_opt, shardings.d_opt)
     ),
+    'ema_bytes': bytes_per_device(state.ema, shardings.ema),
+    'state_bytes': bytes_per_device(state, shardings),
+    'batch_bytes': total_bytes(batch) // mesh.size,
   }
-  estimate = (
-    row['cycles'] / chip.clock
-    if chip.clock
-    else roofline['compute_s'] + roofline['memory_s']
-  )
-  slowest = estimate + roofline['collectives_s']
+
+
+def memory_need(row: Row, chip: Chip) -> Row:
+  """`hbm_bytes` that a step needs on a device, and whether it `fits`.
+
+  If the compiler ran out of memory, state, batch and the temporary arrays that it names
+  are added up.
+  """
+  parts = ('state_bytes', 'batch_bytes', 'temporary_bytes')
+  needed = row.get('hbm_bytes') or sum(row[part] for part in parts)
+  refused = 'out_of_memory' in row
+  return {'hbm_bytes': needed, 'fits': not refused and not 0 < chip.hbm < needed}
+
+
+def step_times(row: Row, chip: Chip, images: int) -> Row:
+  """Seconds of one iteration, and the throughput and MFU that follow from them.
+
+  `step_s` is the compiler's estimate in cycles, which excludes collectives. Where the
+  compiler estimates nothing it is the time to compute plus the time to move: operations
+  run one after the other, and most are bound by one of both. `slowest_s` adds all
+  collectives, as if none overlapped with other work.
+
+  Args:
+    row: figures of the compiled program.
+    chip: figures of one device.
+    images: reals per iteration of all devices.
+  """
+  sent = sum(c['sent'] for c in row['collectives'])
+  compute_s = row['program_flops'] / chip.peak
+  memory_s = row['program_bytes'] / chip.bandwidth
+  collectives_s = sent / chip.ici if chip.ici else 0.0
+  step_s = row['cycles'] / chip.clock if chip.clock else compute_s + memory_s
+  slowest_s = step_s + collectives_s
   return {
-    **roofline,
-    'step_s': estimate,
-    'slowest_s': slowest,
-    'mfu': row['networks_flops'] / estimate / chip.peak,
-    'slowest_mfu': row['networks_flops'] / slowest / chip.peak,
-    'images_per_s': images / estimate,
+    'compute_s': compute_s,
+    'memory_s': memory_s,
+    'collectives_s': collectives_s,
+    'step_s': step_s,
+    'slowest_s': slowest_s,
+    'mfu': row['networks_flops'] / step_s / chip.peak,
+    'slowest_mfu': row['networks_flops'] / slowest_s / chip.peak,
+    'images_per_s': images / step_s,
   }
 
 
-def advice(row: Row, chip: Chip, remat: bool | None) -> str:
-  """What would fit, if what a step needs beside the state goes with the batch."""
-  fixed = row['state_bytes']
-  if fixed >= chip.hbm:
-    return f'the state alone ({fixed / 1e9:.1f} GB) does not fit this chip'
+def what_would_fit(row: Row, chip: Chip, remat: bool | None) -> str:
+  """Changes after which a step that does not fit would fit.
+
+  Memory beyond the state is taken to be proportional to the micro-batch.
+
+  Args:
+    row: figures of the step.
+    chip: figures of one device.
+    remat: whether activations are rematerialized; None if the family cannot do it.
+  """
+  state = row['state_bytes']
+  if state >= chip.hbm:
+    return f'the state alone ({state / 1e9:.1f} GB) does not fit this chip'
   if row['hbm_bytes'] <= chip.hbm:
     return 'the compiler does not say how much is missing'
-  each = (row['hbm_bytes'] - fixed) / row['images_per_chip'] * row['accum']
-  room = min(int((chip.hbm - fixed) / each), row['images_per_chip'] // row['accum'] - 1)
-  said = []
+  images, accum = row['images_per_chip'], row['accum']
+  bytes_per_image = (row['hbm_bytes'] - state) / images * accum
+  room = min(int((chip.hbm - state) / bytes_per_image), images // accum - 1)
+  options = []
   if room:
-    said.append(f'about {room} images a chip at a time')
-    accum = 1
-    whole = row['images_per_chip']
-    while accum < whole and (whole % accum or whole // accum > room):
-      accum += 1
-    said.append(f'train.accum={accum} for the same batch')
-    said.append(f'{math.ceil(row["batch"] / room)} such chips')
+    micro_batches = next(
+      n for n in range(1, images + 1) if images % n == 0 and images // n <= room
+    )
+    options = [
+      f'about {room} images per device at a time',
+      f'train.accum={micro_batches} for the same batch',
+      f'{math.ceil(row["batch"] / room)} such devices',
+    ]
   if remat is False:
-    said.append('model.remat=True')
-  return 'would fit: ' + ', or '.join(said) if said else 'nothing known would fit'
+    options.append('model.remat=True')
+  return 'would fit: ' + ', or '.join(options) if options else 'nothing known would fit'
 
 
-def whole_run(recipe: Config, rows: list[Row]) -> float:
-  """Seconds of all images of the recipe; NaN if a stage has no time."""
-  total, stages = 0.0, recipe.stages
-  ends = [s.after + 1 for s in stages[1:]] + [recipe.train.images]
+def run_seconds(config: Config, rows: list[Row]) -> float:
+  """Seconds of a full run; NaN if a stage has no estimate.
+
+  Args:
+    config: the config.
+    rows: one row per stage.
+  """
+  total, stages = 0.0, config.stages
+  ends = [s.after + 1 for s in stages[1:]] + [config.train.images]
   for stage, end, row in zip(stages, ends, rows, strict=True):
-    images = max(min(end, recipe.train.images) - max(stage.after + 1, 0), 0)
+    images = max(min(end, config.train.images) - max(stage.after + 1, 0), 0)
     total += images / row['images_per_s'] if 'images_per_s' in row else math.nan
   return total
 
 
-def changed(recipe: Config, batch: int) -> Config:
-  """The recipe with another batch, in all its stages."""
-  schedule: Any = recipe.schedule
+def with_batch(config: Config, batch: int) -> Config:
+  """The config with the same batch in all its stages."""
+  schedule: Any = config.schedule
   size = (batch,) if isinstance(schedule.batch, tuple) else batch
-  return dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, batch=size))
+  return dataclasses.replace(config, schedule=dataclasses.replace(schedule, batch=size))

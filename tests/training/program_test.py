@@ -110,7 +110,7 @@ def compiled():
       (make_optimizer(read.g_adam), make_optimizer(read.d_adam)),
     )
     run = step.make_train_step(read.gan, *txs, mesh, d_steps=2, g_batch=2, mapped='jit')
-    args = stage_cost.inputs(read, stage, mesh)
+    args = stage_cost.step_inputs(read, stage, mesh)
     program = run.lower(*args).compile()
     return args[0], program, hlo.parse(program.as_text())
   finally:
@@ -133,7 +133,7 @@ def test_collectives(compiled):
 def test_the_state_is_donated(compiled):
   state, program, text = compiled
   memory = program.memory_analysis()
-  assert hlo.donated(text) >= len(jax.tree.leaves(state)) - 1
+  assert hlo.donated_arrays(text) >= len(jax.tree.leaves(state)) - 1
   assert memory.alias_size_in_bytes > 0.95 * memory.output_size_in_bytes
 
 

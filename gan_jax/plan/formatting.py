@@ -1,0 +1,101 @@
+"""Formats the figures of a stage as text."""
+
+from collections.abc import Iterator
+
+from gan_jax.plan.stage_cost import Row
+
+
+def format_row(row: Row, top: int) -> str:
+  """One paragraph with the figures of a stage.
+
+  Args:
+    row: figures of the stage, and the config keys that were overridden.
+    top: number of groups of operations to list.
+  """
+  overrides = ''.join(
+    f', {key}={row[key]}'
+    for key in row
+    if '.' in key and not isinstance(row[key], dict)
+  )
+  lines = [
+    f'{row["config"]} on {row["topology"]} ({row["chips"]} x {row["chip"]["name"]}), '
+    f'{row["res"]} x {row["res"]} pixels, batch {row["batch"]}{overrides}'
+  ]
+  figures = dict(_memory_lines(row))
+  if 'program_flops' in row:
+    figures |= dict(_program_lines(row))
+  lines += [f'  {name:<12} {text}' for name, text in figures.items()]
+  for group in row.get('top', [])[:top]:
+    lines.append(
+      f'    {group["cycles"] / row["cycles"]:6.1%}  {group["kind"]:<10} '
+      f'{group["pass"]:<8}  {group["layer"]}'
+    )
+  return '\n'.join(lines) + '\n'
+
+
+def _memory_lines(row: Row) -> Iterator[tuple[str, str]]:
+  """(name, text) of what is known even if the program does not compile."""
+  needed, hbm = row.get('hbm_bytes'), row['chip']['hbm']
+  need = format_bytes(needed) if needed else 'more than available'
+  limit = f' of {format_bytes(hbm)}' if hbm else ''
+  verdict = 'fits' if row['fits'] else f'DOES NOT FIT; {row["advice"]}'
+  yield 'memory', f'{need}{limit} per device: {verdict}'
+  yield (
+    'state',
+    f'parameters {format_bytes(row["params_bytes"])}, optimizers '
+    f'{format_bytes(row["optimizer_bytes"])}, EMA weights '
+    f'{format_bytes(row["ema_bytes"])}',
+  )
+
+
+def _program_lines(row: Row) -> Iterator[tuple[str, str]]:
+  """(name, text) of the figures of a compiled program."""
+  yield (
+    'work',
+    f'networks {row["networks_flops"] / 1e12:.3g} TFLOP, weights '
+    f'{row["weights_flops"] / 1e12:.3g} TFLOP; compiled '
+    f'{row["program_flops"] / 1e12:.3g} TFLOP, '
+    f'{format_bytes(row["program_bytes"])} moved',
+  )
+  cycles = f'{row["cycles"] / 1e6:.1f} M estimated cycles, ' if row['cycles'] else ''
+  yield (
+    'time',
+    f'{cycles}{format_seconds(row["step_s"])} per step; '
+    f'{row["images_per_s"]:,.0f} images/s',
+  )
+  yield (
+    'MFU',
+    f'{row["mfu"]:.1%}; {row["slowest_mfu"]:.1%} if collectives do not overlap',
+  )
+  yield (
+    'roofline',
+    f'compute {format_seconds(row["compute_s"])}, memory '
+    f'{format_seconds(row["memory_s"])}, collectives '
+    f'{format_seconds(row["collectives_s"])}',
+  )
+  collectives = [
+    f'{c["count"]} {c["kind"]} ({format_bytes(c["bytes"])})' for c in row['collectives']
+  ]
+  yield 'collectives', ', '.join(collectives) or 'none'
+  yield (
+    'donation',
+    f'{row["donated"]} arrays, {format_bytes(row["donated_bytes"])} of '
+    f'{format_bytes(row["state_bytes"])} of state',
+  )
+  yield 'padding', f'{row["padding"]:.0%} of the bytes written'
+
+
+def format_bytes(n: float) -> str:
+  """'1.5 GB'."""
+  for unit, size in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
+    if n >= size:
+      return f'{n / size:.3g} {unit}'
+  return f'{n:.0f} B'
+
+
+def format_seconds(seconds: float) -> str:
+  """'3.2 days', '150 s' or '82 ms'."""
+  for unit, size in (('days', 86400), ('h', 3600), ('min', 60), ('s', 1)):
+    if seconds >= 2 * size:
+      return f'{seconds / size:.3g} {unit}'
+  return f'{seconds * 1e3:.3g} ms'
