@@ -1,33 +1,25 @@
-"""Published names -> our variables, as tables that are total both ways."""
+"""Converts published weights into our variables, and both into runs."""
 
 from gan_jax.importers.biggan_pytorch import (
   BIGGAN_D,
   BIGGAN_DEEP_D,
   BIGGAN_G,
-  biggan_from_shapes,
   convert_biggan,
-  convert_huggingface,
-  huggingface_gan,
-  statistics_row,
 )
-from gan_jax.importers.nvidia import (
-  convert_progressive,
-  growing_schedule,
-  progan_from_kwargs,
-  stylegan_from_kwargs,
-)
+from gan_jax.importers.biggan_settings import biggan_from_kwargs
+from gan_jax.importers.huggingface import convert_huggingface, huggingface_gan
+from gan_jax.importers.nvidia import convert_progressive
+from gan_jax.importers.nvidia_settings import progan_from_kwargs, stylegan_from_kwargs
 
 __all__ = [
   'BIGGAN_D',
   'BIGGAN_DEEP_D',
   'BIGGAN_G',
-  'biggan_from_shapes',
+  'biggan_from_kwargs',
   'convert_biggan',
-  'convert_progressive',
   'convert_huggingface',
-  'growing_schedule',
+  'convert_progressive',
   'huggingface_gan',
   'progan_from_kwargs',
-  'statistics_row',
   'stylegan_from_kwargs',
 ]

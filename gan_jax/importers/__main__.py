@@ -1,4 +1,4 @@
-"""Published weights -> a workdir: python -m gan_jax.importers SRC --workdir=DIR."""
+"""Imports published weights: python -m gan_jax.importers SOURCE --workdir=DIR."""
 
 import argparse
 import ast
@@ -6,66 +6,70 @@ from collections.abc import Sequence
 from typing import Any
 
 from gan_jax import UserError
-from gan_jax.importers import sources, write_run
+from gan_jax.importers.sources import read_published
+from gan_jax.importers.write_run import format_matches, write_run
 from gan_jax.runtime.errors import run_command
 
 
 def parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.importers',
-    description='Makes published weights a run that samples, evaluates and trains on.',
+    description='Turns published weights into a run that can be sampled, evaluated and '
+    'trained further.',
   )
   p.add_argument(
     'source',
-    help='a BigGAN-PyTorch or Hugging Face folder, an NVIDIA .pkl, or official names '
-    'in an .npz or .safetensors file',
+    help='a BigGAN-PyTorch or Hugging Face folder, an NVIDIA .pkl file, or an .npz or '
+    '.safetensors file with official names',
   )
-  p.add_argument('--workdir', required=True, help='folder to write, a new one')
-  p.add_argument('--suffix', default='', help="'best0' for G_best0.pth and so on")
+  p.add_argument('--workdir', required=True, help='new folder for the run')
+  p.add_argument(
+    '--suffix', default='', help="suffix of the files: 'best0' reads G_best0.pth, ..."
+  )
   p.add_argument(
     '--set',
     action='append',
     default=[],
     metavar='KEY=VALUE',
-    help='change a key of the model section: n_classes=5, res=256',
+    help='change a key of the model section, such as n_classes=5; repeatable',
   )
   p.add_argument(
     '--partial',
     action='store_true',
-    help='start anew what the changed model does not share with the source',
+    help='initialise the arrays that the source and the changed model do not share',
   )
   return p
 
 
-def changes(texts: Sequence[str]) -> dict[str, Any]:
+def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
   """['res=256', 'd_init=N02'] -> {'res': 256, 'd_init': 'N02'}.
 
   Raises:
-    UserError: something without an equals sign.
+    UserError: an assignment without an equals sign.
   """
-  found = {}
-  for text in texts:
-    key, equals, value = text.partition('=')
+  changes = {}
+  for assignment in assignments:
+    key, equals, value = assignment.partition('=')
     if not equals:
-      raise UserError(f'--set={text}: give KEY=VALUE, such as n_classes=5.')
+      raise UserError(f'--set={assignment}: KEY=VALUE is needed, such as n_classes=5.')
     try:
-      found[key] = ast.literal_eval(value)
+      changes[key] = ast.literal_eval(value)
     except (ValueError, SyntaxError):
-      found[key] = value
-  return found
+      changes[key] = value
+  return changes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  source = sources.read_published(args.source, args.suffix)
-  rows = write_run.write_run(source, args.workdir, changes(args.set), args.partial)
-  print(f'{source.kind}: {write_run.table(rows)}')
+  source = read_published(args.source, args.suffix)
+  matches = write_run(source, args.workdir, parse_changes(args.set), args.partial)
+  print(f'{source.kind}: {format_matches(matches)}')
   for note in source.notes:
     print(f'note: {note}')
   print(
-    f'{args.workdir} is a run now; next: python -m gan_jax.sample '
-    f'--workdir={args.workdir} --seeds=0-63 --out=sheet.png; to train on: python -m '
-    f'gan_jax.main --config={args.workdir}/config.py --workdir={args.workdir} '
+    f'{args.workdir} is now a run. To sample: python -m gan_jax.sample '
+    f'--workdir={args.workdir} --seeds=0-63 --out=grid.png; to train further: python '
+    f'-m gan_jax.main --config={args.workdir}/config.py --workdir={args.workdir} '
     '--config.data.name=... --allow_config_change'
   )
 

@@ -1,20 +1,38 @@
-"""BigGAN-PyTorch and pytorch-pretrained-BigGAN -> our variables."""
+"""Reads checkpoint folders of BigGAN-PyTorch (github.com/ajbrock/BigGAN-PyTorch)."""
 
-import math
+import dataclasses
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.importers.name_mapping import Table, fill_variables, path_of, translate
-from gan_jax.models.base import Variables
-from gan_jax.models.biggan import D_WIDTHS, FINAL_MAP, BigGAN, Generator
+from gan_jax.importers.biggan_settings import biggan_from_kwargs, infer_settings
+from gan_jax.importers.name_mapping import (
+  Arrays,
+  NameTable,
+  fill_variables,
+  translate,
+)
+from gan_jax.importers.published_model import (
+  UNKNOWN_DATASET,
+  AdamMoments,
+  PublishedModel,
+  RawConfig,
+  check_settings,
+  complete_config,
+  variable_shapes,
+)
+from gan_jax.models.base import GAN, Variables
+from gan_jax.models.biggan import BigGAN
+from gan_jax.sampling.export import model_section
+from gan_jax.storage import weights
+from gan_jax.storage.nested import flatten
 
-# BigGAN-PyTorch: the module part of a state_dict name -> the path of our layer.
-BIGGAN_G: Table = (
+# The module part of an official name -> the path of our layer.
+BIGGAN_G: NameTable = (
   (r'shared|linear', r'\g<0>'),
   (r'blocks\.(\d+)\.0\.(conv\w+)', r'block\1/\2'),
   (r'blocks\.(\d+)\.0\.(bn\d)\.(gain|bias)', r'block\1/\2/\3'),
@@ -24,277 +42,299 @@ BIGGAN_G: Table = (
   (r'output_layer\.0(?:\.bn)?', 'norm'),
   (r'output_layer\.2', 'rgb'),
 )
-BIGGAN_D: Table = (
+BIGGAN_D: NameTable = (
   (r'linear|embed', r'\g<0>'),
   (r'blocks\.(\d+)\.0\.(conv\w+)', r'block\1/\2'),
   (r'blocks\.(\d+)\.1\.(theta|phi|g|o)', r'attention\1/\2'),
   (r'blocks\.(\d+)\.1', r'attention\1'),
 )
-BIGGAN_DEEP_D: Table = (
+BIGGAN_DEEP_D: NameTable = (
   (r'linear|embed', r'\g<0>'),
   (r'input_conv', 'stem'),
   (r'blocks\.(\d+)\.(\d+)\.(conv\w+)', r'block\1_\2/\3'),
   (r'blocks\.(\d+)\.\d+\.(theta|phi|g|o)', r'attention\1/\2'),
   (r'blocks\.(\d+)\.\d+', r'attention\1'),
 )
-# ... and its last part -> collection, leaf.
-BIGGAN_LEAVES = {
+# The last part of an official name -> our collection and leaf.
+_LEAVES = {
   'weight': ('params', 'kernel'),
   'bias': ('params', 'bias'),
   'gain': ('params', 'gain'),
   'gamma': ('params', 'gamma'),
   'stored_mean': ('batch_stats', 'stats/mean'),
   'stored_var': ('batch_stats', 'stats/var'),
-  'running_mean': ('batch_stats', 'stats/mean'),  # of its cross-replica norm
+  'running_mean': ('batch_stats', 'stats/mean'),  # of the cross-replica norm
   'running_var': ('batch_stats', 'stats/var'),
 }
-
-_ATTENTION_LABELS = {32: (16, 16, 16, 16)}  # its names for D's maps of 16, 8, 8, 8
-
-
-def biggan_from_shapes(
-  g: Mapping[str, Any], d: Mapping[str, Any], deep: bool
-) -> BigGAN:
-  """The BigGAN of BigGAN-PyTorch's constructor arguments; either side may be {}."""
-  either = {**d, **g}
-  res, classes = either.get('resolution', 128), either.get('n_classes', 1000)
-  dim_z, hier = g.get('dim_z', 128), bool(g.get('hier', False))
-  shared_dim = (g.get('shared_dim', 0) or dim_z) if g.get('G_shared', True) else 0
-  if hier and not deep:
-    slots = res.bit_length() - 2
-    dim_z = dim_z // slots * slots
-  return BigGAN(
-    res=res,
-    n_classes=classes,
-    dim_z=dim_z,
-    shared_dim=shared_dim,
-    hier=hier or (deep and not g),
-    g_ch=g.get('G_ch', 64),
-    d_ch=d.get('D_ch', 64),
-    g_attention=_resolutions(g.get('G_attn', '64')),
-    d_attention=_d_attention(res, _resolutions(d.get('D_attn', '64')), deep),
-    depth=either.get('G_depth', either.get('D_depth', 2)) if deep else 0,
-    d_wide=bool(d.get('D_wide', True)),
-    bn_eps=g.get('BN_eps', 1e-5),
-    bn_ddof=0 if g.get('mybn') else 1,
-    sn_eps=either.get('SN_eps', 1e-12),
-    g_sn_iterations=g.get('num_G_SV_itrs', 1),
-    d_sn_iterations=d.get('num_D_SV_itrs', 1),
-    g_sn_vectors=g.get('num_G_SVs', 1),
-    d_sn_vectors=d.get('num_D_SVs', 1),
-    g_init=g.get('G_init', 'ortho'),
-    d_init=d.get('D_init', 'ortho'),
-  )
+_COUNTERS = ('accumulation_counter', 'num_batches_tracked')  # have no place in ours
 
 
-def _resolutions(text: str) -> tuple[int, ...]:
-  return tuple(int(part) for part in str(text).split('_') if int(part))
-
-
-def _d_attention(res: int, named: tuple[int, ...], deep: bool) -> tuple[int, ...]:
-  """True map sizes for the sizes that BigGAN-PyTorch names."""
-  if res not in _ATTENTION_LABELS:
-    return named
-  blocks = len(D_WIDTHS[res]) - deep
-  sizes = [max(res >> (i + 1), FINAL_MAP[res]) for i in range(blocks)]
-  labels = _ATTENTION_LABELS[res][:blocks]
-  return tuple(
-    size for size, label in zip(sizes, labels, strict=True) if label in named
-  )
-
-
-def convert_biggan(
-  state: Mapping[str, np.ndarray], table: Table, like: Variables
-) -> Variables:
-  """A BigGAN-PyTorch state_dict as our variables.
+def convert_biggan(state: Arrays, table: NameTable, like: Variables) -> Variables:
+  """Variables of one network from its state_dict.
 
   Args:
-    state: arrays by official name, in PyTorch's layouts.
+    state: arrays in PyTorch's layouts by official name.
     table: BIGGAN_G, BIGGAN_D or BIGGAN_DEEP_D.
-    like: variables of the network (shapes suffice), which the result fills whole.
+    like: variables of the network, or their shapes.
 
   Raises:
-    UserError: a name without a place, a place without a name, or a shape.
+    UserError: an array without a place in the network, a missing array or a wrong
+      shape.
   """
-  shapes = {path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
-  found: dict[str, np.ndarray] = {}
-  rows: dict[str, dict[int, np.ndarray]] = {}
-  unused = []
+  like_by_path = flatten(like, '/')
+  is_generator = 'params/rgb/kernel' in like_by_path
+  arrays: dict[str, np.ndarray] = {}
+  singular: dict[str, dict[int, np.ndarray]] = {}  # spectral path -> arrays by number
+  unknown = []
   for name, value in state.items():
     module, _, leaf = name.rpartition('.')
-    path = translate(module, table)
-    if leaf in ('accumulation_counter', 'num_batches_tracked'):
-      continue  # of standing statistics, which are ours to take anew
-    vector = re.fullmatch(r'(u|sv)(\d+)', leaf)
-    if path is None or not (vector or leaf in BIGGAN_LEAVES):
-      unused.append(name)
-    elif vector:
-      kind, row = vector.groups()
-      place = f'spectral/{path}/{"u" if kind == "u" else "sigma"}'
-      if path == 'linear' and kind == 'u' and 'params/rgb/kernel' in shapes:
-        value = _spatial_last(value.reshape(-1))
-      rows.setdefault(place, {})[int(row)] = value.reshape(-1)
-    else:
-      collection, ours = BIGGAN_LEAVES[leaf]
-      place = f'{collection}/{path}/{ours}'
-      if place not in shapes and ours == 'kernel':
-        place = f'{collection}/{path}/embedding'
-      if path == 'linear' and 'params/rgb/kernel' in shapes:
-        value = _spatial_last(value)
-      found[place] = _layout(place, value)
-  for place, parts in rows.items():
-    if sorted(parts) != list(range(len(parts))):
-      raise UserError(f'the singular vectors of {place} are not all there.')
-    stacked = np.stack([parts[i] for i in range(len(parts))])
-    found[place] = stacked if place.endswith('/u') else stacked.reshape(-1)
-  return fill_variables(found, unused, like, shapes)
-
-
-def huggingface_gan(config: Mapping[str, Any]) -> BigGAN:
-  """The BigGAN of pytorch-pretrained-BigGAN's config.json.
-
-  Weights come in divided by their spectral norm, so G has none of its own, and batch
-  statistics are its table over truncations. D, which is not published, is BigGAN's of
-  the same channels.
-  """
-  spot, layers = config['attention_layer_position'], config['layers']
-  blocks = [str(layers[0][1])]
-  for i, (up, _, width) in enumerate(layers):
-    attention = ' attention' if i == spot - 1 else ''
-    blocks.append(f'{"up " if up else ""}{width}{attention}')
-  if layers[0][1] != 16:
-    raise UserError(f'the first layer has {layers[0][1]} channels: it always has 16.')
-  return BigGAN(
-    res=config['output_dim'],
-    n_classes=config['num_classes'],
-    dim_z=config['z_dim'],
-    shared_dim=config['class_embed_dim'],
-    g_ch=config['channel_width'],
-    d_ch=config['channel_width'],
-    d_attention=(64,) if config['output_dim'] >= 128 else (),
-    depth=2,
-    g_blocks=tuple(blocks),
-    bn_eps=config['eps'],
-    rgb_bn_eps=config['eps'],
-    sn_eps=config['eps'],
-    g_sn_vectors=0,
-    stats_rows=config['n_stats'],
-  )
-
-
-def convert_huggingface(
-  state: Mapping[str, np.ndarray],
-  config: Mapping[str, Any],
-  truncation: float | None = None,
-) -> tuple[Generator, Variables]:
-  """The BigGAN-deep generator of pytorch-pretrained-BigGAN.
-
-  Its spectral norm is a constant in evaluation, u^T W v of the stored vectors, so
-  weights come in already divided. Its condition is (z, class); ours (class, z).
-
-  Args:
-    state: arrays by official name.
-    config: its config.json.
-    truncation: in (0, 1]; picks the rows of its table of batch statistics. None
-      keeps the table, for `hugging_face(config)` to pick from as it draws.
-
-  Raises:
-    UserError: a name without a place, a place without a name, or a shape.
-  """
-  gan, dim = huggingface_gan(config), config['z_dim']
-  spot = config['attention_layer_position']
-  like, _ = jax.eval_shape(gan.init, jax.random.key(0))
-  row = None
-  if truncation is not None:
-    row = statistics_row(truncation, config['n_stats'])
-    drop = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-    like = {**like, 'batch_stats': jax.tree.map(drop, like['batch_stats'])}
-  shapes = {path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(like)}
-  table: Table = (
-    (r'generator\.gen_z', 'linear'),
-    (r'generator\.bn', 'norm'),
-    (r'generator\.conv_to_rgb', 'rgb'),
-    (r'generator\.layers\.(\d+)\.conv_(\d)', r'block\1/conv\2'),
-    (r'generator\.layers\.(\d+)\.bn_(\d)\.scale', r'block\1/bn\2/gain'),
-    (r'generator\.layers\.(\d+)\.bn_(\d)\.offset', r'block\1/bn\2/bias'),
-    (r'generator\.layers\.(\d+)\.bn_(\d)', r'block\1/bn\2'),
-    (r'generator\.layers\.(\d+)\.snconv1x1_(theta|phi|g|o)(?:_conv)?', r'attention/\2'),
-    (r'generator\.layers\.(\d+)', 'attention'),
-    (r'embeddings', 'shared'),
-  )
-
-  def ours(module: str) -> str | None:
-    path = translate(module, table)
-    if path is None:
-      return None
-    if path.startswith('attention'):
-      return path.replace('attention', f'attention{spot - 1}', 1)
-    block = re.match(r'block(\d+)(/(?:conv|bn))(\d)', path)
-    if not block:
-      return path
-    layer, kind, n = block.groups()
-    index = int(layer) - (int(layer) > spot)  # the attention takes a number too
-    return f'block{index}{kind}{int(n) + 1}{path[block.end() :]}'
-
-  found, unused = {}, []
-  for name, value in state.items():
-    module, _, leaf = name.rpartition('.')
-    path = ours(module)
-    if path is None:
-      unused.append(name)
-    elif leaf in ('running_means', 'running_vars'):
-      stat = 'mean' if leaf == 'running_means' else 'var'
-      found[f'batch_stats/{path}/stats/{stat}'] = (
-        value if row is None else _mixed(value, row)
-      )
-    elif leaf in ('weight_u', 'weight_v'):
+    if leaf in _COUNTERS:
       continue
-    elif leaf == 'weight_orig':
-      w = value.reshape(value.shape[0], -1)
-      u, v = (state[f'{module}.weight_{x}'] for x in 'uv')
-      value = value / (u @ w @ v)
-      if path == 'linear' or path.endswith(('/gain', '/bias')):
-        value = np.concatenate([value[:, dim:], value[:, :dim]], 1)
-      if path == 'rgb':
-        value = value[:3]
-      found[f'params/{path}/kernel'] = _layout('kernel', value)
-    elif path == 'shared':
-      found['params/shared/embedding'] = value.T
-    elif leaf in ('weight', 'bias', 'gamma'):
-      leaf = 'gain' if leaf == 'weight' else leaf
-      found[f'params/{path}/{leaf}'] = value[:3] if path == 'rgb' else value
+    layer = translate(module, table)
+    vector = re.fullmatch(r'(u|sv)(\d+)', leaf)
+    first_of_g = is_generator and layer == 'linear'
+    if layer is None or not (vector or leaf in _LEAVES):
+      unknown.append(name)
+    elif vector:
+      kind, number = vector.groups()
+      if first_of_g and kind == 'u':
+        value = _rows_to_nhwc(value.reshape(-1))
+      path = f'spectral/{layer}/{"u" if kind == "u" else "sigma"}'
+      singular.setdefault(path, {})[int(number)] = value.reshape(-1)
     else:
-      unused.append(name)
-  return gan.generator, fill_variables(found, unused, like, shapes)
+      path = _path_of_leaf(layer, leaf, like_by_path)
+      arrays[path] = to_flax_layout(path, _rows_to_nhwc(value) if first_of_g else value)
+  arrays |= {path: _stack(path, rows) for path, rows in singular.items()}
+  return fill_variables(arrays, unknown, like, like_by_path)
 
 
-def statistics_row(truncation: float, rows: int) -> tuple[int, float]:
-  """Row and weight in Hugging Face's table of batch statistics.
-
-  The table has `rows` rows for truncations 0..1. Between rows it gives the *lower*
-  row the fractional weight, the other way round than linear interpolation does.
-  """
-  if not 0 < truncation <= 1:
-    raise UserError(f'truncation is {truncation}: allowed are values in (0, 1].')
-  part, whole = math.modf(truncation / (1 / (rows - 1)))
-  return int(whole), part
+def _path_of_leaf(layer: str, leaf: str, like_by_path: Mapping[str, Any]) -> str:
+  collection, ours = _LEAVES[leaf]
+  path = f'{collection}/{layer}/{ours}'
+  if ours == 'kernel' and path not in like_by_path:
+    return f'{collection}/{layer}/embedding'
+  return path
 
 
-def _mixed(table: np.ndarray, row: tuple[int, float]) -> np.ndarray:
-  index, part = row
-  if part == 0:
-    return table[index]
-  return table[index] * part + table[index + 1] * (1 - part)
+def _stack(path: str, rows: Mapping[int, np.ndarray]) -> np.ndarray:
+  """Singular vectors [number, outputs] or singular values [number]."""
+  if sorted(rows) != list(range(len(rows))):
+    raise UserError(f'some of the singular vectors of {path} are missing.')
+  stacked = np.stack([rows[i] for i in range(len(rows))])
+  return stacked if path.endswith('/u') else stacked.reshape(-1)
 
 
-def _layout(place: str, value: np.ndarray) -> np.ndarray:
-  """PyTorch's [out, in, h, w] and [out, in] -> HWIO and [in, out]."""
-  if not place.endswith('kernel'):
+def to_flax_layout(path: str, value: np.ndarray) -> np.ndarray:
+  """Transposes kernels: [out, in, h, w] to [h, w, in, out], [out, in] to [in, out]."""
+  if not path.endswith('kernel'):
     return value
   return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
-def _spatial_last(value: np.ndarray) -> np.ndarray:
-  """Rows of G's first layer from (c, 4, 4) order to (4, 4, c)."""
+def _rows_to_nhwc(value: np.ndarray) -> np.ndarray:
+  """Reorders the outputs of G's first layer from (c, 4, 4) to (4, 4, c)."""
   shape = value.shape[1:]
   return value.reshape(-1, 16, *shape).swapaxes(0, 1).reshape(-1, *shape)
+
+
+# Settings of the launch scripts that weights do not determine.
+SCRIPT_SETTINGS = {'SN_eps': 1e-6, 'BN_eps': 1e-5, 'adam_eps': 1e-6}
+_FILE_ENDINGS = ('.pth', '.npz', '.safetensors')
+
+
+def read_biggan_folder(folder: Path, suffix: str = '') -> PublishedModel:
+  """G, D, EMA weights, optimizers and settings, as far as the folder has them.
+
+  Args:
+    suffix: of the file names: 'best0' reads G_best0.pth, ...
+
+  Raises:
+    UserError: no weights of G, or weights and settings that do not fit together.
+  """
+  end = f'_{suffix}' if suffix else ''
+  states = {}
+  for role in ('G', 'G_ema', 'D'):
+    paths = [folder / f'{role}{end}{ending}' for ending in _FILE_ENDINGS]
+    if found := [path for path in paths if path.is_file()]:
+      states[role] = weights.read_arrays(found[0])
+  if 'G' not in states and 'G_ema' not in states:
+    raise UserError(
+      f'{folder} has no G{end}.pth or G_ema{end}.pth of BigGAN-PyTorch, and no '
+      'pytorch_model.bin with a config.json.'
+    )
+  trees = {
+    name: weights.read_tree(path)
+    for name in ('G_optim', 'D_optim', 'state_dict')
+    if (path := folder / f'{name}{end}.pth').is_file()
+  }
+  return biggan_from_states(folder, states, trees)
+
+
+def biggan_from_states(
+  path: Path, states: Mapping[str, Arrays], trees: Mapping[str, Any]
+) -> PublishedModel:
+  """The model of state_dicts.
+
+  Args:
+    states: state_dicts of 'G', 'G_ema' and 'D', with G or G_ema among them.
+    trees: contents of 'G_optim', 'D_optim' and 'state_dict', as many as there are.
+  """
+  states = {role: _without_parallel_prefix(state) for role, state in states.items()}
+  saved = trees.get('state_dict', {})
+  settings = {**SCRIPT_SETTINGS, **infer_settings(states), **_saved_settings(saved)}
+  check_settings(settings)
+  gan = _build_gan(settings, 'D' in states)
+  like_g, like_d = variable_shapes(gan)
+  table_d = BIGGAN_DEEP_D if settings['deep'] else BIGGAN_D
+  g = convert_biggan(states.get('G') or states['G_ema'], BIGGAN_G, like_g)
+  ema = convert_biggan(states['G_ema'], BIGGAN_G, like_g) if 'G_ema' in states else g
+  d = convert_biggan(states['D'], table_d, like_d) if 'D' in states else None
+  moments = {
+    side: _adam_moments(trees[f'{side}_optim'], states[side], table, like)
+    for side, table, like in (('G', BIGGAN_G, like_g), ('D', table_d, like_d))
+    if f'{side}_optim' in trees and side in states
+  }
+  step = int(saved.get('itr', 0))
+  return PublishedModel(
+    path=path,
+    kind='BigGAN-PyTorch',
+    gan=gan,
+    g=g,
+    ema=ema,
+    d=d,
+    g_moments=moments.get('G'),
+    d_moments=moments.get('D'),
+    step=step,
+    training_config=lambda gan: biggan_training_config(gan, settings, step),
+    notes=_notes(states, saved, moments),
+  )
+
+
+def _without_parallel_prefix(state: Arrays) -> Arrays:
+  """Names without the prefix of torch.nn.DataParallel."""
+  return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def _saved_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+  """The command-line settings of state_dict.pth that are plain values."""
+  if not isinstance(saved.get('config'), dict):
+    return {}
+  return {
+    name: value
+    for name, value in saved['config'].items()
+    if isinstance(value, str | int | float | bool)
+  }
+
+
+def _build_gan(settings: Mapping[str, Any], has_d: bool) -> BigGAN:
+  gan = biggan_from_kwargs(settings, settings if has_d else {}, settings['deep'])
+  if not has_d:
+    d_attention = (64,) if gan.res > 64 else ()
+    gan = dataclasses.replace(gan, d_ch=gan.g_ch, d_attention=d_attention)
+  return dataclasses.replace(gan, split_d=bool(settings.get('split_D', False)))
+
+
+def _notes(
+  states: Mapping[str, Arrays],
+  saved: Mapping[str, Any],
+  moments: Mapping[str, AdamMoments | None],
+) -> tuple[str, ...]:
+  notes = []
+  if not isinstance(saved.get('config'), dict):
+    values = ', '.join(f'{k}={v:g}' for k, v in SCRIPT_SETTINGS.items())
+    notes.append(
+      'settings that weights do not determine are those of the launch scripts: '
+      + values
+    )
+  if 'D' not in states:
+    notes.append('D is missing: it starts from new weights')
+  elif len(states) < 3:
+    notes.append(
+      'only one generator is present: EMA weights and weights of G are equal'
+    )
+  notes += [
+    f'the optimizer of {side} is missing: it starts anew'
+    for side in 'GD'
+    if side not in moments
+  ]
+  return tuple(notes)
+
+
+_BUFFERS = (
+  r'(.*\.)?(u\d+|sv\d+|stored_\w+|running_\w+|accumulation_\w+|num_batches_\w+)'
+)
+
+
+def _adam_moments(
+  tree: Any, state: Arrays, table: NameTable, like: Variables
+) -> AdamMoments | None:
+  """State of torch.optim.Adam, which numbers parameters in the order of `state`."""
+  names = [name for name in state if not re.fullmatch(_BUFFERS, name)]
+  numbers = [i for group in tree['param_groups'] for i in group['params']]
+  if len(numbers) != len(names):
+    raise UserError(
+      f'an optimizer has {len(numbers)} parameters and its network {len(names)}.'
+    )
+  if not tree['state']:
+    return None
+
+  def convert(kind: str) -> Variables:
+    moment = {
+      name: tree['state'][i][kind] for name, i in zip(names, numbers, strict=True)
+    }
+    return convert_biggan(moment, table, {'params': like['params']})['params']
+
+  steps = max(int(tree['state'][i]['step']) for i in numbers)
+  return AdamMoments(steps, convert('exp_avg'), convert('exp_avg_sq'))
+
+
+_DATASETS = {'C10': 'cifar10', 'C100': 'cifar100'}
+
+
+def biggan_training_config(
+  gan: GAN, settings: Mapping[str, Any], step: int
+) -> tuple[RawConfig, int]:
+  """A raw config that continues after iteration `step`, and the images seen."""
+  d_steps, accum = (
+    settings.get('num_D_steps', 2),
+    settings.get('num_D_accumulations', 1),
+  )
+  batch = settings.get('batch_size', 256)
+  g_batch = max(settings.get('G_batch_size', 0), batch)
+  images_per_step = batch * accum * d_steps
+  images_seen = step * images_per_step
+  sections = {
+    'model': model_section(gan),
+    'schedule': {
+      'batch': batch * accum,
+      'g_lr': float(settings.get('G_lr', 5e-5)),
+      'd_lr': float(settings.get('D_lr', 2e-4)),
+      'ema': float(settings.get('ema_decay', 0.9999)),
+      'ema_start': max(settings.get('ema_start', 0) - 1, 0) * images_per_step,
+    },
+    'g_adam': _adam_section(settings, 'G'),
+    'd_adam': _adam_section(settings, 'D'),
+    'train': {
+      'd_steps': d_steps,
+      'accum': accum,
+      'g_batch': 0 if g_batch == batch else g_batch * accum,
+    },
+  }
+  dataset = _dataset_name(str(settings.get('dataset', '')))
+  return complete_config(sections, dataset, images_seen, images_per_step), images_seen
+
+
+def _adam_section(settings: Mapping[str, Any], side: str) -> dict[str, float]:
+  return {
+    'beta1': float(settings.get(f'{side}_B1', 0.0)),
+    'beta2': float(settings.get(f'{side}_B2', 0.999)),
+    'eps': float(settings['adam_eps']),
+    'ortho': float(settings.get(f'{side}_ortho', 0.0)),
+  }
+
+
+def _dataset_name(official: str) -> str:
+  """'C10' -> 'cifar10'; 'I128' and other names with I are sizes of ImageNet."""
+  if official.startswith('I'):
+    return 'imagenet2012'
+  return _DATASETS.get(official, UNKNOWN_DATASET)

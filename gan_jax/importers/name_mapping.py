@@ -1,4 +1,4 @@
-"""Filling our variables from arrays under other names, with nothing left over."""
+"""Maps arrays with official names onto the variables of a network."""
 
 import re
 from collections.abc import Mapping
@@ -10,52 +10,61 @@ import numpy as np
 from gan_jax import UserError
 from gan_jax.models.base import Variables
 
-Table = tuple[tuple[str, str], ...]  # pattern of a name -> template of ours
+Arrays = Mapping[str, np.ndarray]  # by official name
+NameTable = tuple[tuple[str, str], ...]  # (pattern of a name, template of our path)
 
 
-def translate(module: str, table: Table) -> str | None:
+def translate(name: str, table: NameTable) -> str | None:
+  """Our path of an official name, by the first pattern that matches all of it."""
   for pattern, template in table:
-    match = re.fullmatch(pattern, module)
+    match = re.fullmatch(pattern, name)
     if match:
       return match.expand(template)
   return None
 
 
-def path_of(path: Any) -> str:
-  return '/'.join(str(entry.key) for entry in path)
-
-
-def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
-  return tuple(n for n in shape if n != 1)
+def tree_path(path: Any) -> str:
+  """A key path of `jax.tree_util` as text: 'params/block0/conv1/kernel'."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def fill_variables(
-  found: Mapping[str, np.ndarray], unused: list[str], like: Any, shapes: Mapping
+  arrays: Mapping[str, np.ndarray],
+  unknown_names: list[str],
+  like: Variables,
+  like_by_path: Mapping[str, Any],
 ) -> Variables:
-  """`like` with the arrays of `found` by path.
+  """Variables with the structure of `like` and the values of `arrays`.
 
   Args:
-    unused: names in the source that have no place.
-    shapes: path -> leaf of `like`.
+    arrays: by our path. Shapes may differ from those of `like` by axes of size 1.
+    unknown_names: official names that no pattern matched.
+    like: variables or their shapes.
+    like_by_path: the leaves of `like` by path.
 
   Raises:
-    UserError: a name without a place, a place without a name, or a shape.
+    UserError: an array without a place in the network, a missing array or a wrong
+      shape.
   """
-  unused += [place for place in found if place not in shapes]
-  missing = [place for place in shapes if place not in found]
-  if unused or missing:
+  unknown = unknown_names + [path for path in arrays if path not in like_by_path]
+  missing = [path for path in like_by_path if path not in arrays]
+  if unknown or missing:
     raise UserError(
-      f'the weights do not fit: {len(unused)} without a place '
-      f'({", ".join(unused[:3])}), {len(missing)} places without a weight '
+      f'the weights do not fit the network: {len(unknown)} arrays are not part of it '
+      f'({", ".join(unknown[:3])}) and {len(missing)} arrays of it are missing '
       f'({", ".join(missing[:3])}).'
     )
 
-  def leaf(path, x):
-    value = found[path_of(path)]
-    if _sides(value.shape) != _sides(x.shape):
+  def fill(path: Any, leaf: Any) -> np.ndarray:
+    value = arrays[tree_path(path)]
+    if _without_unit_axes(value.shape) != _without_unit_axes(leaf.shape):
       raise UserError(
-        f'{path_of(path)} has shape {value.shape}; the network needs {x.shape}.'
+        f'{tree_path(path)} has shape {value.shape}; the network needs {leaf.shape}.'
       )
-    return value.reshape(x.shape)
+    return value.reshape(leaf.shape)
 
-  return jax.tree_util.tree_map_with_path(leaf, like)
+  return jax.tree_util.tree_map_with_path(fill, like)
+
+
+def _without_unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+  return tuple(n for n in shape if n != 1)

@@ -1,26 +1,32 @@
-"""A source -> the folder of a run, from which everything else goes on."""
+"""Writes a published model as a workdir, from which everything else continues."""
 
 import importlib.metadata
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import gan_jax
 from gan_jax import UserError
-from gan_jax.config import build_gan, parse_config
-from gan_jax.importers.name_mapping import path_of
-from gan_jax.importers.sources import AdamMoments, PublishedModel, shapes
-from gan_jax.models.base import Variables
+from gan_jax.config import AdamConfig, Config, build_gan, parse_config
+from gan_jax.importers.name_mapping import tree_path
+from gan_jax.importers.published_model import (
+  AdamMoments,
+  PublishedModel,
+  variable_shapes,
+)
+from gan_jax.models.base import GAN, Variables
 from gan_jax.storage.checkpoint import Checkpointer
+from gan_jax.storage.files import write_json
+from gan_jax.storage.nested import flatten
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.step import TrainState, flatten_kernels
 
-CONFIG = '''"""{kind}, imported from {name}: {workdir}/config.json as a config."""
+_CONFIG_FILE = '''"""{kind}, imported from {name}: the config.json of this folder."""
 
 import json
 from pathlib import Path
@@ -31,15 +37,24 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
   return ConfigDict(json.loads((Path(__file__).parent / 'config.json').read_text()))
 '''
+OUTCOMES = ('matched', 'skipped', 're-initialised')
 
 
-class Row(NamedTuple):
-  """What became of one array."""
+class ArrayMatch(NamedTuple):
+  """What became of one array.
 
-  verdict: str  # 'matched', 'skipped' (only the source has it) or 're-initialised'
-  place: str
-  source: tuple[int, ...] | None
-  model: tuple[int, ...] | None
+  Attributes:
+    outcome: 're-initialised' if the source lacks the array or has another shape,
+      'skipped' if the model lacks it.
+    path: 'g/' or 'd/' and the path of the variable.
+    source_shape: None if the source lacks it.
+    model_shape: None if the model lacks it.
+  """
+
+  outcome: Literal['matched', 'skipped', 're-initialised']
+  path: str
+  source_shape: tuple[int, ...] | None
+  model_shape: tuple[int, ...] | None
 
 
 def write_run(
@@ -47,162 +62,168 @@ def write_run(
   workdir: Path | str,
   changes: Mapping[str, Any] | None = None,
   partial: bool = False,
-) -> list[Row]:
+) -> list[ArrayMatch]:
   """Writes config.json, config.py, run.json and a checkpoint.
 
   Args:
-    changes: fields of the model section that differ from the source's.
-    partial: what the model does not share with the source starts anew, and so do the
-      optimizers then. Without it that is an error.
+    changes: fields of the model section that differ from the source.
+    partial: allow mismatches: arrays that the source and the model do not share are
+      initialised anew, and then both optimizers are, too.
 
   Returns:
-    What became of each array of g and d.
+    The outcome of every array of G and D.
 
   Raises:
-    UserError: a workdir that holds a run already, an impossible change, or a source
-      that does not fill the model: with the table of what does.
+    UserError: the workdir holds a run, a change is invalid, or the source does not
+      match the model and `partial` is False; the message has the table of outcomes.
   """
   workdir = Path(workdir)
   if (workdir / 'config.json').exists() or (workdir / 'checkpoints').exists():
     raise UserError(f'{workdir} holds a run already: take another workdir.')
-  config, images = source.settings(source.gan)
+  raw_config, images_seen = source.training_config(source.gan)
   if changes:
-    gan = build_gan({**config['model'], **changes})
-    config, images = source.settings(gan)
-  config = json.loads(json.dumps(config))
-  run = parse_config(config)
-  like_g, like_d = shapes(run.gan)
-  rows = compared(source.g, like_g, 'g') + compared(source.d or {}, like_d, 'd')
-  exact = source.d is not None or not source.whole
-  differ = [
-    row
-    for row in rows
-    if row.verdict != 'matched' and (exact or row.place.startswith('g/'))
-  ]
-  if differ and not partial:
+    gan = build_gan({**raw_config['model'], **changes})
+    raw_config, images_seen = source.training_config(gan)
+  config = parse_config(raw_config)
+  like_g, like_d = variable_shapes(config.gan)
+  matches_g = match_arrays(source.g, like_g, 'g')
+  matches_d = match_arrays(source.d or {}, like_d, 'd')
+  matches = matches_g + matches_d
+  required = matches if source.d_expected else matches_g
+  mismatches = [match for match in required if match.outcome != 'matched']
+  if mismatches and not partial:
     raise UserError(
-      f'{source.path} does not fill the model ({len(differ)} of {len(rows)} arrays '
-      f'differ): --partial initialises those anew.\n{table(rows)}'
+      f'{source.path} does not match the model ({len(mismatches)} of {len(matches)} '
+      f'arrays differ): --partial initialises those anew.\n{format_matches(matches)}'
     )
-  anew = {row.place for row in rows if row.verdict == 're-initialised'}
-  fresh = initialised(run.gan, run.train.seed, anew)
-  g, ema = (merged(tree, like_g, fresh, 'g') for tree in (source.g, source.ema))
-  d = merged(source.d or {}, like_d, fresh, 'd')
-  moments = (None, None) if differ else (source.g_moments, source.d_moments)
-  g, ema, d = (jax.tree.map(_float32, tree) for tree in (g, ema, d))
-  state = TrainState(
+  state = _train_state(
+    source, config, matches, images_seen, keep_moments=not mismatches
+  )
+  _write_workdir(workdir, source, config, state)
+  return matches
+
+
+def match_arrays(source: Variables, like: Variables, prefix: str) -> list[ArrayMatch]:
+  """Compares the shapes of all arrays of `source` or of the model, sorted by path."""
+  source_shapes, model_shapes = (
+    {path: tuple(x.shape) for path, x in flatten(tree, '/').items()}
+    for tree in (source, like)
+  )
+  matches = []
+  for path in sorted({*source_shapes, *model_shapes}):
+    of_source, of_model = source_shapes.get(path), model_shapes.get(path)
+    outcome: Literal['matched', 'skipped', 're-initialised'] = 're-initialised'
+    if of_source == of_model:
+      outcome = 'matched'
+    elif of_model is None:
+      outcome = 'skipped'
+    matches.append(ArrayMatch(outcome, f'{prefix}/{path}', of_source, of_model))
+  return matches
+
+
+def _train_state(
+  source: PublishedModel,
+  config: Config,
+  matches: list[ArrayMatch],
+  images_seen: int,
+  keep_moments: bool,
+) -> TrainState:
+  """The state of training: arrays of the source, and new ones where none matched."""
+  new_paths = {match.path for match in matches if match.outcome == 're-initialised'}
+  new_arrays = _initialise(config.gan, config.train.seed, new_paths)
+  like_g, like_d = variable_shapes(config.gan)
+  g = _merge(source.g, like_g, new_arrays, 'g')
+  ema = _merge(source.ema, like_g, new_arrays, 'g')
+  d = _merge(source.d or {}, like_d, new_arrays, 'd')
+  return TrainState(
     step=jnp.asarray(source.step, jnp.int32),
-    images=jnp.asarray(images, jnp.uint32),
+    images=jnp.asarray(images_seen, jnp.uint32),
     g=g,
     d=d,
-    g_opt=remembered(
-      make_optimizer(run.g_adam).init(flatten_kernels(g['params'])), moments[0]
+    g_opt=_optimizer_state(
+      config.g_adam, g['params'], source.g_moments if keep_moments else None
     ),
-    d_opt=remembered(
-      make_optimizer(run.d_adam).init(flatten_kernels(d['params'])), moments[1]
+    d_opt=_optimizer_state(
+      config.d_adam, d['params'], source.d_moments if keep_moments else None
     ),
     ema=ema,
   )
+
+
+def _initialise(gan: GAN, seed: int, paths: Collection[str]) -> dict[str, jax.Array]:
+  """Initial values of the arrays with these paths; the others are not computed."""
+  if not paths:
+    return {}
+
+  def init(key: jax.Array) -> dict[str, jax.Array]:
+    variables = dict(zip('gd', gan.init(key), strict=True))
+    return {path: x for path, x in flatten(variables, '/').items() if path in paths}
+
+  return jax.jit(init)(jax.random.key(seed))
+
+
+def _merge(
+  source: Variables, like: Variables, new_arrays: Mapping[str, jax.Array], prefix: str
+) -> Variables:
+  """Float32 variables with the structure of `like`: new arrays, or the source's."""
+  arrays = flatten(source, '/')
+
+  def choose(key_path: Any, _: Any) -> jax.Array:
+    path = tree_path(key_path)
+    new = new_arrays.get(f'{prefix}/{path}')
+    return _float32(arrays[path] if new is None else new)
+
+  return jax.tree_util.tree_map_with_path(choose, like)
+
+
+def _optimizer_state(
+  config: AdamConfig, params: Variables, moments: AdamMoments | None
+) -> Any:
+  """A new optimizer state, with the moments and steps of Adam if there are any."""
+  state = make_optimizer(config).init(flatten_kernels(params))
+  if moments is None:
+    return state
+  values = {
+    'mu': jax.tree.map(_float32, flatten_kernels(moments.first)),
+    'nu': jax.tree.map(_float32, flatten_kernels(moments.second)),
+    'count': jnp.asarray(moments.steps, jnp.int32),
+  }
+  # A state without first moment (beta1 = 0) has no `mu`.
+  kept = {
+    name: value
+    for name, value in values.items()
+    if optax.tree_utils.tree_get(state, name) is not None
+  }
+  return optax.tree_utils.tree_set(state, **kept)
+
+
+def _float32(x: Any) -> jax.Array:
+  """Floats as float32, other dtypes unchanged."""
+  x = np.asarray(x)
+  return jnp.asarray(x.astype(np.float32) if x.dtype.kind == 'f' else x)
+
+
+def _write_workdir(
+  workdir: Path, source: PublishedModel, config: Config, state: TrainState
+) -> None:
+  """Writes the files of a run; config.json, which makes it one, comes last."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpointer(workdir)
-    checkpoints.save(source.step, state)
-    saved = checkpoints.wait()
-    checkpoints.close()
+    checkpointer = Checkpointer(workdir)
+    checkpointer.save(source.step, state)
+    saved = checkpointer.wait()
+    checkpointer.close()
     if not saved:
       raise UserError(f'{workdir}: the checkpoint could not be written, see above.')
-    about = dict(kind=source.kind, name=source.path.name, workdir=workdir.name)
-    (workdir / 'config.py').write_text(CONFIG.format(**about))
-    (workdir / 'run.json').write_text(json.dumps(record(source), indent=2) + '\n')
-    (workdir / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+    config_file = _CONFIG_FILE.format(kind=source.kind, name=source.path.name)
+    (workdir / 'config.py').write_text(config_file)
+    write_json(workdir / 'run.json', _run_record(source))
+    write_json(workdir / 'config.json', config.to_dict())
   except OSError as error:
     raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
-  return rows
 
 
-def compared(source: Variables, like: Variables, prefix: str) -> list[Row]:
-  """A row for each array of either, by path."""
-  theirs, ours = (
-    {path_of(p): tuple(x.shape) for p, x in jax.tree_util.tree_leaves_with_path(tree)}
-    for tree in (source, like)
-  )
-  rows = []
-  for place in sorted({*theirs, *ours}):
-    a, b = theirs.get(place), ours.get(place)
-    verdict = 'matched' if a == b else 're-initialised' if b is not None else 'skipped'
-    rows.append(Row(verdict, f'{prefix}/{place}', a, b))
-  return rows
-
-
-def initialised(gan: Any, seed: int, places: Collection[str]) -> dict[str, jax.Array]:
-  """The arrays at these places before any training; no others are computed."""
-
-  def some(key):
-    leaves = {}
-    for side, tree in zip('gd', gan.init(key), strict=True):
-      for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        if (place := f'{side}/{path_of(path)}') in places:
-          leaves[place] = x
-    return leaves
-
-  return jax.jit(some)(jax.random.key(seed)) if places else {}
-
-
-def merged(
-  source: Variables, like: Variables, fresh: Mapping[str, Any], prefix: str
-) -> Variables:
-  """The source's arrays in the structure of `like`, and new ones by path."""
-  found = {path_of(p): x for p, x in jax.tree_util.tree_leaves_with_path(source)}
-
-  def leaf(path, _):
-    place = path_of(path)
-    new = fresh.get(f'{prefix}/{place}')
-    return found[place] if new is None else new
-
-  return jax.tree_util.tree_map_with_path(leaf, like)
-
-
-def table(rows: list[Row], most: int = 60) -> str:
-  """Counts, and a line for each array that did not match."""
-  count = lambda verdict: sum(row.verdict == verdict for row in rows)
-  kinds = ('matched', 'skipped', 're-initialised')
-  lines = [', '.join(f'{count(kind)} {kind}' for kind in kinds)]
-  shape = lambda s: 'x'.join(map(str, s)) or 'scalar' if s is not None else '-'
-  absent = [side for side in 'gd' if not _of_source(rows, side)]
-  lines += [
-    f'  re-initialised {side}: all, the source has none of it' for side in absent
-  ]
-  differ = [r for r in rows if r.verdict != 'matched' and r.place[0] not in absent]
-  lines += [
-    f'  {r.verdict:14} {r.place:48} {shape(r.source):>16} -> {shape(r.model)}'
-    for r in differ[:most]
-  ]
-  if len(differ) > most:
-    lines.append(f'  and {len(differ) - most} more')
-  return '\n'.join(lines)
-
-
-def _of_source(rows: list[Row], side: str) -> bool:
-  """Whether the source has anything of this network."""
-  return any(r.source is not None for r in rows if r.place.startswith(f'{side}/'))
-
-
-def remembered(fresh: Any, moments: AdamMoments | None) -> Any:
-  """An optimizer's state with what Adam remembered, wherever the chain holds it."""
-  if moments is None:
-    return fresh
-  if not hasattr(fresh, 'nu'):
-    return type(fresh)([*fresh[:-1], remembered(fresh[-1], moments)])
-  narrow = lambda tree: jax.tree.map(_float32, flatten_kernels(tree))
-  values: dict[str, Any] = {'nu': narrow(moments.second)}
-  if getattr(fresh, 'mu', None) is not None:
-    values['mu'] = narrow(moments.first)
-  if hasattr(fresh, 'count'):
-    values['count'] = jnp.asarray(moments.steps, jnp.int32)
-  return fresh._replace(**values)
-
-
-def record(source: PublishedModel) -> dict[str, Any]:
+def _run_record(source: PublishedModel) -> dict[str, Any]:
   """Where the run comes from, for run.json."""
   packages = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
   return {
@@ -214,6 +235,37 @@ def record(source: PublishedModel) -> dict[str, Any]:
   }
 
 
-def _float32(x: Any) -> Any:
-  x = np.asarray(x)
-  return jnp.asarray(x.astype(np.float32) if x.dtype.kind == 'f' else x)
+def format_matches(matches: list[ArrayMatch], max_lines: int = 60) -> str:
+  """Counts of the outcomes, then a line for each array that did not match."""
+  counts = {
+    outcome: sum(match.outcome == outcome for match in matches) for outcome in OUTCOMES
+  }
+  lines = [', '.join(f'{n} {outcome}' for outcome, n in counts.items())]
+  absent = [side for side in 'gd' if not _in_source(matches, side)]
+  lines += [
+    f'  re-initialised {side}: all, the source does not have it' for side in absent
+  ]
+  differing = [
+    match
+    for match in matches
+    if match.outcome != 'matched' and match.path[0] not in absent
+  ]
+  lines += [
+    f'  {match.outcome:14} {match.path:48} {_format_shape(match.source_shape):>16} -> '
+    f'{_format_shape(match.model_shape)}'
+    for match in differing[:max_lines]
+  ]
+  if len(differing) > max_lines:
+    lines.append(f'  and {len(differing) - max_lines} more')
+  return '\n'.join(lines)
+
+
+def _in_source(matches: list[ArrayMatch], side: str) -> bool:
+  """Whether the source has any array of the network 'g' or 'd'."""
+  return any(m.source_shape is not None for m in matches if m.path[0] == side)
+
+
+def _format_shape(shape: tuple[int, ...] | None) -> str:
+  if shape is None:
+    return '-'
+  return 'x'.join(map(str, shape)) or 'scalar'

@@ -25,6 +25,7 @@ from gan_jax.runtime.mesh import make_mesh
 from gan_jax.training import optimizers, step
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.step import TrainState
+from tests.parity.huggingface_statistics import select_statistics, statistics_row
 
 Checks = dict[str, tuple[float, float]]  # name -> error, tolerance
 
@@ -65,7 +66,7 @@ def tree_error(ours, theirs):
 
 
 def biggan_of(g_kwargs, d_kwargs, deep, dtype):
-  gan = importers.biggan_from_shapes(g_kwargs, d_kwargs, deep)
+  gan = importers.biggan_from_kwargs(g_kwargs, d_kwargs, deep)
   return dataclasses.replace(gan, dtype=dtype)
 
 
@@ -207,13 +208,13 @@ def input_gradients(z, gan, d, x, y, start) -> Checks:
 def hugging_face(z, meta) -> Checks:
   state = {k[2:]: v for k, v in z.items() if k.startswith('p/')}
   worst, rows = 0.0, 0.0
+  gan = importers.huggingface_gan(meta['config'])
+  table = importers.convert_huggingface(state, meta['config'])
+  apply = jax.jit(partial(apply_network, gan.generator, train=False))
   for i, truncation in enumerate(z['in/truncations']):
-    generator, g = importers.convert_huggingface(
-      state, meta['config'], float(truncation)
-    )
-    row = importers.statistics_row(float(truncation), meta['config']['n_stats'])
+    row = statistics_row(float(truncation), gan.stats_rows)
     rows = max(rows, error(row, z['out/modf_index'][i]))
-    apply = jax.jit(partial(apply_network, generator, train=False))
+    g = select_statistics(table, float(truncation), gan.stats_rows)
     image, _ = apply(cast(g, np.float32), z['in/z'].astype(np.float32), z['in/label'])
     worst = max(worst, error(image, nhwc(z['out/G_f32'][i])))
   return {'eval f32': (worst, 5e-6), 'row': (rows, 1e-12)}

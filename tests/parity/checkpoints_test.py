@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from gan_jax import importers
 from gan_jax.importers import sources
 from gan_jax.models.base import apply_network
 from gan_jax.models.stylegan import StyleGAN
@@ -92,13 +93,13 @@ def optimizer(folder, source, z):
       assert not list(folder.glob(f'{side}_optim.pth')), f'{side}_optim.pth is unread'
       continue
     stored = under(z, f'{side}_optim/')
-    table = sources.BIGGAN_G if side == 'G' else sources.BIGGAN_D
+    table = importers.BIGGAN_G if side == 'G' else importers.BIGGAN_D
     if side == 'D' and source.gan.depth:
-      table = sources.BIGGAN_DEEP_D
+      table = importers.BIGGAN_DEEP_D
     for kind, tree in (('exp_avg', moments.first), ('exp_avg_sq', moments.second)):
       named = {k.split('/')[1]: v for k, v in stored.items() if k.endswith(f'/{kind}')}
       if named:
-        want = sources.convert_biggan(named, table, {'params': tree})['params']
+        want = importers.convert_biggan(named, table, {'params': tree})['params']
         worst = max(jax.tree.leaves(jax.tree.map(error, tree, want)))
         checks[f'{side} {kind}'] = (worst, 0.0)
     steps = {int(v) for k, v in stored.items() if k.endswith('/step')}
@@ -154,8 +155,8 @@ def nvidia(path, expected):
     if key in z:
       restored = np.asarray(out)[np.argsort(order)]
       checks[key] = (relative(restored, z[key]), tol)
-  config, images = source.settings(gan)
-  stages = len(config['schedule']['resolutions']) - 1
+  raw_config, images = source.training_config(gan)
+  stages = len(raw_config['schedule']['resolutions']) - 1
   lod = stages - images / 1_200_000  # whole stages of 600,000 images and as many fading
   part = images % 1_200_000
   lod = stages - images // 1_200_000 - max(part - 600_000, 0) / 600_000

@@ -27,6 +27,7 @@ from gan_jax.runtime import sharding
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.training import step
 from gan_jax.training.optimizers import make_optimizer
+from tests.parity.official_schedule import progressive_schedule
 
 LOSS, GRADIENT, TRAINED, FORWARD, FORWARD_WIDE = 1e-5, 3e-4, 1e-3, 2e-5, 2e-4
 STANDALONE = ('process_reals', 'ema_adam_trace')
@@ -515,7 +516,7 @@ def schedule(path, check):
   at = {name: i for i, name in enumerate(whole['columns'])}
   for case in whole['cases'].values():
     res = case['resolution']
-    ours = importers.growing_schedule(case['kwargs'], res, case['num_gpus'])
+    ours = progressive_schedule(case['kwargs'], res, case['num_gpus'])
     batches = {stage.res: stage.batch for stage in ours.stages(res)}
     for row in case['rows']:
       images = int(row[at['cur_nimg']])

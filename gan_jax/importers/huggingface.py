@@ -1,0 +1,189 @@
+"""Reads the BigGAN-deep generators of pytorch-pretrained-BigGAN (Hugging Face).
+
+Its weights are stored before spectral normalization, whose vectors are constant in
+evaluation; they are imported already divided, so that our generator has none. Batch
+statistics are a table with one row per truncation. Each norm is conditioned on
+(z, class); ours is conditioned on (class, z). The discriminator was not published.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gan_jax import UserError
+from gan_jax.importers.biggan_pytorch import (
+  SCRIPT_SETTINGS,
+  biggan_training_config,
+  to_flax_layout,
+)
+from gan_jax.importers.name_mapping import (
+  Arrays,
+  NameTable,
+  fill_variables,
+  translate,
+)
+from gan_jax.importers.published_model import (
+  PublishedModel,
+  check_settings,
+  variable_shapes,
+)
+from gan_jax.models.base import Variables
+from gan_jax.models.biggan import BigGAN
+from gan_jax.storage import weights
+from gan_jax.storage.nested import flatten
+
+WEIGHT_FILES = ('pytorch_model.bin', 'model.safetensors', 'model.npz')
+CONFIG_FILE = 'config.json'
+
+_MODULES: NameTable = (
+  (r'generator\.gen_z', 'linear'),
+  (r'generator\.bn', 'norm'),
+  (r'generator\.conv_to_rgb', 'rgb'),
+  (r'generator\.layers\.(\d+)\.conv_(\d)', r'block\1/conv\2'),
+  (r'generator\.layers\.(\d+)\.bn_(\d)\.scale', r'block\1/bn\2/gain'),
+  (r'generator\.layers\.(\d+)\.bn_(\d)\.offset', r'block\1/bn\2/bias'),
+  (r'generator\.layers\.(\d+)\.bn_(\d)', r'block\1/bn\2'),
+  (r'generator\.layers\.(\d+)\.snconv1x1_(theta|phi|g|o)(?:_conv)?', r'attention/\2'),
+  (r'generator\.layers\.(\d+)', 'attention'),
+  (r'embeddings', 'shared'),
+)
+
+
+def read_huggingface_folder(folder: Path) -> PublishedModel:
+  """The generator of a folder that `is_huggingface_folder`.
+
+  Raises:
+    UserError: weights and config that do not fit together.
+  """
+  config = json.loads((folder / CONFIG_FILE).read_text())
+  check_settings(config)
+  weight_file = next(p for n in WEIGHT_FILES if (p := folder / n).is_file())
+  g = convert_huggingface(weights.read_arrays(weight_file), config)
+  settings = {**SCRIPT_SETTINGS, 'G_ortho': 1e-4}
+  return PublishedModel(
+    path=folder,
+    kind='pytorch-pretrained-BigGAN',
+    gan=huggingface_gan(config),
+    g=g,
+    ema=g,
+    d=None,
+    d_expected=False,
+    training_config=lambda gan: biggan_training_config(gan, settings, step=0),
+    notes=('D and the optimizers are not published: they start anew',),
+  )
+
+
+def is_huggingface_folder(folder: Path) -> bool:
+  """Whether a folder has a config and one of the WEIGHT_FILES."""
+  has_weights = any((folder / name).is_file() for name in WEIGHT_FILES)
+  return has_weights and (folder / CONFIG_FILE).is_file()
+
+
+def huggingface_gan(config: Mapping[str, Any]) -> BigGAN:
+  """The BigGAN of a config.json; D gets the channels of G.
+
+  Raises:
+    UserError: a first layer of another width than 16 channels, in units of `g_ch`.
+  """
+  attention_block, layers = config['attention_layer_position'] - 1, config['layers']
+  if layers[0][1] != 16:
+    raise UserError(f'the first layer has {layers[0][1]} channels: it needs 16.')
+  blocks = [str(layers[0][1])]
+  for i, (upsample, _, width) in enumerate(layers):
+    attention = ' attention' if i == attention_block else ''
+    blocks.append(f'{"up " if upsample else ""}{width}{attention}')
+  return BigGAN(
+    res=config['output_dim'],
+    n_classes=config['num_classes'],
+    dim_z=config['z_dim'],
+    shared_dim=config['class_embed_dim'],
+    g_ch=config['channel_width'],
+    d_ch=config['channel_width'],
+    d_attention=(64,) if config['output_dim'] >= 128 else (),
+    depth=2,
+    g_blocks=tuple(blocks),
+    bn_eps=config['eps'],
+    rgb_bn_eps=config['eps'],
+    sn_eps=config['eps'],
+    g_sn_vectors=0,
+    stats_rows=config['n_stats'],
+  )
+
+
+def convert_huggingface(state: Arrays, config: Mapping[str, Any]) -> Variables:
+  """Variables of the generator of `huggingface_gan(config)`.
+
+  Args:
+    state: arrays in PyTorch's layouts by official name.
+    config: contents of config.json.
+
+  Raises:
+    UserError: an array without a place in the network, a missing array or a wrong
+      shape.
+  """
+  like, _ = variable_shapes(huggingface_gan(config))
+  arrays, unknown = {}, []
+  for name, value in state.items():
+    module, _, leaf = name.rpartition('.')
+    layer = _layer_path(module, config['attention_layer_position'])
+    if layer and leaf in ('weight_u', 'weight_v'):
+      continue
+    if layer and leaf == 'weight_orig':
+      value = value / _spectral_norm(state, module)
+    converted = _convert_leaf(layer, leaf, value, config['z_dim']) if layer else None
+    if converted is None:
+      unknown.append(name)
+    else:
+      path, value = converted
+      arrays[path] = value
+  return fill_variables(arrays, unknown, like, flatten(like, '/'))
+
+
+def _layer_path(module: str, attention_position: int) -> str | None:
+  """Our path of an official module."""
+  path = translate(module, _MODULES)
+  if path is None:
+    return None
+  if path.startswith('attention'):
+    return path.replace('attention', f'attention{attention_position - 1}', 1)
+  block = re.match(r'block(\d+)(/(?:conv|bn))(\d)', path)
+  if not block:
+    return path
+  layer, kind, number = block.groups()
+  index = int(layer) - (int(layer) > attention_position)  # attention counts as a layer
+  return f'block{index}{kind}{int(number) + 1}{path[block.end() :]}'
+
+
+def _spectral_norm(state: Arrays, module: str) -> np.ndarray:
+  """u^T W v of the stored vectors, the constant norm of evaluation."""
+  w = state[f'{module}.weight_orig']
+  u, v = (state[f'{module}.weight_{side}'] for side in 'uv')
+  return u @ w.reshape(w.shape[0], -1) @ v
+
+
+def _convert_leaf(
+  layer: str, leaf: str, value: np.ndarray, dim_z: int
+) -> tuple[str, np.ndarray] | None:
+  """Our path and layout of an array of the layer, or None if it is unknown."""
+  if layer == 'rgb':
+    value = value[:3]
+  match leaf:
+    case 'running_means':
+      return f'batch_stats/{layer}/stats/mean', value
+    case 'running_vars':
+      return f'batch_stats/{layer}/stats/var', value
+    case 'weight_orig':
+      if layer == 'linear' or layer.endswith(('/gain', '/bias')):
+        value = np.concatenate([value[:, dim_z:], value[:, :dim_z]], 1)
+      return f'params/{layer}/kernel', to_flax_layout('kernel', value)
+    case _ if layer == 'shared':
+      return 'params/shared/embedding', value.T
+    case 'weight':
+      return f'params/{layer}/gain', value
+    case 'bias' | 'gamma':
+      return f'params/{layer}/{leaf}', value
+  return None
