@@ -12,6 +12,7 @@ from gan_jax.runtime.errors import run_command
 
 
 def parser() -> argparse.ArgumentParser:
+  """The flags of the command."""
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.importers',
     description='Turns published weights into a run that can be sampled, evaluated and '
@@ -60,6 +61,7 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command and prints the table of outcomes."""
   args = parser().parse_args(argv)
   source = read_published(args.source, args.suffix)
   matches = write_run(source, args.workdir, parse_changes(args.set), args.partial)

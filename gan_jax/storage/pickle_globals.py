@@ -98,6 +98,7 @@ def raw_bytes(value: Any) -> RawBytes:
 
 
 def ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
+  """A dict of (key, value) pairs, for OrderedDict and EasyDict."""
   result: dict[Any, Any] = {}
   for key, value in pairs:
     set_item(result, key, value)

@@ -48,6 +48,7 @@ class PickleMachine:
     self.memo: dict[int, Any] = {}
 
   def read(self, n: int) -> memoryview:
+    """The next n bytes."""
     missing = n - (len(self._data) - self.position)
     if missing > 0:
       raise UnsafeFileError(f'ends early: {missing} bytes are missing')
@@ -63,6 +64,7 @@ class PickleMachine:
     return self.read(self.read_number(fmt))
 
   def read_line(self) -> str:
+    """Text up to a newline, of at most 200 bytes."""
     end = self.position
     while end - self.position < 200 and self._data[end : end + 1] not in (b'\n', b''):
       end += 1
@@ -71,9 +73,11 @@ class PickleMachine:
     return line
 
   def push(self, value: Any) -> None:
+    """Puts a value on the stack."""
     self.stack.append(value)
 
   def pop(self) -> Any:
+    """Takes the top value, which must not be a mark, from the stack."""
     value = self.stack.pop()
     if value is _MARK:
       raise UnsafeFileError('is an invalid pickle: a mark is out of place')
@@ -91,12 +95,13 @@ class PickleMachine:
     return values
 
   def top_list(self) -> list[Any]:
+    """The top value, which must be a list; it remains on the stack."""
     if type(self.stack[-1]) is not list:
       raise UnsafeFileError('appends to a value that is not a list')
     return self.stack[-1]
 
   def charge_copies(self, values: Any) -> None:
-    """Counts what a call may copy: repeated copies of one value must end somewhere."""
+    """Counts the bytes that a call may copy, against the limit of the whole file."""
     for value in values:
       if isinstance(value, str | bytes | memoryview):
         self._copy_bytes_left -= len(value)
