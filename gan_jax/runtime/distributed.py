@@ -1,4 +1,4 @@
-"""Joining the other processes of a job."""
+"""Multi-process jobs."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from gan_jax.runtime.errors import UserError
 
 
 def join(job: str, peer_timeout: int) -> None:
-  """Connects this process to the others of its job; losing one of them ends all.
+  """Connects this process to the others of its job; if one is lost, all end.
 
   Args:
     job: 'auto' on TPU pods, SLURM and GKE, else
-      'HOST:PORT,NUMBER_OF_PROCESSES,MY_NUMBER'.
-    peer_timeout: seconds of silence after which another process counts as lost.
+      'HOST:PORT,NUM_PROCESSES,PROCESS_ID'.
+    peer_timeout: seconds without a heartbeat after which another process is lost.
 
   Raises:
-    UserError: `job` has neither of the two forms.
+    UserError: `job` has another form.
   """
   timeouts: Any = dict(
     heartbeat_timeout_seconds=peer_timeout, shutdown_timeout_seconds=peer_timeout
@@ -25,11 +25,10 @@ def join(job: str, peer_timeout: int) -> None:
     jax.distributed.initialize(**timeouts)
     return
   try:
-    address, count, number = job.split(',')
-    num_processes, process_id = int(count), int(number)
+    address, count, index = job.split(',')
+    num_processes, process_id = int(count), int(index)
   except ValueError:
     raise UserError(
-      f'--distributed={job}: allowed are auto and HOST:PORT,NUMBER_OF_PROCESSES,'
-      'MY_NUMBER.'
+      f'--distributed={job}: allowed are auto and HOST:PORT,NUM_PROCESSES,PROCESS_ID.'
     ) from None
   jax.distributed.initialize(address, num_processes, process_id, **timeouts)

@@ -1,19 +1,19 @@
-"""What a process needs before jax starts: XLA flags, and memory that is kept."""
+"""Process settings that must precede JAX: XLA flags and memory allocation."""
 
 import ctypes
 import glob
 import os
 import sys
 
-# XLA's default lowering of float32 convolutions on CPU has a slow weight gradient;
-# this flag sends them back to Eigen. XLA reads it when jax is imported. Accelerator
-# compilers may not know the flag, so it is set for runs on the CPU only.
+# By default XLA:CPU lowers float32 convolutions such that the gradient of the kernel is
+# slow; this flag selects Eigen. XLA reads it when jax is imported. The compilers of
+# accelerators may reject it, so it is set on the CPU only.
 _CPU_FLAG = '--xla_cpu_experimental_ynn_fusion_type=individual_dot'
 _ACCELERATORS = ('/dev/accel*', '/dev/vfio/*', '/dev/nvidia[0-9]*', '/dev/kfd')
 
 
 def runs_on_cpu() -> bool:
-  """Whether jax will choose the CPU: by JAX_PLATFORMS, or as there is nothing else."""
+  """Whether JAX will run on the CPU: by JAX_PLATFORMS, or for lack of accelerators."""
   platforms = os.environ.get('JAX_PLATFORMS')
   if platforms:
     return platforms == 'cpu'
@@ -21,27 +21,27 @@ def runs_on_cpu() -> bool:
 
 
 def set_xla_flags() -> None:
-  """Adds gan_jax's XLA flag to XLA_FLAGS, unless the user has set it otherwise."""
+  """Adds gan_jax's flag to XLA_FLAGS, unless the user has set that flag."""
   flags = os.environ.get('XLA_FLAGS', '')
   if runs_on_cpu() and 'ynn_fusion_type' not in flags:
     os.environ['XLA_FLAGS'] = f'{flags} {_CPU_FLAG}'.strip()
 
 
 def keep_freed_memory() -> None:
-  """Lets glibc keep freed memory (mallopt(3)) where networks run on the CPU.
+  """Makes glibc keep freed memory (mallopt(3)) if JAX runs on the CPU.
 
-  XLA allocates the buffers of a program anew for each run, and the system would map
-  and clear their pages each time. Only the main thread's memory can be kept, so
-  programs run on the thread that calls them. Call this before the first program runs.
-  MALLOC_* in the environment takes precedence.
+  XLA allocates the buffers of a program at each execution, and the kernel would map and
+  clear their pages each time. glibc keeps the memory of the main thread only, so
+  programs are made to execute on the calling thread. Call this before the first program
+  runs. MALLOC_* in the environment takes precedence.
   """
   overridden = any(name.startswith('MALLOC_') for name in os.environ)
   if overridden or sys.platform != 'linux' or not runs_on_cpu():
     return
-  from jax import config  # not at the top: the flags have to be set before
+  from jax import config  # not at the top: XLA_FLAGS must be set first
 
   config.update('jax_cpu_enable_async_dispatch', False)
-  mallopt = getattr(ctypes.CDLL(None), 'mallopt', lambda *_: 0)  # glibc only
+  mallopt = getattr(ctypes.CDLL(None), 'mallopt', lambda *_: 0)  # other C libraries
   never_trim, large_top_pad, never_mmap = (-1, -1), (-2, 2**28), (-4, 0)
   for option, value in (never_trim, large_top_pad, never_mmap):
     mallopt(option, value)

@@ -1,15 +1,12 @@
-"""Checkpoints in a workdir: asynchronous, atomic, checked, restored on any devices."""
+"""Checkpoints of a workdir: asynchronous, atomic, checksummed, for any devices."""
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,25 +18,25 @@ from jax.experimental import multihost_utils
 
 from gan_jax import UserError
 
-MANIFEST = 'manifest.json'  # of the files beside it: [bytes, SHA-256]
+MANIFEST = 'manifest.json'  # file beside it -> [bytes, SHA-256]
 
 
-class _Sealed(ocp.StandardCheckpointHandler):
-  """Orbax's files and our manifest of them become a checkpoint in one rename."""
+class _ManifestHandler(ocp.StandardCheckpointHandler):
+  """Writes a manifest before Orbax's rename makes the files a checkpoint."""
 
-  def finalize(self, directory):
+  def finalize(self, directory: Any) -> None:
     super().finalize(directory)
     if jax.process_index() == 0:
-      listed = {name: _digest(path) for name, path in _files(Path(directory))}
-      (Path(directory) / MANIFEST).write_text(json.dumps(listed, indent=1))
+      digests = {name: _digest(path) for name, path in _files(Path(directory))}
+      (Path(directory) / MANIFEST).write_text(json.dumps(digests, indent=1))
 
 
-@ocp.args.register_with_handler(_Sealed, for_save=True)
+@ocp.args.register_with_handler(_ManifestHandler, for_save=True)
 class _Save(ocp.args.StandardSave):
   pass
 
 
-@ocp.args.register_with_handler(_Sealed, for_restore=True)
+@ocp.args.register_with_handler(_ManifestHandler, for_restore=True)
 class _Restore(ocp.args.StandardRestore):
   pass
 
@@ -55,10 +52,14 @@ def _digest(path: Path) -> list[Any]:
 
 
 def find_corruption(folder: Path) -> str | None:
-  """What is wrong with the files of a checkpoint; None: nothing."""
+  """Compares a checkpoint with its manifest; returns what is wrong, or None.
+
+  Args:
+    folder: of one step, e.g. checkpoints/100.
+  """
   try:
-    listed = json.loads((folder / 'default' / MANIFEST).read_text())
-    for name, expected in listed.items():
+    digests = json.loads((folder / 'default' / MANIFEST).read_text())
+    for name, expected in digests.items():
       path = folder / 'default' / name
       if not path.is_file():
         return f'{name} is missing'
@@ -74,11 +75,14 @@ def find_corruption(folder: Path) -> str | None:
 
 
 class Checkpointer:
-  """The checkpoints of one workdir, by step.
+  """Saves and restores the checkpoints of one workdir, by step.
 
-  A save returns at once and is finished in the background; a half-written one is
-  never seen as a checkpoint. A save that fails is reported, and leaves the others as
-  they were.
+  A save returns at once and completes in the background. A partial save is never seen
+  as a checkpoint. A failed save is logged and leaves the other checkpoints as they are.
+
+  Attributes:
+    folder: the checkpoints/ folder.
+    failed: whether the last save has failed.
   """
 
   def __init__(
@@ -90,115 +94,109 @@ class Checkpointer:
     spacing: int = 1,
     best: int = 0,
     read_only: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], Any] = print,
   ):
     """
     Args:
-      keep: how many of the newest stay.
-      keep_periodic: how many older ones stay as well, at least `spacing` steps apart.
-      best: how many of the highest score stay as well.
-      read_only: touch nothing, as beside a run that is still training.
-      say: takes a sentence about what went wrong.
+      keep: number of newest checkpoints to keep.
+      keep_periodic: number of older ones to keep, at least `spacing` steps apart.
+      best: number of checkpoints with the highest scores to keep.
+      read_only: neither write nor clean up, e.g. beside a run that is training.
+      log: takes a sentence about each failure.
     """
     self.folder = Path(workdir).absolute() / 'checkpoints'
-    self.failed = False  # the last save
-    self._say, self._read_only = say, read_only
-    policies = ocp.checkpoint_managers
-    preserved: list[Any] = [policies.LatestN(keep)]
-    if keep_periodic:
-      preserved.append(
-        policies.EveryNSteps(spacing, exact_interval=False, max_to_keep=keep_periodic)
-      )
-    score = lambda metrics: metrics['score']
-    if best:
-      preserved.append(
-        policies.BestN(
-          get_metric_fn=score, n=best, keep_checkpoints_without_metrics=False
-        )
-      )
+    self.failed = False
+    self._log, self._read_only = log, read_only
     writing: dict[str, Any] = dict(
-      best_fn=score if best else None,  # or orbax would not write the scores
-      preservation_policy=policies.AnyPreservationPolicy(preserved),
+      # Without best_fn Orbax does not write the scores.
+      best_fn=_score_of if best else None,
+      preservation_policy=_preservation_policy(keep, keep_periodic, spacing, best),
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
     )
     options = dict(read_only=True) if read_only else writing
     self._manager = ocp.CheckpointManager(
       self.folder,
-      item_handlers=None if read_only else _Sealed(),
+      item_handlers=None if read_only else _ManifestHandler(),
       options=ocp.CheckpointManagerOptions(**options),
     )
 
   def steps(self) -> list[int]:
-    """Those on disk, damaged or not."""
+    """Steps of the checkpoints on disk, corrupted ones included; ascending."""
     names = (path.name for path in self.folder.iterdir())
     return sorted(int(name) for name in names if name.isdigit())
 
   def newest(self, up_to: int | None = None) -> int | None:
-    """The newest step that is undamaged; damaged ones are reported and set aside.
+    """The newest intact checkpoint, or None if there are no checkpoints.
+
+    Corrupted ones are logged and, unless read_only, moved to corrupted/. Collective:
+    all processes must call it.
+
+    Args:
+      up_to: ignore checkpoints of later steps.
 
     Raises:
-      UserError: there are checkpoints, and all are damaged.
+      UserError: there are checkpoints, and all are corrupted.
     """
     chosen = -1
     if jax.process_index() == 0:
       steps = [step for step in self.steps() if up_to is None or step <= up_to]
       for step in reversed(steps):
-        complaint = find_corruption(self.folder / str(step))
-        if complaint is None:
+        corruption = find_corruption(self.folder / str(step))
+        if corruption is None:
           chosen = step
           break
-        self._report_damaged(step, complaint)
+        self._set_aside(step, corruption)
       if steps and chosen < 0:
         chosen = -2
     if jax.process_count() > 1:
       chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
     if chosen == -2:
       raise UserError(
-        f'every checkpoint of {self.folder.parent} is damaged: take a copy if there is '
-        'one, or another workdir.'
+        f'every checkpoint of {self.folder.parent} is corrupted: restore a backup, or '
+        'take another workdir.'
       )
     if not self._read_only:
       self._manager.reload()
     return None if chosen < 0 else chosen
 
-  def _report_damaged(self, step: int, complaint: str) -> None:
-    sentence = f'checkpoint {step} of {self.folder.parent} is damaged ({complaint})'
+  def _set_aside(self, step: int, corruption: str) -> None:
+    sentence = f'checkpoint {step} of {self.folder.parent} is corrupted ({corruption})'
     if self._read_only:
-      self._say(f'{sentence}: taking an older one.')
+      self._log(f'{sentence}: taking an older one.')
       return
     aside = self.folder.parent / 'corrupted' / str(step)
     shutil.rmtree(aside, ignore_errors=True)
     aside.parent.mkdir(exist_ok=True)
     os.replace(self.folder / str(step), aside)
-    self._say(f'{sentence}: moved to {aside}; taking an older one.')
+    self._log(f'{sentence}: moved to {aside}; taking an older one.')
 
   def save(self, step: int, state: Any, score: float | None = None) -> bool:
-    """Starts saving a tree of arrays; `wait` makes it durable.
+    """Starts to save a tree of arrays; `wait` returns when it is on disk.
 
     Args:
-      score: decides which `best` ones stay; higher is better.
+      score: ranks the `best` checkpoints; higher is better, non-finite is ignored.
 
     Returns:
-      Whether it was started.
+      Whether the save was started.
     """
     self.wait()
-    scored = None
-    if score is not None and math.isfinite(score):  # orbax would rank a NaN
-      scored = {'score': float(score)}
+    metrics = None
+    if score is not None and math.isfinite(score):  # Orbax would rank a NaN
+      metrics = {'score': float(score)}
     with self._reporting():
-      self._manager.save(step, args=_Save(state), metrics=scored)
+      self._manager.save(step, args=_Save(state), metrics=metrics)
       self.failed = False
     return not self.failed
 
   def wait(self) -> bool:
-    """Returns when the last save is on disk, or with False when it has failed."""
+    """Waits for the last save; returns whether it succeeded."""
     with self._reporting():
       self._manager.wait_until_finished()
     return not self.failed
 
   def poll(self) -> bool:
-    """Whether the last save has failed, without waiting."""
+    """Whether the last save has failed so far; does not wait."""
     if not self.failed:
       with self._reporting():
         self._manager.check_for_errors()
@@ -206,10 +204,10 @@ class Checkpointer:
 
   @contextlib.contextmanager
   def _reporting(self) -> Iterator[None]:
-    """Errors of writing are told and remembered, not raised: a run goes on."""
+    """Logs errors of writing and sets `failed` instead of raising."""
     try:
       yield
-    except Exception as error:  # whatever tensorstore or orbax make of an errno
+    except Exception as error:  # TensorStore and Orbax wrap an errno in many types
       self.failed = True
       with contextlib.suppress(Exception):
         self._manager.wait_until_finished()
@@ -217,16 +215,16 @@ class Checkpointer:
         for part in self.folder.glob('*.orbax-checkpoint-tmp*'):
           shutil.rmtree(part, ignore_errors=True)
       self._manager.reload()
-      self._say(
-        f'a checkpoint could not be written to {self.folder} ({_why(error)}): going '
-        'on without, to try again.'
+      self._log(
+        f'a checkpoint could not be written to {self.folder} ({_reason(error)}): '
+        'going on, will try again.'
       )
 
   def restore(self, step: int, like: Any) -> Any:
-    """The tree at `step` with the shapes, types and shardings of `like`.
+    """The tree saved at `step`, with the shapes, dtypes and shardings of `like`.
 
     Raises:
-      UserError: the checkpoint holds another tree.
+      UserError: the checkpoint holds a tree of another model.
     """
     try:
       return self._manager.restore(step, args=_Restore(like))
@@ -237,7 +235,7 @@ class Checkpointer:
       ) from error
 
   def restore_part(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """Some top-level branches of the tree, and nothing else is read."""
+    """Some top-level subtrees, with the shapes of `like`; reads nothing else."""
     args = ocp.checkpoint_utils.construct_restore_args(like)
     return self._manager.restore(
       step,
@@ -245,22 +243,44 @@ class Checkpointer:
     )
 
   def drop_after(self, step: int) -> None:
-    """Deletes all newer ones."""
+    """Deletes all checkpoints of later steps. Collective: all must call it."""
     self.wait()
     if jax.process_index() == 0:
       for newer in self.steps():
         if newer > step:
           shutil.rmtree(self.folder / str(newer))
     if jax.process_count() > 1:
-      multihost_utils.sync_global_devices('newer checkpoints are gone')
+      multihost_utils.sync_global_devices('newer checkpoints are deleted')
     self._manager.reload()
 
   def close(self) -> None:
+    """Waits for the last save and stops the threads."""
     self._manager.close()
 
 
-def _why(error: BaseException) -> str:
-  """The operating system's words for what went wrong, if they can be found."""
+def _score_of(metrics: Any) -> float:
+  return metrics['score']
+
+
+def _preservation_policy(keep: int, keep_periodic: int, spacing: int, best: int) -> Any:
+  """Orbax's policy for the arguments of `Checkpointer`."""
+  policies = ocp.checkpoint_managers
+  preserved: list[Any] = [policies.LatestN(keep)]
+  if keep_periodic:
+    preserved.append(
+      policies.EveryNSteps(spacing, exact_interval=False, max_to_keep=keep_periodic)
+    )
+  if best:
+    preserved.append(
+      policies.BestN(
+        get_metric_fn=_score_of, n=best, keep_checkpoints_without_metrics=False
+      )
+    )
+  return policies.AnyPreservationPolicy(preserved)
+
+
+def _reason(error: BaseException) -> str:
+  """The operating system's message behind an error, if there is one."""
   seen: BaseException | None = error
   while seen is not None:
     if isinstance(seen, OSError) and seen.strerror:
@@ -272,56 +292,20 @@ def _why(error: BaseException) -> str:
   return str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
 
 
-@contextlib.contextmanager
-def lock_workdir(workdir: Path) -> Iterator[None]:
-  """Holds a workdir against every other writer; a process that dies lets go of it.
-
-  Raises:
-    UserError: another process holds it, or it cannot be written.
-  """
-  path = workdir / 'owner.json'
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    file = path.open('a+')
-  except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be written: {error.strerror}.'
-    ) from error
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      file.seek(0)
-      raise UserError(
-        f'--workdir={workdir} is in use ({file.read().strip() or "owner unknown"}): '
-        'stop that run, or take another workdir.'
-      ) from None
-    owner = {
-      'host': socket.gethostname(),
-      'pid': os.getpid(),
-      'since': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-    }
-    with contextlib.suppress(OSError):  # a full disk; the lock itself holds
-      file.truncate(0)
-      file.write(json.dumps(owner))
-      file.flush()
-    yield
-
-
 def restore_ema(
   workdir: Path | str, like: Any, step: int | None = None
 ) -> tuple[Any, int]:
-  """The averaged generator of a workdir; D and the optimizers are not read.
+  """EMA weights of G from a checkpoint; D and the optimizers are not read.
 
   Args:
-    like: its variables, shapes suffice.
-    step: which checkpoint; None is the newest undamaged one.
+    like: variables of G, or their shapes.
+    step: of the checkpoint; None: the newest intact one.
 
   Returns:
-    The variables, and the images that D had seen.
+    The variables, and the real images that D had seen.
 
   Raises:
-    UserError: there is no checkpoint, or not that one, or it is damaged.
+    UserError: there is no such checkpoint, or it is corrupted.
   """
   branches = {'ema': like, 'images': jax.ShapeDtypeStruct((), 'uint32')}
   parts, _ = restore_subtrees(workdir, branches, step)
@@ -331,14 +315,14 @@ def restore_ema(
 def restore_subtrees(
   workdir: Path | str, like: dict[str, Any], step: int | None = None
 ) -> tuple[dict[str, Any], int]:
-  """Branches of the state, such as 'ema' and 'images', and the step they are of.
+  """Top-level subtrees of the train state, e.g. 'ema' and 'images', and their step.
 
   Args:
-    like: the branches, shapes suffice.
-    step: which checkpoint; None is the newest.
+    like: name -> subtree of arrays or shapes.
+    step: of the checkpoint; None: the newest intact one.
 
   Raises:
-    UserError: there is no checkpoint, or not that one.
+    UserError: there is no such checkpoint, or it is corrupted.
   """
   folder = Path(workdir) / 'checkpoints'
   if not folder.is_dir():
@@ -354,10 +338,10 @@ def restore_subtrees(
       raise UserError(
         f'{workdir} has no checkpoint {step}: there are {", ".join(map(str, steps))}.'
       )
-    elif complaint := find_corruption(folder / str(step)):
-      raise UserError(f'checkpoint {step} of {workdir} is damaged ({complaint}).')
+    elif corruption := find_corruption(folder / str(step)):
+      raise UserError(f'checkpoint {step} of {workdir} is corrupted ({corruption}).')
     if step is None:
-      raise UserError(f'{workdir} has no checkpoint that is whole: all are damaged.')
+      raise UserError(f'{workdir} has no intact checkpoint: all are corrupted.')
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     return checkpoints.restore_part(step, shapes), step
   finally:

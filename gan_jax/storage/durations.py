@@ -1,4 +1,4 @@
-"""Long silent phases say what they are, and how long they took the last time."""
+"""Durations of long phases, announced with the time they took in the last run."""
 
 import contextlib
 import json
@@ -10,29 +10,31 @@ from typing import Any
 from gan_jax.storage.files import atomic_path
 
 DURATIONS = 'durations.json'  # of a workdir: phase -> seconds
-SILENCE = 2.0  # seconds; what takes less is not worth a word afterwards
+MIN_SECONDS = 2.0  # shorter phases are not recorded
 
 
 @contextlib.contextmanager
-def timed_phase(workdir: Path, what: str, say: Callable[[str], Any]) -> Iterator[None]:
-  """Announces a phase of a workdir; remembers how long it took if it went well."""
+def timed_phase(workdir: Path, phase: str, log: Callable[[str], Any]) -> Iterator[None]:
+  """Logs the start and end of a phase; records its duration unless it fails."""
   path = workdir / DURATIONS
-  try:
-    before = json.loads(path.read_text())
-    last = float(before[what])
-  except (OSError, ValueError, KeyError, TypeError):
-    last = None
-  say(f'{what} ...' if last is None else f'{what} (took {last:.0f} s last time) ...')
+  last = _read(path).get(phase)
+  known = isinstance(last, int | float)
+  log(f'{phase} (took {last:.0f} s last time) ...' if known else f'{phase} ...')
   began = time.perf_counter()
   yield
-  took = time.perf_counter() - began
-  if took < SILENCE:
+  seconds = time.perf_counter() - began
+  if seconds < MIN_SECONDS:
     return
-  say(f'{what}: done in {took:.0f} s')
-  try:
-    known = json.loads(path.read_text())
-  except (OSError, ValueError):
-    known = {}
-  known = known if isinstance(known, dict) else {}
+  log(f'{phase}: done in {seconds:.0f} s')
+  durations = _read(path) | {phase: round(seconds, 1)}
   with contextlib.suppress(OSError), atomic_path(path) as part:
-    part.write_text(json.dumps(known | {what: round(took, 1)}, indent=1) + '\n')
+    part.write_text(json.dumps(durations, indent=1) + '\n')
+
+
+def _read(path: Path) -> dict[str, Any]:
+  """The content of durations.json; {} if it is missing or corrupted."""
+  try:
+    durations = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+  return durations if isinstance(durations, dict) else {}

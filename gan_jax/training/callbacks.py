@@ -1,15 +1,21 @@
-"""What a run shows of its generator while it trains: sheets, and scores."""
+"""What happens between iterations: sample grids, evaluation, checkpoints, reports.
 
+A callback says after each iteration whether it is due. If any is due, the training loop
+first waits for the metrics of that iteration and then calls those that are, in order.
+"""
+
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from gan_jax import UserError, data
+from gan_jax import UserError, data, report
 from gan_jax.config import Config
 from gan_jax.evaluation import results
 from gan_jax.evaluation.evaluator import Evaluator
@@ -17,108 +23,245 @@ from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.models.base import Phase
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.sampling import image_io, samplers
+from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.training import collapse_monitor
 from gan_jax.training.metric_logger import MetricLogger, crosses_multiple
 
+if TYPE_CHECKING:
+  from gan_jax.training.session import TrainingSession
+
+Log = Callable[[str], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+  """A finished iteration of the training loop."""
+
+  images_before: int  # seen before it
+  images: int  # seen after it
+  phase: Phase  # it trained with
+  grows: bool  # the next iteration trains a higher resolution
+
+  def crosses(self, every: int) -> bool:
+    """Whether it has crossed a multiple of `every` images."""
+    return crosses_multiple(self.images_before, self.images, every)
+
+
+class Callback(Protocol):
+  """Something that is done at intervals. All processes of a job call it."""
+
+  def due(self, iteration: Iteration) -> bool:
+    """Whether to call it after this iteration."""
+    ...
+
+  def __call__(self, session: 'TrainingSession', iteration: Iteration) -> None: ...
+
+
+class CollapseError(Exception):
+  """The run has collapsed and is to be rolled back."""
+
 
 class SampleGrids:
-  """Pictures of the averaged generator from noise that never changes.
+  """Sample grids of the EMA generator in samples/, always from the same latents.
 
-  A conditional model gets a row for each of its first classes.
+  A conditional model gets one row for each of its first classes. The grid's diversity
+  and the singular values of both networks are logged with it.
   """
 
-  def __init__(
-    self, recipe: Config, workdir: Path, active: bool, say: Callable[[str], Any]
-  ):
-    self._say = say
-    gan, log = recipe.gan, recipe.log
-    rows, self._columns = log.grid_rows, log.grid_columns
-    n = rows * self._columns
+  def __init__(self, config: Config, workdir: Path, active: bool, log: Log):
+    self._log, self._every = log, config.log.grid_every
+    gan, rows = config.gan, config.log.grid_rows
+    self._columns = config.log.grid_columns
     self._folder, self._active = workdir / 'samples', active
-    # Every process draws for itself on its own first device: no collectives here.
+    # Each process samples on its own first device: no collectives.
     mesh = make_mesh(jax.local_devices()[:1])
     self._sampler = functools.cache(functools.partial(samplers.make_sampler, gan, mesh))
+    n = rows * self._columns
     seeds = np.arange(n, dtype=np.uint32)
     z = samplers.latents(seeds, gan.dim_z)
     labels = np.arange(n) // self._columns % max(gan.n_classes, 1)
     classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)[labels]
     self._inputs = z, classes, np.float32(1), seeds
 
-  def prepare(self, state: Any, res: int) -> None:
-    """Compiles the sampler of a resolution, from the shapes of a state."""
+  def due(self, iteration: Iteration) -> bool:
+    return iteration.grows or iteration.crosses(self._every)
+
+  def __call__(self, session: 'TrainingSession', iteration: Iteration) -> None:
+    diversity = self.write(session.ema, iteration.images, iteration.phase)
+    if not self._active:
+      return
+    line: dict[str, Any] = {'images': iteration.images, 'step': session.step}
+    for name, net in (('d', session.state.d), ('g', session.state.g)):
+      layers = collapse_monitor.singular_values(net.get('spectral', {}))
+      if layers:
+        line[f'{name}_sigma'] = max(values[0] for values in layers.values())
+      for layer, values in layers.items():
+        line |= {f'{name}_sigma/{layer}/{i + 1}': s for i, s in enumerate(values)}
+    session.metrics.write(line | {'diversity': diversity})
+
+  def compile(self, state: Any, res: int) -> None:
+    """Compiles the sampler of a resolution, given the shapes of a train state."""
     if self._active:
-      mine = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.ema)
-      self._sampler(res).lower(mine, *self._inputs, np.float32(1)).compile()
+      ema = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.ema)
+      self._sampler(res).lower(ema, *self._inputs, np.float32(1)).compile()
 
   def write(self, ema: Any, images: int, phase: Phase) -> float:
-    """The sheet of the phase that has just trained; how much its pictures vary."""
+    """Writes the sample grid of a phase; returns its diversity (0 if not active)."""
     if not self._active:
       return 0.0
-    mine = jax.tree.map(lambda x: x.addressable_data(0), ema)
-    drawn = np.asarray(self._sampler(phase.res)(mine, *self._inputs, phase.alpha))
-    page = image_io.image_grid(drawn, self._columns)
+    local = jax.tree.map(lambda x: x.addressable_data(0), ema)
+    samples = np.asarray(self._sampler(phase.res)(local, *self._inputs, phase.alpha))
+    grid = image_io.image_grid(samples, self._columns)
     try:
       self._folder.mkdir(exist_ok=True)
-      page.save(self._folder / f'{images:010d}.png')
+      grid.save(self._folder / f'{images:010d}.png')
     except OSError as error:
-      self._say(f'{self._folder} could not be written ({error.strerror}): going on')
-    return collapse_monitor.grid_diversity(drawn, self._columns)
+      self._log(f'{self._folder} could not be written ({error.strerror}): going on')
+    return collapse_monitor.grid_diversity(samples, self._columns)
+
+
+class CollapseCheck:
+  """Acts on the collapse monitor's verdict after each sample grid."""
+
+  def __init__(self, config: Config, log: Log):
+    self._limits, self._every, self._log = config.collapse, config.log.grid_every, log
+
+  def due(self, iteration: Iteration) -> bool:
+    return iteration.grows or iteration.crosses(self._every)
+
+  def __call__(self, session: 'TrainingSession', iteration: Iteration) -> None:
+    """
+    Raises:
+      CollapseError: the run is to be rolled back.
+      UserError: the run is to be stopped.
+    """
+    reason = self._shared_verdict(session.monitor)
+    if reason is None:
+      return
+    images, good_step = iteration.images, session.monitor.good_step
+    session.metrics.write({'images': images, 'collapsed': reason})
+    self._log(
+      f'image {images}: this run seems to have collapsed: {reason}; step {good_step} '
+      'was the last good one'
+    )
+    action = self._limits.action
+    if action == 'warn':
+      return
+    if action == 'rollback' and len(session.rollbacks) < self._limits.max_rollbacks:
+      raise CollapseError(reason)
+    raise UserError(
+      f'stopped at image {images} for a collapse ({reason}): saved are '
+      f'{session.saved_steps() or "no checkpoints"}, and step {good_step} was the last '
+      'good one; continue with collapse.action=warn or rollback.'
+    )
+
+  def _shared_verdict(self, monitor: collapse_monitor.CollapseMonitor) -> str | None:
+    """The verdict of process 0 on every process. Collective: all must call it."""
+    reason = monitor.verdict()
+    if jax.process_count() == 1:
+      return reason
+    shared = np.array([reason is not None, monitor.good_step], np.int32)
+    collapsed, good_step = multihost_utils.broadcast_one_to_all(shared).tolist()
+    if not collapsed:
+      return None
+    monitor.good_step = good_step
+    return reason or 'collapsed'
+
+
+class ReportRefresh:
+  """Rewrites report.html after each sample grid, in a process of its own."""
+
+  def __init__(self, config: Config, writer: report.ReportWriter):
+    self._every, self._writer = config.log.grid_every, writer
+
+  def due(self, iteration: Iteration) -> bool:
+    return iteration.grows or iteration.crosses(self._every)
+
+  def __call__(self, session: 'TrainingSession', iteration: Iteration) -> None:
+    self._writer.refresh()
 
 
 class Scores:
-  """Scores the averaged generator while it trains."""
+  """Evaluates the EMA generator during training."""
 
-  def __init__(
-    self,
-    recipe: Config,
-    dataset: data.Dataset,
-    workdir: Path,
-    say: Callable[[str], Any],
-  ):
+  def __init__(self, config: Config, dataset: data.Dataset, workdir: Path, log: Log):
     """
     Raises:
-      UserError: a metric that cannot be taken, or a score that none of them gives.
+      UserError: a metric that cannot be computed, or score.best_by is none of them.
     """
-    score = self._asked = recipe.score
-    self._res, self._workdir, self._say = recipe.gan.res, workdir, say
+    self._config, self._res = config.score, config.gan.res
+    self._workdir, self._log = workdir, log
+    self._latest: float | None = None
     self._evaluator = Evaluator(
-      recipe.gan,
+      config.gan,
       dataset,
-      score.metrics,
-      EvaluationProtocol(num=score.n, reals=score.reals),
-      split=recipe.data.split,
+      config.score.metrics,
+      EvaluationProtocol(num=config.score.n, reals=config.score.reals),
+      split=config.data.split,
       progress=False,
     )
-    given = [name for name, best in self._evaluator.best.items() if best]
-    if score.best and score.best_by not in given:
+    rankable = [name for name, best in self._evaluator.best.items() if best]
+    if config.score.best and config.score.best_by not in rankable:
       raise UserError(
-        f'score.best_by is {score.best_by!r}, which score.metrics do not give: take '
-        f'one of {", ".join(given)}.'
+        f'score.best_by is {config.score.best_by!r}, which score.metrics do not '
+        f'compute: take one of {", ".join(rankable)}.'
       )
 
-  def due(self, before: int, images: int, phase: Phase) -> bool:
-    """Whether the step from `before` to `images` of this phase is to be scored."""
-    grown = phase.res == self._res and bool(np.asarray(phase.alpha) == 1)
-    return grown and crosses_multiple(before, images, self._asked.every)
+  def due(self, iteration: Iteration) -> bool:
+    phase = iteration.phase
+    final = phase.res == self._res and bool(np.asarray(phase.alpha) == 1)
+    return final and iteration.crosses(self._config.every)
 
-  def take(
-    self, ema: Any, images: int, step: int, journal: MetricLogger
-  ) -> float | None:
-    """Writes the scores; that of `best_by`, higher is better, or None."""
-    began = time.perf_counter()
+  def __call__(self, session: 'TrainingSession', iteration: Iteration) -> None:
+    began, images = time.perf_counter(), iteration.images
     try:
-      lines = self._evaluator.evaluate(ema)
-    except UserError as error:  # about this generator: no reason to end the run
-      self._say(f'image {images}: no scores ({error})')
-      return None
+      lines = self._evaluator.evaluate(session.ema)
+    except UserError as error:  # of this generator; the run can go on
+      self._log(f'image {images}: no scores ({error})')
+      return
     values = {line['metric']: line['value'] for line in lines}
     if jax.process_index() == 0:
-      with journal.forgiving():
-        results.append_scores(self._workdir, lines, images=images, checkpoint=step)
-      journal.draw(images, {f'eval/{name}': x for name, x in values.items()})
-      told = ', '.join(f'{name} {x:.4g}' for name, x in values.items())
-      self._say(f'image {images}: {told} ({time.perf_counter() - began:.0f} s)')
-    if not self._asked.best:
-      return None
-    value = values[self._asked.best_by]
-    return -value if self._evaluator.best[self._asked.best_by] == 'min' else value
+      self._write(session.metrics, lines, images, session.step)
+      text = ', '.join(f'{name} {x:.4g}' for name, x in values.items())
+      self._log(f'image {images}: {text} ({time.perf_counter() - began:.0f} s)')
+    if self._config.best:
+      value = values[self._config.best_by]
+      lower_is_better = self._evaluator.best[self._config.best_by] == 'min'
+      self._latest = -value if lower_is_better else value
+
+  def _write(
+    self, metrics: MetricLogger, lines: list[dict[str, Any]], images: int, step: int
+  ) -> None:
+    with metrics.tolerate_full_disk():
+      results.append_scores(self._workdir, lines, images=images, checkpoint=step)
+    scalars = {f'eval/{line["metric"]}': line['value'] for line in lines}
+    metrics.write_scalars(images, scalars)
+
+  def take_latest(self) -> float | None:
+    """The score.best_by of the latest evaluation, higher is better; only once."""
+    score, self._latest = self._latest, None
+    return score
+
+
+class SaveCheckpoints:
+  """Saves a checkpoint at intervals, before growth, with scores and after failures."""
+
+  def __init__(self, config: Config, checkpointer: Checkpointer, scores: Scores | None):
+    self._every, self._retry_every = (
+      config.log.checkpoint_every,
+      config.log.metrics_every,
+    )
+    self._checkpointer, self._scores = checkpointer, scores
+
+  def due(self, iteration: Iteration) -> bool:
+    if iteration.grows or iteration.crosses(self._every):
+      return True
+    if self._scores and self._scores.due(iteration):
+      return True
+    # Processes of a job may not agree on whether a save has failed.
+    retries = jax.process_count() == 1 and iteration.crosses(self._retry_every)
+    return retries and self._checkpointer.poll()
+
+  def __call__(self, session: 'TrainingSession', iteration: Iteration) -> None:
+    score = self._scores.take_latest() if self._scores else None
+    session.unsaved = not self._checkpointer.save(session.step, session.state, score)

@@ -1,4 +1,4 @@
-"""Notices a run that is lost: updates that are not finite, a collapse."""
+"""Detects runs that are lost: repeated non-finite updates, or a collapse."""
 
 import statistics
 from collections import deque
@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from gan_jax.config import CollapseConfig
 
-WINDOWS = 4  # of good sheets that have to be there before more than variety is judged
-RECENT = 8  # good windows that say what is usual
-# What is compared with what is usual: how it is called, and the limit of its ratio.
-JUDGED = {
+MIN_HISTORY = 4  # good windows required before a ratio to the median is checked
+MAX_HISTORY = 8  # newest good windows that the median is taken over
+# Quantity of a window -> (how a message calls it, the limit of its ratio).
+RATIOS = {
   'gap': ("D's scores of real and fake differ by", 'max_gap_ratio'),
   'g_grad': ("G's gradient is", 'max_gradient_ratio'),
   'd_sigma': ("D's largest singular value is", 'max_sigma_ratio'),
@@ -22,91 +23,100 @@ JUDGED = {
 
 
 class CollapseMonitor:
-  """A verdict on a run, and nothing but a function of the lines of its journal.
+  """Judges a run by the lines of its metrics.jsonl, and by nothing else.
 
-  So it survives a restart: feed it the lines that are there. A sheet closes a window
-  of steps, and the window is bad where the sheet shows much less variety than the
-  most varied good one of this resolution; where D's gap between real and fake, or the
-  largest singular value of a network, is many times what is usual here; or where G's
-  gradient is many times larger or smaller than that. On these two real collapses show
-  first; pictures, drawn by an average, follow later.
+  A resumed run restores the monitor by feeding it the existing lines. A sample grid
+  closes a window of iterations. The window is bad if the diversity of the grid is a
+  small fraction of the best at this resolution, or if one of these quantities is many
+  times its median over the last good windows: D's score gap between real and fake, the
+  largest singular value of a network, the norm of G's gradient (also if many times
+  smaller). Singular values and gradients show a collapse first; sample grids show it
+  later because they are drawn with the EMA weights.
   """
 
   def __init__(self, limits: CollapseConfig):
     self._limits = limits
-    self._broken = 0
-    self.good_step = 0  # of the last good sheet
-    self._new_resolution(0)
+    self._skipped = 0  # consecutive iterations
+    self.good_step = 0  # of the last good sample grid
+    self._start_resolution(0)
 
-  def _new_resolution(self, res: int) -> None:
+  def _start_resolution(self, res: int) -> None:
     self._res = res
-    self._steps: dict[str, list[float]] = {}  # of the window
-    self._usual: deque[dict[str, float]] = deque(maxlen=RECENT)
-    self._most = 0.0  # diversity
-    self._bad: list[str] = []
+    self._window: dict[str, list[float]] = {}
+    self._history: deque[dict[str, float]] = deque(maxlen=MAX_HISTORY)
+    self._best_diversity = 0.0
+    self._reasons: list[str] = []  # one per consecutive bad window
 
-  def note_step(self, metrics: Mapping[str, float]) -> str | None:
-    """To be told of every iteration; why the run has to stop, if it has to."""
-    self._broken = self._broken + 1 if metrics['skipped'] else 0
-    if self._broken < self._limits.max_skipped:
+  def count_skipped(self, metrics: Mapping[str, float]) -> str | None:
+    """Takes the metrics of every iteration; returns why the run must stop, or None."""
+    self._skipped = self._skipped + 1 if metrics['skipped'] else 0
+    if self._skipped < self._limits.max_skipped:
       return None
-    return f'{self._broken} iterations in a row had an update that is not finite'
+    return f'{self._skipped} iterations in a row had a non-finite update'
 
-  def see(self, line: Mapping[str, Any]) -> None:
-    """Takes a line of the journal."""
+  def add_line(self, line: Mapping[str, Any]) -> None:
+    """Takes a line of metrics.jsonl; lines must come in order."""
     if 'd_real' in line and 'd_fake' in line:
       if line['res'] != self._res:
-        self._new_resolution(line['res'])
-      self._steps.setdefault('gap', []).append(abs(line['d_real'] - line['d_fake']))
+        self._start_resolution(line['res'])
+      self._window.setdefault('gap', []).append(abs(line['d_real'] - line['d_fake']))
       if 'g_grad' in line:
-        self._steps.setdefault('g_grad', []).append(line['g_grad'])
-    if 'diversity' not in line:
-      return
-    window = {name: statistics.median(x) for name, x in self._steps.items()}
-    window |= {name: line[name] for name in ('d_sigma', 'g_sigma') if name in line}
-    complaint = self._complaint(line['diversity'], window)
-    self._steps = {}
-    if complaint:
-      self._bad.append(complaint)
-      return
-    self._bad, self.good_step = [], line['step']
-    self._most = max(self._most, line['diversity'])
-    self._usual.append(window)
+        self._window.setdefault('g_grad', []).append(line['g_grad'])
+    if 'diversity' in line:
+      self._close_window(line)
 
-  def _complaint(self, diversity: float, window: Mapping[str, float]) -> str | None:
-    if diversity < self._limits.min_diversity * self._most:
-      return f'pictures vary by {diversity:.3f}, once by {self._most:.3f}'
+  def _close_window(self, line: Mapping[str, Any]) -> None:
+    window = {name: statistics.median(x) for name, x in self._window.items()}
+    window |= {name: line[name] for name in ('d_sigma', 'g_sigma') if name in line}
+    self._window = {}
+    reason = self._reason(line['diversity'], window)
+    if reason:
+      self._reasons.append(reason)
+      return
+    self._reasons, self.good_step = [], line['step']
+    self._best_diversity = max(self._best_diversity, line['diversity'])
+    self._history.append(window)
+
+  def _reason(self, diversity: float, window: Mapping[str, float]) -> str | None:
+    """Why a window is bad, or None."""
+    best = self._best_diversity
+    if diversity < self._limits.min_diversity * best:
+      return f'images of the sample grid vary by {diversity:.3f}, at best by {best:.3f}'
     for name, value in window.items():
-      words, field = JUDGED[name]
+      words, field = RATIOS[name]
       limit = getattr(self._limits, field)
-      before = [good[name] for good in self._usual if name in good]
-      if not limit or len(before) < WINDOWS:
+      earlier = [good[name] for good in self._history if name in good]
+      if not limit or len(earlier) < MIN_HISTORY:
         continue
-      usual = statistics.median(before)
-      if value > limit * usual or name == 'g_grad' and value < usual / limit:
-        return f'{words} {value:.3g}, usually {usual:.3g}'
+      median = statistics.median(earlier)
+      if value > limit * median or name == 'g_grad' and value < median / limit:
+        return f'{words} {value:.3g}, usually {median:.3g}'
     return None
 
   def verdict(self) -> str | None:
-    """Why the run has collapsed, if it has."""
-    return self._bad[-1] if len(self._bad) >= self._limits.grids else None
+    """Why the run has collapsed, or None."""
+    return self._reasons[-1] if len(self._reasons) >= self._limits.grids else None
 
 
-def grid_diversity(images: np.ndarray, columns: int) -> float:
-  """How much pictures in a row of a sheet differ: standard deviation, 1 is white.
+def grid_diversity(images: UInt8[np.ndarray, 'n h w c'], columns: int) -> float:
+  """Mean standard deviation of pixels within the rows of an image grid, 1 = white.
 
   Args:
-    images: uint8 [rows * columns, h, w, c].
+    images: the grid row by row, `columns` images per row.
   """
   rows = images.reshape(-1, columns, *images.shape[1:]).astype(np.float32)
   return float(rows.std(1).mean() / 127.5)
 
 
 def singular_values(spectral: Any) -> dict[str, list[float]]:
-  """Layer -> the largest singular values, as the step's power iteration saw them."""
-  found: dict[str, list[float]] = {}
+  """Layer -> its largest singular values, as estimated by the step's power iteration.
+
+  Args:
+    spectral: the 'spectral' collection of a network; {} for networks without one.
+  """
+  values: dict[str, list[float]] = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(spectral):
     names = [entry.key for entry in path]
     if names[-1] == 'sigma':
-      found['/'.join(names[:-1])] = np.asarray(leaf.addressable_data(0)).tolist()
-  return found
+      values['/'.join(names[:-1])] = np.asarray(leaf.addressable_data(0)).tolist()
+  return values

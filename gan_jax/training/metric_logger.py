@@ -1,10 +1,10 @@
-"""What a run tells while it goes on: progress, JSON lines, TensorBoard."""
+"""Progress of a run: progress bar, metrics.jsonl and TensorBoard."""
 
 import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from tqdm import tqdm
 from gan_jax.storage.files import atomic_path
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.training import noise_scale
-from gan_jax.training.collapse_monitor import CollapseMonitor
+
+METRICS = 'metrics.jsonl'
 
 
 def crosses_multiple(before: int, after: int, every: int) -> bool:
@@ -26,109 +27,151 @@ def crosses_multiple(before: int, after: int, every: int) -> bool:
 
 
 class MetricLogger:
-  """Progress bar, JSON lines and TensorBoard, on the first process.
+  """Writes metrics on process 0; elsewhere it only fetches them.
 
-  Lines beyond the images of a resumed run are cut: the journal is that of one run.
-  A full disk costs lines, not the run.
+  Lines beyond the images of a resumed run are removed, so that the files describe one
+  run. A full disk loses lines and does not stop the run.
   """
 
   def __init__(
     self,
     workdir: Path,
+    *,
     total: int,
     images: int,
     active: bool,
-    say: Callable[[str], Any],
+    log: Callable[[str], Any],
+    on_line: Callable[[Mapping[str, Any]], Any] = lambda line: None,
   ):
-    self._active, self._say, self._told = active, say, False
-    self._total, self._seen = total, images
-    self._mark = images, time.perf_counter()
-    self._path, self._events = workdir / 'metrics.jsonl', workdir / 'tensorboard'
-    self.lines: list[dict[str, Any]] = []  # that were there, on the first process
-    self._board: EventsWriter | None = None
-    self._scale = noise_scale.NoiseScale()
+    """
+    Args:
+      total: images at the end of the run.
+      images: images seen so far.
+      active: whether to write at all; process 0 of a job should.
+      on_line: called with each line of metrics.jsonl, those that exist included.
+    """
+    self._active, self._log, self._on_line = active, log, on_line
+    self._total, self._last_images = total, images
+    self._last_line = images, time.perf_counter()
+    self._path = workdir / METRICS
+    self._tensorboard = _EventFile(workdir / 'tensorboard')
+    self._failure_logged = False
+    self._pending: tuple[int, Mapping[str, Any]] | None = None
+    self._noise_scale = noise_scale.NoiseScale()
     if active:
-      self.lines = [x for x in read_json_lines(self._path) if x['images'] <= images]
-      text = ''.join(json.dumps(line) + '\n' for line in self.lines)
-      if self._path.is_file() and self._path.read_text() != text:
-        with atomic_path(self._path) as part:
-          part.write_text(text)
-    for line in self.lines:
-      self._scale.follow(line)
+      self._resume(images)
     self._bar = tqdm(
       total=total, initial=images, unit='img', disable=not active, smoothing=0.1
     )
 
-  def __enter__(self):
+  def _resume(self, images: int) -> None:
+    lines = [x for x in read_json_lines(self._path) if x['images'] <= images]
+    text = ''.join(json.dumps(line) + '\n' for line in lines)
+    if self._path.is_file() and self._path.read_text() != text:
+      with atomic_path(self._path) as part:
+        part.write_text(text)
+    for line in lines:
+      self._noise_scale.follow(line)
+      self._on_line(line)
+
+  def __enter__(self) -> 'MetricLogger':
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: Any) -> None:
     self._bar.close()
-    if self._board:
-      with self.forgiving():
-        self._board.close()
+    with self.tolerate_full_disk():
+      self._tensorboard.close()
 
   @contextlib.contextmanager
-  def forgiving(self):
-    """Says once that something could not be written."""
+  def tolerate_full_disk(self) -> Iterator[None]:
+    """Logs the first OSError of writing and suppresses all."""
     try:
       yield
     except OSError as error:
-      if not self._told:
-        self._say(f'{self._path} could not be written ({error.strerror}): going on')
-      self._told = True
+      if not self._failure_logged:
+        self._log(f'{self._path} could not be written ({error.strerror}): going on')
+      self._failure_logged = True
 
-  def note(self, line: dict[str, Any]) -> None:
-    """Writes a line; `draw` gets its numbers."""
+  def write(self, line: dict[str, Any]) -> None:
+    """Appends a line to metrics.jsonl and its numbers to TensorBoard.
+
+    Args:
+      line: values by name; 'images' is required.
+    """
     if not self._active:
       return
-    with self.forgiving(), self._path.open('a') as f:
+    self._on_line(line)
+    with self.tolerate_full_disk(), self._path.open('a') as f:
       f.write(json.dumps(line) + '\n')
-    self.draw(line['images'], {n: x for n, x in line.items() if n != 'images'})
+    self.write_scalars(line['images'], {n: x for n, x in line.items() if n != 'images'})
 
-  def draw(self, images: int, values: Mapping[str, Any]) -> None:
-    """Scalars for TensorBoard; what is no number is left out."""
+  def write_scalars(self, images: int, values: Mapping[str, Any]) -> None:
+    """Appends scalars to TensorBoard; values that are not numbers are left out."""
     numbers = {n: x for n, x in values.items() if isinstance(x, int | float)}
-    if not self._active or not numbers:
-      return
-    with self.forgiving():
-      if self._board is None:
-        self._events.mkdir(exist_ok=True)
-        name = f'.{time.time_ns()}'
-        self._board = EventsWriter(str(self._events / 'events'), name)
-        # TensorBoard forgets what an earlier process wrote beyond this.
-        start = SessionLog(status=SessionLog.START)
-        self._board.write_event(Event(step=images, session_log=start))
-      summary = Summary(
-        value=[Summary.Value(tag=n, simple_value=x) for n, x in numbers.items()]
-      )
-      event = Event(step=images, wall_time=time.time(), summary=summary)
-      self._board.write_event(event)
-      self._board.flush()
+    if self._active and numbers:
+      with self.tolerate_full_disk():
+        self._tensorboard.write(images, numbers)
 
-  def add(
-    self, images: int, metrics: Any, every: int, watcher: CollapseMonitor
-  ) -> dict[str, float]:
-    """Waits for a step's metrics; writes them where a multiple of `every` is passed.
+  def defer(self, images: int, metrics: Mapping[str, Any]) -> None:
+    """Holds the device metrics of an iteration; `flush` fetches them later."""
+    self._pending = images, metrics
 
-    What is not finite is left out: JSON has no word for it, and `skipped` says so.
+  def flush(self, every: int) -> dict[str, float] | None:
+    """Fetches the deferred metrics, which waits for their iteration to end.
+
+    A line is written if a multiple of `every` images has been crossed. It leaves out
+    non-finite values: JSON has none, and the metric `skipped` counts them.
+
+    Returns:
+      The metrics, or None if none were deferred.
     """
+    if self._pending is None:
+      return None
+    images, metrics = self._pending
+    self._pending = None
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
     if self._active:
-      self._scale.see(values)
-    self._bar.update(images - self._seen)
-    before, self._seen = self._seen, images
-    if not crosses_multiple(before, images, every) or not self._active:
-      return values
-    then, since = self._mark
-    now = time.perf_counter()
-    self._mark = images, now
-    found = {name: x for name, x in values.items() if math.isfinite(x)}
-    found |= self._scale.line()
-    line = {'images': images, **found, 'images_per_s': (images - then) / (now - since)}
-    watcher.see(line)
-    self.note(line)
-    self._bar.set_postfix(
-      {n: f'{v:.2f}' for n, v in found.items() if n.startswith(('d_real', 'd_fake'))}
-    )
+      self._noise_scale.see(values)
+    self._bar.update(images - self._last_images)
+    before, self._last_images = self._last_images, images
+    if self._active and crosses_multiple(before, images, every):
+      self._write_metrics(images, values)
     return values
+
+  def _write_metrics(self, images: int, values: Mapping[str, float]) -> None:
+    (images_before, time_before), now = self._last_line, time.perf_counter()
+    self._last_line = images, now
+    finite = {name: x for name, x in values.items() if math.isfinite(x)}
+    finite |= self._noise_scale.line()
+    rate = (images - images_before) / (now - time_before)
+    self.write({'images': images, **finite, 'images_per_s': rate})
+    shown = {n: f'{v:.2f}' for n, v in finite.items() if n in ('d_real', 'd_fake')}
+    self._bar.set_postfix(shown)
+
+
+class _EventFile:
+  """An event file of TensorBoard, opened at the first write.
+
+  Not `tensorboardX.SummaryWriter`: that writes in a thread of its own, which dies on a
+  full disk, and then `add_scalar` or the end of the process waits for it forever.
+  """
+
+  def __init__(self, folder: Path):
+    self._folder = folder
+    self._writer: EventsWriter | None = None
+
+  def write(self, images: int, scalars: Mapping[str, float]) -> None:
+    if self._writer is None:
+      self._folder.mkdir(exist_ok=True)
+      self._writer = EventsWriter(str(self._folder / 'events'), f'.{time.time_ns()}')
+      # TensorBoard discards what earlier processes wrote beyond this step.
+      start = SessionLog(status=SessionLog.START)
+      self._writer.write_event(Event(step=images, session_log=start))
+    values = [Summary.Value(tag=n, simple_value=x) for n, x in scalars.items()]
+    summary = Summary(value=values)
+    self._writer.write_event(Event(step=images, wall_time=time.time(), summary=summary))
+    self._writer.flush()
+
+  def close(self) -> None:
+    if self._writer:
+      self._writer.close()

@@ -1,45 +1,55 @@
 """Stopping a run at a signal: Ctrl-C, SIGTERM, preemption."""
 
 import signal
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 
 class StoppedError(KeyboardInterrupt):
-  """Asked to stop while there was nothing to save."""
+  """A signal arrived while there was nothing to save."""
 
 
 class PreemptionHandler:
-  """Ctrl-C or SIGTERM on any process stops all of them at one and the same step."""
+  """Lets Ctrl-C or SIGTERM on any process stop all of them after the same iteration.
 
-  def __init__(self):
-    self.idle = True  # nothing would be lost: no need to wait for a step
-    self._signal = False
+  Signal handlers can be set in the main thread only; elsewhere there are none. With
+  several processes, JAX handles SIGTERM.
 
-  def __enter__(self):
-    self._before = {}
-    if jax.process_count() == 1:  # else jax takes note of SIGTERM
-      for name in (signal.SIGINT, signal.SIGTERM):
-        self._before[name] = signal.signal(name, self._note)
+  Attributes:
+    idle: nothing would be lost; a signal then raises StoppedError at once.
+  """
+
+  def __init__(self, log: Callable[[str], Any]):
+    self.idle = True
+    self._log = log
+    self._signaled = False
+    self._previous: dict[signal.Signals, Any] = {}
+
+  def __enter__(self) -> 'PreemptionHandler':
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if jax.process_count() == 1 and in_main_thread:
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._previous[number] = signal.signal(number, self._handle)
     return self
 
-  def __exit__(self, *_):
-    for name, handler in self._before.items():
-      signal.signal(name, handler)
+  def __exit__(self, *_: Any) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
 
-  def _note(self, *_: Any) -> None:
+  def _handle(self, *_: Any) -> None:
     if self.idle:
       raise StoppedError
-    if self._signal:
-      raise KeyboardInterrupt  # asked twice: at once
-    self._signal = True
-    tqdm.write('stopping: saving first')
+    if self._signaled:
+      raise KeyboardInterrupt  # the second signal: at once
+    self._signaled = True
+    self._log('stopping: saving first')
 
-  def asked(self, step: int) -> bool:
-    """To be asked before every step; with several processes at each number of one."""
+  def requested(self, step: int) -> bool:
+    """Whether to stop before iteration `step`. Collective: all must call it."""
     if jax.process_count() > 1:
       return multihost_utils.reached_preemption_sync_point(step)
-    return self._signal
+    return self._signaled

@@ -1,10 +1,11 @@
-"""A run's stages: while one trains, the next is compiled and its data opened."""
+"""The stages of a run: while one trains, the next one is compiled in the background."""
 
 import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 from jax import Array
@@ -12,79 +13,88 @@ from jax.sharding import Mesh
 from orbax.checkpoint import multihost
 
 from gan_jax import data
-from gan_jax.config import Config
+from gan_jax.config import Config, Stage
 from gan_jax.models.base import Batch
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.step import TrainState, TrainStep, make_train_step, shard_batch
 
-COMPILED_MS = 3_600_000  # that processes wait for the slowest one
-_entered = itertools.count()  # a barrier's name is used once
+COMPILE_TIMEOUT_MS = 3_600_000  # how long processes wait for the slowest compile
+_barrier_number = itertools.count()  # the name of a barrier can be used once
 
 
 @dataclasses.dataclass(frozen=True)
 class ReadyStage:
-  """A stage ready to train: its compiled step and its input."""
+  """A stage that is ready to train: its compiled step and its input pipeline.
+
+  Attributes:
+    images_per_step: real images per iteration, over all devices.
+    start: images seen when the first batch is taken.
+    opening: seconds that the input pipeline and the compile took.
+  """
 
   res: int
   images_per_step: int
   step: TrainStep
   batches: Iterator[Batch]
-  start: int  # images seen when its first batch is taken
-  opening: dict[str, float]  # what it took
+  start: int
+  opening: dict[str, float]
 
 
 class StagePreparer:
-  """Opens the stages of a run, each before it is needed."""
+  """Prepares the stages of a run, each before it is needed."""
 
   def __init__(
     self,
-    recipe: Config,
+    config: Config,
     dataset: data.Dataset,
     mesh: Mesh,
     state: TrainState,
     key: Array,
-    also: Callable[[TrainState, int], None],
+    on_compiled: Callable[[TrainState, int], None],
   ):
-    """`state` and `key` are such as the steps will be called with.
-
-    `also` is called with the state's shapes and each resolution, in the background.
     """
-    self._also = also
-    self._recipe, self._dataset, self._mesh, self._key = recipe, dataset, mesh, key
+    Args:
+      state: has the shapes and shardings that the steps will be called with.
+      key: of the run; the steps will be called with it.
+      on_compiled: called in the background with the shapes of the state and the
+        resolution of a stage, after its step has been compiled.
+    """
+    self._on_compiled = on_compiled
+    self._config, self._dataset, self._mesh, self._key = config, dataset, mesh, key
     self._state = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
     self._worker = ThreadPoolExecutor(1)
     self._next: Future[ReadyStage] | None = None
 
-  def __enter__(self):
+  def __enter__(self) -> 'StagePreparer':
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: Any) -> None:
     self._worker.shutdown(wait=False, cancel_futures=True)
 
   def enter(self, images: int) -> ReadyStage:
-    """The stage that trains after `images` images; the one after it is begun.
+    """The stage that trains after `images` images; starts to prepare the one after it.
 
-    What takes long is done by the worker, so that a signal interrupts the wait. Several
-    processes meet here: one of them compiles more, and collectives, which follow, do
-    not wait for a late one (on CPUs 30 s).
+    A worker thread does the work, so that a signal can interrupt the wait. Several
+    processes wait for each other here: one of them may compile longer than collectives
+    wait for a late process (30 s on CPUs). Collective: all processes must call it.
     """
-    stage = (self._next or self._worker.submit(self._open, images)).result()
-    if stage.start != images:  # the run was not resumed where it was planned to be
-      stage = self._worker.submit(self._open, images).result()
-    follower = self._first_beyond(stage)
+    stage = (self._next or self._worker.submit(self._prepare, images)).result()
+    if stage.start != images:  # prepared for another number of images
+      stage = self._worker.submit(self._prepare, images).result()
+    next_start = self._start_of_next(stage)
     self._next = None
-    if follower is not None and follower < self._recipe.train.images:
-      self._next = self._worker.submit(self._open, follower)
-    meet = multihost.get_barrier_sync_fn()
-    meet(key=f'stage {next(_entered)}', timeout_ms=COMPILED_MS)
+    if next_start is not None and next_start < self._config.train.images:
+      self._next = self._worker.submit(self._prepare, next_start)
+    wait_for_all = multihost.get_barrier_sync_fn()
+    wait_for_all(key=f'stage {next(_barrier_number)}', timeout_ms=COMPILE_TIMEOUT_MS)
     return stage
 
-  def _first_beyond(self, stage: ReadyStage) -> int | None:
-    """At how many images the stage after this one begins."""
-    gan, schedule = self._recipe.gan, self._recipe.schedule
-    later = [s.after for s in self._recipe.stages if s.res > stage.res]
+  def _start_of_next(self, stage: ReadyStage) -> int | None:
+    """Images seen when the stage after this one begins; None after the last."""
+    gan, schedule = self._config.gan, self._config.schedule
+    later = [s.after for s in self._config.stages if s.res > stage.res]
     if not later:
       return None
     steps = max((later[0] - stage.start) // stage.images_per_step, 1)
@@ -93,58 +103,65 @@ class StagePreparer:
       images += stage.images_per_step
     return images
 
-  def _open(self, images: int) -> ReadyStage:
-    recipe, mesh, began = self._recipe, self._mesh, time.perf_counter()
-    gan, train_ = recipe.gan, recipe.train
-    phase = recipe.schedule.phase_at(images, gan.res)
-    (stage,) = [s for s in recipe.stages if s.res == phase.res]
-    k, b, g_batch = recipe.shape(stage, mesh.size)
-    here = jax.process_index()
-    mine = [i for i, d in enumerate(mesh.devices.flat) if d.process_index == here]
-    batches = data.iterate_batches(
-      self._dataset.downsampled(gan.res // stage.res),
-      shape=(k, b),
-      devices=tuple(mine),
-      n_devices=mesh.size,
-      seed=train_.seed,
-      start=images,
-      flip=recipe.data.flip,
-      threads=recipe.data.threads,
-    )
-    step = make_train_step(
-      gan,
-      make_optimizer(recipe.g_adam),
-      make_optimizer(recipe.d_adam),
-      mesh,
-      d_steps=train_.d_steps,
-      g_batch=g_batch,
-      mapped=train_.mapped,
-      noise_scale=train_.noise_scale,
-    )
-    placed = prefetch(shard_batch(batch, mesh) for batch in batches)
-    like = next(placed)
+  def _prepare(self, images: int) -> ReadyStage:
+    """Opens the input pipeline and compiles the step of the stage at `images`."""
+    config, began = self._config, time.perf_counter()
+    phase = config.schedule.phase_at(images, config.gan.res)
+    (stage,) = [s for s in config.stages if s.res == phase.res]
+    batches = prefetch(self._sharded_batches(stage, images))
+    first = next(batches)
     opened = time.perf_counter()
-    # Later calls with such arguments find this program.
-    step.lower(self._state, like, self._key, phase).compile()
+    step = self._make_step(stage)
+    # Calls with arguments of these shapes use the program that is compiled here.
+    step.lower(self._state, first, self._key, phase).compile()
     compiled = time.perf_counter()
-    self._also(self._state, stage.res)
+    self._on_compiled(self._state, stage.res)
     return ReadyStage(
       res=stage.res,
-      images_per_step=recipe.images_per_step(stage),
+      images_per_step=config.images_per_step(stage),
       step=step,
-      batches=itertools.chain([like], placed),
+      batches=itertools.chain([first], batches),
       start=images,
-      opening={
-        'open_s': opened - began,
-        'compile_s': compiled - opened,
-      },
+      opening={'open_s': opened - began, 'compile_s': compiled - opened},
+    )
+
+  def _sharded_batches(self, stage: Stage, start: int) -> Iterator[Batch]:
+    """Batches of a stage from the `start`-th image on, sharded over the mesh."""
+    config, mesh = self._config, self._mesh
+    microbatches, images, _ = config.shape(stage, mesh.size)
+    process = jax.process_index()
+    devices = [i for i, d in enumerate(mesh.devices.flat) if d.process_index == process]
+    batches = data.iterate_batches(
+      self._dataset.downsampled(config.gan.res // stage.res),
+      shape=(microbatches, images),
+      devices=tuple(devices),
+      n_devices=mesh.size,
+      seed=config.train.seed,
+      start=start,
+      flip=config.data.flip,
+      threads=config.data.threads,
+    )
+    return (shard_batch(batch, mesh) for batch in batches)
+
+  def _make_step(self, stage: Stage) -> TrainStep:
+    config = self._config
+    _, _, g_batch = config.shape(stage, self._mesh.size)
+    return make_train_step(
+      config.gan,
+      make_optimizer(config.g_adam),
+      make_optimizer(config.d_adam),
+      self._mesh,
+      d_steps=config.train.d_steps,
+      g_batch=g_batch,
+      mapped=config.train.mapped,
+      noise_scale=config.train.noise_scale,
     )
 
 
 def prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
-  """The same batches, each on its way to the devices before the one before is used."""
-  following = next(batches)
-  for batch in batches:
-    yield following
-    following = batch
-  yield following
+  """Yields the batches, each after the transfer of the next one has been started."""
+  current = next(batches)
+  for following in batches:
+    yield current
+    current = following
+  yield current

@@ -1,4 +1,4 @@
-"""What a workdir says about its run: config.json, run.json and starts.jsonl."""
+"""What a run records of itself: config.json, run.json and starts.jsonl."""
 
 import contextlib
 import importlib.metadata
@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ import jax
 from jax.sharding import Mesh
 
 import gan_jax
-from gan_jax import UserError
+from gan_jax import UserError, data
 from gan_jax.config import Config
 from gan_jax.config.workdir import read_config
 from gan_jax.storage.files import write_json
 from gan_jax.storage.nested import flatten
 
-STARTS = 'starts.jsonl'  # a line for each time that the run was started
-FREE = (
+STARTS = 'starts.jsonl'  # one line per start of the run
+FREE_KEYS = (  # prefixes of keys that may change when a run is resumed
   *('train.images', 'train.mapped', 'data.threads', 'data.data_dir'),
   *('log.', 'score.', 'collapse.'),
 )
@@ -32,63 +32,69 @@ def prepare_workdir(
   workdir: Path,
   config: Config,
   mesh: Mesh,
-  allow: bool,
-  first: bool,
-  dataset: Mapping[str, Any],
+  dataset: data.Dataset,
+  log: Callable[[str], Any],
+  allow_config_change: bool = False,
 ) -> None:
-  """Writes what this run is, and of its `dataset`; refuses the workdir of another one.
+  """Writes config.json and run.json, on process 0.
 
   Raises:
-    UserError: the config there differs, key by key.
+    UserError: the workdir holds a run with another config (the sentence lists the
+      keys), or cannot be written.
   """
-  path = workdir / 'config.json'
-  values = json.loads(json.dumps(config.to_dict()))
-  flat = flatten(values)
-  if path.is_file():
-    old = flatten(json.loads(json.dumps(read_config(workdir).to_dict())))
-    changes = [
-      f'{name}: {old.get(name, "absent")} -> {flat.get(name, "absent")}'
-      for name in sorted({*old, *flat})
-      if old.get(name) != flat.get(name) and not name.startswith(FREE)
-    ]
+  if (workdir / 'config.json').is_file():
+    changes = config_changes(read_config(workdir), config)
     if any(change.startswith('model.') for change in changes):
       raise UserError(
         f'{workdir} holds another model ({"; ".join(changes)}): take another workdir.'
       )
-    if changes and not allow:
+    if changes and not allow_config_change:
       raise UserError(
         f'{workdir} was run with another config ({"; ".join(changes)}): take another '
         'workdir, or --allow_config_change to go on with the new one.'
       )
-    if changes and first:
-      print(f'accepted config changes: {"; ".join(changes)}')
-  if not first:
+    if changes:
+      log(f'accepted config changes: {"; ".join(changes)}')
+  if jax.process_index() != 0:
     return
+  summary = {'images': len(dataset.examples), 'classes': dataset.class_names}
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, values)
-    write_json(workdir / 'run.json', environment_record(mesh) | {'dataset': dataset})
+    write_json(workdir / 'config.json', config.to_dict())
+    write_json(workdir / 'run.json', environment_record(mesh) | {'dataset': summary})
   except OSError as error:
     raise UserError(
       f'--workdir={workdir} cannot be written: {error.strerror}.'
     ) from error
 
 
+def config_changes(old: Config, new: Config) -> list[str]:
+  """'key: old value -> new value' for each key that may not change on resume."""
+  before, after = (flatten(config.to_dict()) for config in (old, new))
+  return [
+    f'{key}: {before.get(key, "absent")} -> {after.get(key, "absent")}'
+    for key in sorted({*before, *after})
+    if before.get(key) != after.get(key) and not key.startswith(FREE_KEYS)
+  ]
+
+
 def record_start(workdir: Path, images: int) -> None:
-  """Notes in starts.jsonl that the run goes on from here; a full disk is no reason."""
-  about = json.loads((workdir / 'run.json').read_text())
+  """Appends a line to starts.jsonl: training starts or resumes at `images`."""
+  record = json.loads((workdir / 'run.json').read_text())
   names = ('started', 'devices', 'device_kind', 'processes')
-  line = {'images': images} | {name: about[name] for name in names}
-  with contextlib.suppress(OSError), (workdir / STARTS).open('a') as f:
+  line = {'images': images} | {name: record[name] for name in names}
+  with contextlib.suppress(OSError), (workdir / STARTS).open('a') as f:  # disk full
     f.write(json.dumps(line) + '\n')
 
 
 def environment_record(mesh: Mesh) -> dict[str, Any]:
-  """Versions, devices and revision, for the record."""
+  """Versions, devices and revision of this process."""
   packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
-  source = Path(__file__).parent
   revision = subprocess.run(
-    ['git', 'rev-parse', 'HEAD'], cwd=source, capture_output=True, text=True
+    ['git', 'rev-parse', 'HEAD'],
+    cwd=Path(__file__).parent,
+    capture_output=True,
+    text=True,
   )
   devices = list(mesh.devices.flat)
   return {

@@ -25,7 +25,8 @@ from gan_jax.config import parse_config
 from gan_jax.config.schedules import ConstantSchedule
 from gan_jax.models.biggan import BigGAN
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.storage.checkpoint import Checkpointer, lock_workdir
+from gan_jax.storage.checkpoint import Checkpointer
+from gan_jax.storage.lock import lock_workdir
 from gan_jax.training import collapse_monitor, trainer
 
 TESTS = Path(__file__).parents[2]

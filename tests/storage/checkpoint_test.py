@@ -17,9 +17,9 @@ from gan_jax.storage.checkpoint import (
   MANIFEST,
   Checkpointer,
   find_corruption,
-  lock_workdir,
   restore_ema,
 )
+from gan_jax.storage.lock import lock_workdir
 
 
 def tree(step):
@@ -33,7 +33,7 @@ LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree(0))
 @contextlib.contextmanager
 def opened(workdir, *args, **kw):
   said = []
-  checkpoints = Checkpointer(workdir, *args, say=said.append, **kw)
+  checkpoints = Checkpointer(workdir, *args, log=said.append, **kw)
   checkpoints.said = said
   yield checkpoints
   checkpoints.close()
