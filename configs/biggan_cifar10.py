@@ -18,13 +18,15 @@ def get_config(variant: str = '') -> ConfigDict:
     dict(
       model=dict(
         family='biggan',
-        res=32,
+        res=16 if tiny else 32,
         n_classes=10,
         dim_z=128,
         shared_dim=0,  # a gain and bias of its own for each class
         hier=False,
         g_ch=4 if tiny else 64,
         d_ch=4 if tiny else 64,
+        g_widths=(2, 2, 1) if tiny else (),
+        d_widths=(1, 2) if tiny else (),
         sn_eps=1e-8,
         g_init='N02',
         d_init='N02',

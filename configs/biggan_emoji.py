@@ -17,14 +17,14 @@ def get_config(variant: str = '') -> ConfigDict:
     dict(
       model=dict(
         family='biggan',
-        res=32,
+        res=16 if tiny else 32,
         n_classes=9,
-        dim_z=64,
+        dim_z=12 if tiny else 64,
         shared_dim=32,
         g_ch=4 if tiny else 32,
         d_ch=4 if tiny else 32,
-        g_widths=(6, 4, 2, 1),
-        d_widths=(1, 2, 4, 6),
+        g_widths=(2, 2, 1) if tiny else (6, 4, 2, 1),
+        d_widths=(1, 2) if tiny else (1, 2, 4, 6),
       ),
       schedule=dict(batch=batch, g_lr=4e-4, d_lr=5e-4, ema=0.995, ema_start=0),
       g_adam=dict(beta1=0.0, beta2=0.99, ortho=1e-4),

@@ -19,7 +19,7 @@ VARIANTS = {
   'deep128': (128, 128, 128, 2, False),
   'deep256': (256, 128, 128, 2, True),
   'deep512': (512, 128, 128, 2, True),
-  'tiny': (32, 20, 4, 0, False),
+  'tiny': (16, 12, 4, 0, False),
 }
 
 
@@ -42,6 +42,8 @@ def get_config(variant: str = '') -> ConfigDict:
         shared_dim=128,  # paper
         g_ch=ch,
         d_ch=ch,
+        g_widths=(2, 2, 1) if tiny else (),
+        d_widths=(1, 2) if tiny else (),
         g_attention=(64,),  # paper
         d_attention=(64,),
         depth=depth,

@@ -48,6 +48,26 @@ def reference(request) -> Path:
   return request.config.getoption('--reference')
 
 
+@pytest.fixture(scope='session')
+def trained_workdir(tmp_path_factory):
+  """Trains configs/NAME.py:tiny once per session: (NAME, section__key=value) -> run.
+
+  A run is its workdir, which must be copied before it is changed, and its last state.
+  """
+  from tests import runs
+
+  finished = {}
+
+  def run(name, **changes):
+    key = name, repr(sorted(changes.items()))
+    if key not in finished:
+      workdir = tmp_path_factory.mktemp(name)
+      finished[key] = workdir, runs.train(runs.tiny_config(name, **changes), workdir)
+    return finished[key]
+
+  return run
+
+
 @pytest.fixture(scope='module', autouse=True)
 def programs_of_a_module():
   """Lets go of them: a program is many memory mappings, a process may have 65,530."""

@@ -27,6 +27,19 @@ def set_xla_flags() -> None:
     os.environ['XLA_FLAGS'] = f'{flags} {_CPU_FLAG}'.strip()
 
 
+def one_off_compiler_options() -> dict[str, int] | None:
+  """Compiler options for a program that runs once; None where the defaults are best.
+
+  XLA:CPU compiles the initialization of a network two to four times as fast at
+  optimization level 1 as at 3, and the weights are bit-identical (at level 0 they are
+  not). A level in XLA_FLAGS takes precedence.
+  """
+  level = 'xla_backend_optimization_level'
+  if not runs_on_cpu() or level in os.environ.get('XLA_FLAGS', ''):
+    return None
+  return {level: 1}
+
+
 def keep_freed_memory() -> None:
   """Makes glibc keep freed memory (mallopt(3)) if JAX runs on the CPU.
 

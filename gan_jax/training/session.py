@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from gan_jax import UserError, data, report
 from gan_jax.config import Config
 from gan_jax.models.base import Phase, Variables
+from gan_jax.runtime.environment import one_off_compiler_options
 from gan_jax.runtime.sharding import replicate, unshard
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.durations import timed_phase
@@ -250,7 +251,8 @@ def restore_or_init(
 
   newest = checkpointer.newest()
   if newest is None:
-    return replicate(jax.jit(fresh)(), mesh)
+    init = jax.jit(fresh, compiler_options=one_off_compiler_options())
+    return replicate(init(), mesh)
   sharding = NamedSharding(mesh, P())
   like = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),

@@ -1,10 +1,7 @@
-"""Checkpoints: damage is never silent, the right ones stay, one writer at a time."""
+"""Checkpoints: corruption is detected, the right ones are kept, one writer only."""
 
 import contextlib
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -20,6 +17,7 @@ from gan_jax.storage.checkpoint import (
   restore_ema,
 )
 from gan_jax.storage.lock import lock_workdir
+from tests.runs import run_program
 
 
 def tree(step):
@@ -32,9 +30,9 @@ LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree(0))
 
 @contextlib.contextmanager
 def opened(workdir, *args, **kw):
-  said = []
-  checkpoints = Checkpointer(workdir, *args, log=said.append, **kw)
-  checkpoints.said = said
+  messages = []
+  checkpoints = Checkpointer(workdir, *args, log=messages.append, **kw)
+  checkpoints.messages = messages
   yield checkpoints
   checkpoints.close()
 
@@ -61,7 +59,7 @@ def assert_equal(ours, theirs):
     np.testing.assert_array_equal(a, b)
 
 
-def test_a_flipped_byte_is_found_or_harmless(copied, rng_seed):
+def test_a_flipped_bit_is_detected_or_harmless(copied, rng_seed):
   rng = np.random.default_rng(rng_seed)
   files = sorted(p for p in (copied / 'checkpoints' / '2').rglob('*') if p.is_file())
   files = [p for p in files if p.stat().st_size]
@@ -71,43 +69,43 @@ def test_a_flipped_byte_is_found_or_harmless(copied, rng_seed):
     flipped = bytearray(whole)
     flipped[rng.integers(len(whole))] ^= 1 << rng.integers(8)
     path.write_bytes(flipped)
-    complaint = find_corruption(copied / 'checkpoints' / '2')
-    found += complaint is not None
-    if complaint is None:
+    corruption = find_corruption(copied / 'checkpoints' / '2')
+    found += corruption is not None
+    if corruption is None:
       with opened(copied) as checkpoints:
         assert_equal(checkpoints.restore(2, LIKE), tree(2))
     else:
       # A flip in the manifest accuses whatever it lists there.
-      assert path.name in complaint or path.name == MANIFEST, (path, complaint)
+      assert path.name in corruption or path.name == MANIFEST, (path, corruption)
     path.write_bytes(whole)
   assert found > 20
 
 
 @pytest.mark.parametrize(
-  'harm, words',
+  'corrupt, words',
   [
     (lambda p: p.write_bytes(p.read_bytes()[:-1]), 'is not what was written'),
     (lambda p: p.unlink(), 'is missing'),
     (lambda p: (p.parents[1] / 'manifest.json').unlink(), 'it has no manifest.json'),
   ],
 )
-def test_the_one_before_a_damaged_one_is_taken(copied, harm, words):
+def test_the_checkpoint_before_a_corrupted_one_is_restored(copied, corrupt, words):
   data = copied / 'checkpoints' / '2' / 'default' / 'd'
-  harm(max(data.iterdir(), key=lambda p: p.stat().st_size))
+  corrupt(max(data.iterdir(), key=lambda p: p.stat().st_size))
   assert restore_ema(copied, LIKE['ema'])[1] == 8
   with pytest.raises(UserError, match=f'checkpoint 2 of .*{words}'):
     restore_ema(copied, LIKE['ema'], 2)
   with opened(copied) as checkpoints:
     assert checkpoints.newest() == 1
-    (said,) = checkpoints.said
-    assert 'checkpoint 2' in said and words in said
+    (message,) = checkpoints.messages
+    assert 'checkpoint 2' in message and words in message
     assert_equal(checkpoints.restore(1, LIKE), tree(1))
     assert checkpoints.save(2, tree(2)) and checkpoints.wait()
     assert checkpoints.newest() == 2
   assert (copied / 'corrupted' / '2' / 'default').is_dir()
 
 
-def test_nothing_is_started_anew_over_damage(copied):
+def test_a_run_does_not_restart_if_all_checkpoints_are_corrupted(copied):
   for step in (1, 2):
     (copied / 'checkpoints' / str(step) / 'default' / 'manifest.json').write_text('[]')
   with (
@@ -117,13 +115,13 @@ def test_nothing_is_started_anew_over_damage(copied):
     checkpoints.newest()
 
 
-def test_which_ones_stay(tmp_path):
+def test_which_checkpoints_are_kept(tmp_path):
   with opened(tmp_path, 2, keep_periodic=2, spacing=4, best=1) as checkpoints:
     for step in range(1, 12):
       score = {3: 9.0, 6: float('nan')}.get(step, 1 / step)
       assert checkpoints.save(step, {'a': jnp.zeros(2)}, score)
     checkpoints.wait()
-    # The best, two of the ring, the newest two. A score that is no number counts not.
+    # The best, two periodic ones, the newest two. A NaN is no score.
     assert checkpoints.steps() == [3, 8, 10, 11]
   with opened(tmp_path, 2, keep_periodic=2, spacing=4, best=1) as checkpoints:
     checkpoints.save(12, {'a': jnp.zeros(2)})
@@ -131,51 +129,20 @@ def test_which_ones_stay(tmp_path):
     assert {3, 11, 12} <= set(checkpoints.steps())
 
 
-FULL = """
-import resource, sys
-from tests.storage.checkpoint_test import LIKE, assert_equal, opened, tree
-
-soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-with opened(sys.argv[1]) as checkpoints:
-  first, second, third = tree(1), tree(2), tree(3)
-  assert checkpoints.save(1, first) and checkpoints.wait()
-  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-  checkpoints.save(2, second)
-  assert not checkpoints.wait()
-  assert checkpoints.poll()
-  resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-  (said,) = checkpoints.said
-  assert 'File too large' in said
-  assert [p.name for p in checkpoints.folder.iterdir()] == ['1']
-  assert checkpoints.save(3, third) and checkpoints.wait()
-  assert not checkpoints.poll()
-  assert checkpoints.newest() == 3
-  assert_equal(checkpoints.restore(3, LIKE), third)
-print('all of it')
-"""
+def test_a_full_disk_is_logged_and_the_next_save_succeeds(tmp_path):
+  # In a process of its own: Orbax leaves threads and an event loop of the failed save.
+  done = run_program(Path(__file__).parent / 'programs' / 'full_disk.py', tmp_path)
+  assert done.stdout.strip() == 'completed', done.stderr
 
 
-def test_a_full_disk_is_told_and_tried_again(tmp_path):
-  # In a process of its own: orbax leaves threads and an event loop of the failed save.
-  tests = Path(__file__).parents[2]
-  done = subprocess.run(
-    [sys.executable, '-c', FULL, str(tmp_path)],
-    cwd=tests,
-    env={**os.environ, 'PYTHONPATH': f'{tests.parent}:{tests}'},
-    capture_output=True,
-    text=True,
-  )
-  assert done.stdout.strip() == 'all of it', done.stderr
-
-
-def test_a_reader_leaves_a_save_in_flight_alone(copied):
+def test_a_reader_does_not_touch_a_save_in_progress(copied):
   part = copied / 'checkpoints' / '3.orbax-checkpoint-tmp'
   part.mkdir()
   assert restore_ema(copied, LIKE['ema'])[1] == 16
   assert part.is_dir()
 
 
-def test_another_writer_is_refused(tmp_path):
+def test_a_second_writer_is_rejected(tmp_path):
   refused = pytest.raises(UserError, match=r'in use .*"pid": \d+')
   with lock_workdir(tmp_path), refused, lock_workdir(tmp_path):
     pass
@@ -183,7 +150,7 @@ def test_another_writer_is_refused(tmp_path):
     pass
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+def test_a_workdir_that_cannot_be_written_is_one_sentence(tmp_path):
   (tmp_path / 'file').write_text('')
   refused = pytest.raises(UserError, match='cannot be written: Not a directory')
   with refused, lock_workdir(tmp_path / 'file' / 'run'):

@@ -1,4 +1,4 @@
-"""What is said before and after a long phase."""
+"""Messages before and after a long phase, and the durations kept."""
 
 import json
 
@@ -9,20 +9,20 @@ from gan_jax.storage import durations
 
 @pytest.fixture
 def clock(monkeypatch):
-  """Seconds that pass at each look at the clock."""
+  """The time of perf_counter, which tests advance."""
   now = [0.0]
   monkeypatch.setattr(durations.time, 'perf_counter', lambda: now[0])
   return now
 
 
-def test_a_phase_tells_how_long_it_took_last_time(tmp_path, clock):
-  said = []
+def test_a_phase_logs_its_duration_in_the_last_run(tmp_path, clock):
+  messages = []
   for seconds in (12.4, 30.0):
-    with durations.timed_phase(tmp_path, 'compiling', said.append):
+    with durations.timed_phase(tmp_path, 'compiling', messages.append):
       clock[0] += seconds
-  with durations.timed_phase(tmp_path, 'restoring', said.append):
+  with durations.timed_phase(tmp_path, 'restoring', messages.append):
     clock[0] += 1.0
-  assert said == [
+  assert messages == [
     'compiling ...',
     'compiling: done in 12 s',
     'compiling (took 12 s last time) ...',
@@ -33,16 +33,16 @@ def test_a_phase_tells_how_long_it_took_last_time(tmp_path, clock):
 
 
 @pytest.mark.parametrize('content', ['', '[]', '{"compiling": []}'])
-def test_a_damaged_memory_is_forgotten(tmp_path, clock, content):
+def test_a_corrupted_file_is_ignored(tmp_path, clock, content):
   (tmp_path / durations.DURATIONS).write_text(content)
-  said = []
-  with durations.timed_phase(tmp_path, 'compiling', said.append):
+  messages = []
+  with durations.timed_phase(tmp_path, 'compiling', messages.append):
     clock[0] += 5
-  assert said[0] == 'compiling ...'
+  assert messages[0] == 'compiling ...'
   assert json.loads((tmp_path / durations.DURATIONS).read_text()) == {'compiling': 5.0}
 
 
-def test_what_fails_is_not_remembered(tmp_path, clock):
+def test_a_failed_phase_is_not_recorded(tmp_path, clock):
   with (
     pytest.raises(KeyError),
     durations.timed_phase(tmp_path, 'compiling', lambda _: None),
@@ -52,6 +52,6 @@ def test_what_fails_is_not_remembered(tmp_path, clock):
   assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, clock):
+def test_a_missing_folder_is_not_an_error(tmp_path, clock):
   with durations.timed_phase(tmp_path / 'none', 'compiling', lambda _: None):
     clock[0] += 5

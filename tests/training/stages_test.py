@@ -1,35 +1,22 @@
-"""Growing in the loop: one compile a resolution, opened ahead, resumed mid-fade."""
-
-import importlib
-import json
+"""Progressive growing: one compile per resolution, in advance; resuming in a fade."""
 
 import jax
 import numpy as np
 import pytest
 
 from gan_jax import UserError
-from gan_jax.config import parse_config
-from gan_jax.training import trainer
+from tests.runs import metric_lines, tiny_config, train
 
 
 def growing(images, **changes):
-  """4 pixels for 8 images, a fade over 24, then 8 pixels; steps of 8 images."""
-  config = importlib.import_module('configs.stylegan_lsun').get_config('tiny').to_dict()
-  config['schedule'] |= dict(stabilise=8, fade=24)
-  config['train']['images'] = images
-  config['log'] |= dict(grid_rows=2, grid_columns=2)
-  for name, value in changes.items():
-    section, key = name.split('__')
-    config[section][key] = value
-  return config
-
-
-def run(config, workdir):
-  return trainer.Trainer(parse_config(config), workdir).run()
+  """4 pixels for 8 images, a fade over 24, then 8 pixels; iterations of 8 images."""
+  schedule = dict(schedule__stabilise=8, schedule__fade=24, train__images=images)
+  small = dict(log__grid_rows=2, log__grid_columns=2)
+  return tiny_config('stylegan_lsun', **schedule | small | changes)
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+def uninterrupted(tmp_path_factory):
   """A run of six steps: its folder, its last state, and what was compiled."""
   compiled = []
 
@@ -39,41 +26,39 @@ def whole(tmp_path_factory):
 
   jax.monitoring.register_event_duration_secs_listener(note)
   try:
-    folder = tmp_path_factory.mktemp('whole')
-    state = run(growing(6 * 8), folder)
+    folder = tmp_path_factory.mktemp('uninterrupted')
+    state = train(growing(6 * 8), folder)
   finally:
     jax.monitoring.unregister_event_duration_listener(note)
   return folder, state, compiled
 
 
-def lines(folder):
-  return [json.loads(x) for x in (folder / 'metrics.jsonl').read_text().splitlines()]
-
-
-def test_compiles_are_as_many_as_resolutions(whole):
-  _, state, compiled = whole
+def test_each_resolution_is_compiled_once(uninterrupted):
+  _, state, compiled = uninterrupted
   assert int(state.step) == 6
   assert compiled.count('jit(step)') == 2
   assert compiled.count('jit(sample)') == 2
 
 
-def test_the_journal_tells_of_stages_and_alpha(whole):
-  steps = [line for line in lines(whole[0]) if 'd_real' in line]
+def test_metrics_record_stages_and_alpha(uninterrupted):
+  steps = metric_lines(uninterrupted[0])
   assert [line['images'] for line in steps] == [8, 16, 24, 32, 40, 48]
   assert [line['res'] for line in steps] == [4, 4, 8, 8, 8, 8]
   np.testing.assert_allclose(
     [line['alpha'] for line in steps], [1, 1, 1 / 3, 2 / 3, 1, 1], rtol=1e-6
   )
-  (change,) = [line for line in lines(whole[0]) if 'change_s' in line]
+  (change,) = metric_lines(uninterrupted[0], 'change_s')
   assert (change['images'], change['res']) == (16, 8)
-  assert {p.stem for p in (whole[0] / 'samples').iterdir()} >= {'0000000016'}
+  assert {p.stem for p in (uninterrupted[0] / 'samples').iterdir()} >= {'0000000016'}
 
 
 @pytest.mark.parametrize('stop', [2, 3, 4])  # as a fade begins, within, as it ends
-def test_resuming_in_a_fade_is_the_same_run(whole, tmp_path, stop):
-  run(growing(stop * 8), tmp_path)
-  resumed = run(growing(6 * 8), tmp_path)
-  for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole[1]), strict=True):
+def test_a_run_resumed_in_a_fade_is_the_same_run(uninterrupted, tmp_path, stop):
+  train(growing(stop * 8), tmp_path)
+  resumed = train(growing(6 * 8), tmp_path)
+  for a, b in zip(
+    jax.tree.leaves(resumed), jax.tree.leaves(uninterrupted[1]), strict=True
+  ):
     np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
@@ -91,5 +76,5 @@ def test_resuming_in_a_fade_is_the_same_run(whole, tmp_path, stop):
 )
 def test_mistakes_end_before_anything_is_written(tmp_path, changes, words):
   with pytest.raises(UserError, match=words):
-    run(growing(16, **changes), tmp_path / 'run')
+    train(growing(16, **changes), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()

@@ -1,14 +1,9 @@
-"""The loop: what a run leaves behind, resuming, stopping, and foreign workdirs."""
+"""The trainer: what a run leaves behind, resuming, stopping and foreign workdirs."""
 
-import importlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import threading
 
 import jax
 import numpy as np
@@ -20,53 +15,47 @@ from gan_jax.config import parse_config
 from gan_jax.config.workdir import read_config
 from gan_jax.evaluation.metrics import small_network
 from gan_jax.storage.json_lines import read_json_lines
-from gan_jax.training import noise_scale, trainer
-
-ROOT = Path(__file__).parents[2]
-
-
-def tiny(**changes):
-  config = importlib.import_module('configs.biggan_digits').get_config('tiny').to_dict()
-  for name, value in changes.items():
-    section, key = name.split('__')
-    config[section][key] = value
-  return config
-
-
-def run(config, workdir, **kw):
-  return trainer.Trainer(parse_config(config), workdir, **kw).run()
+from gan_jax.training import noise_scale
+from gan_jax.training.trainer import Trainer
+from tests.runs import metric_lines, output, start_main, tiny_config, train, wait_until
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-  """A run of four steps without a stop: its folder and last state."""
-  folder = tmp_path_factory.mktemp('whole')
-  return folder, run(tiny(train__images=4 * 8), folder)
+def four_steps(trained_workdir):
+  """A run of four iterations without a stop: its folder and last state."""
+  return trained_workdir('biggan_digits', train__images=4 * 8)
 
 
-def test_four_steps_equal_two_and_two(whole, tmp_path):
-  run(tiny(train__images=2 * 8), tmp_path)
-  resumed = run(tiny(train__images=4 * 8), tmp_path)
-  for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole[1]), strict=True):
+def test_four_steps_equal_two_and_two_steps_in_a_thread(four_steps, tmp_path):
+  folder, uninterrupted = four_steps
+  trainer = Trainer(parse_config(tiny_config(train__images=4 * 8)), tmp_path)
+  thread = threading.Thread(target=trainer.run, kwargs={'images': 2 * 8})
+  thread.start()
+  thread.join()
+  assert read_config(tmp_path).train.images == 16
+  resumed = trainer.run()
+  for a, b in zip(
+    jax.tree.leaves(resumed), jax.tree.leaves(uninterrupted), strict=True
+  ):
     np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
   last = sorted((tmp_path / 'samples').iterdir())[-1]
-  assert last.read_bytes() == (whole[0] / 'samples' / last.name).read_bytes()
+  assert last.read_bytes() == (folder / 'samples' / last.name).read_bytes()
 
 
-def test_what_a_run_leaves_behind(whole):
-  folder, state = whole
+def test_what_a_run_leaves_behind(four_steps):
+  folder, state = four_steps
   lines = [json.loads(x) for x in (folder / 'metrics.jsonl').read_text().splitlines()]
   steps = [line['images'] for line in lines if 'd_real' in line]
   assert steps == [8, 16, 24, 32]
-  sheets = [line for line in lines if 'diversity' in line]
-  assert [(line['images'], line['step']) for line in sheets] == [(16, 2), (32, 4)]
-  assert all({'d_sigma', 'g_sigma'} <= set(line) for line in sheets)
+  grids = [line for line in lines if 'diversity' in line]
+  assert [(line['images'], line['step']) for line in grids] == [(16, 2), (32, 4)]
+  assert all({'d_sigma', 'g_sigma'} <= set(line) for line in grids)
   assert all(np.isfinite(list(line.values())).all() for line in lines)
   assert json.loads((folder / 'config.json').read_text())['train']['images'] == 32
-  surroundings = json.loads((folder / 'run.json').read_text())
-  assert surroundings['devices'] == 8 and surroundings['versions']['jax']
+  environment = json.loads((folder / 'run.json').read_text())
+  assert environment['devices'] == 8 and environment['versions']['jax']
   digits = [str(digit) for digit in range(10)]
-  assert surroundings['dataset'] == {'images': 1797, 'classes': digits}
+  assert environment['dataset'] == {'images': 1797, 'classes': digits}
   starts = (folder / 'starts.jsonl').read_text().splitlines()
   assert [json.loads(x)['images'] for x in starts] == [0]
   assert 'finished' in (folder / 'report.html').read_text()
@@ -76,12 +65,13 @@ def test_what_a_run_leaves_behind(whole):
     assert image.width > 200
 
 
-def test_the_noise_scale_is_a_ratio_of_averages_also_after_a_restart(tmp_path):
-  config = tiny(train__images=8 * 8, train__noise_scale=True, log__metrics_every=16)
-  config['model']['bn_group'] = 1  # devices that share statistics do not compare
-  run(config, tmp_path / 'whole')
-  run(config | {'train': config['train'] | {'images': 4 * 8}}, tmp_path / 'parts')
-  run(config, tmp_path / 'parts')
+def test_the_noise_scale_is_a_ratio_of_averages_and_survives_a_restart(tmp_path):
+  # Noise scales are undefined for devices that share batch statistics: bn_group=1.
+  changes = dict(train__noise_scale=True, log__metrics_every=16, model__bn_group=1)
+  config = tiny_config(train__images=8 * 8, **changes)
+  train(config, tmp_path / 'whole')
+  train(config | {'train': config['train'] | {'images': 4 * 8}}, tmp_path / 'parts')
+  train(config, tmp_path / 'parts')
   told, again = (
     [x for x in read_json_lines(tmp_path / name / 'metrics.jsonl') if 'd_real' in x]
     for name in ('whole', 'parts')
@@ -115,10 +105,10 @@ def test_a_line_has_the_means_of_its_steps():
   assert scale.line() == {}
 
 
-def test_a_finished_run_stays_as_it_is(whole, tmp_path):
-  copy = shutil.copytree(whole[0], tmp_path / 'run')
+def test_a_finished_run_stays_as_it_is(four_steps, tmp_path):
+  copy = shutil.copytree(four_steps[0], tmp_path / 'run')
   before = sorted(p.name for p in (copy / 'checkpoints').iterdir())
-  state = run(tiny(train__images=4 * 8), copy)
+  state = train(tiny_config(train__images=4 * 8), copy)
   assert int(state.step) == 4
   assert sorted(p.name for p in (copy / 'checkpoints').iterdir()) == before
 
@@ -130,15 +120,15 @@ def test_a_finished_run_stays_as_it_is(whole, tmp_path):
     (dict(schedule__g_lr=1.0), 'schedule.g_lr: 0.0004 -> 1.0'),
   ],
 )
-def test_another_config_is_refused(whole, changes, words):
+def test_another_config_is_rejected(four_steps, changes, words):
   with pytest.raises(UserError, match=words):
-    run(tiny(train__images=32, **changes), whole[0])
+    train(tiny_config(train__images=32, **changes), four_steps[0])
 
 
 def test_a_changed_config_can_be_accepted(tmp_path, capsys):
-  run(tiny(), tmp_path)
-  changed = tiny(schedule__g_lr=1e-5, train__images=24)
-  state = run(changed, tmp_path, allow_config_change=True)
+  train(tiny_config(), tmp_path)
+  changed = tiny_config(schedule__g_lr=1e-5, train__images=24)
+  state = train(changed, tmp_path, allow_config_change=True)
   assert int(state.step) == 3
   assert 'schedule.g_lr: 0.0004 -> 1e-05' in capsys.readouterr().out
 
@@ -153,18 +143,20 @@ def test_a_changed_config_can_be_accepted(tmp_path, capsys):
 )
 def test_mistakes_end_before_anything_is_written(tmp_path, changes, words):
   with pytest.raises(UserError, match=words):
-    run(tiny(**changes), tmp_path / 'run')
+    train(tiny_config(**changes), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
 
-def test_scores_while_training_decide_which_checkpoints_stay(tmp_path, monkeypatch):
+def test_scores_during_training_decide_which_checkpoints_are_kept(
+  tmp_path, monkeypatch
+):
   monkeypatch.setattr(small_network, 'TRAINING_STEPS', 5)
   monkeypatch.setenv('GAN_JAX_CACHE', str(tmp_path / 'cache'))
-  config = tiny(train__images=6 * 8, log__keep=1, log__keep_periodic=0)
+  config = tiny_config(train__images=6 * 8, log__keep=1, log__keep_periodic=0)
   config['score'] = dict(
     every=16, metrics=('fd_small', 'swd'), n=128, reals=256, best=1, best_by='fd_small'
   )
-  run(config, tmp_path / 'run')
+  train(config, tmp_path / 'run')
   lines = read_json_lines(tmp_path / 'run' / 'evaluations.jsonl')
   taken = {x['checkpoint']: x['value'] for x in lines if x['metric'] == 'fd_small'}
   assert list(taken) == [2, 4, 6]
@@ -179,88 +171,26 @@ def test_scores_while_training_decide_which_checkpoints_stay(tmp_path, monkeypat
   assert stay == {6, min(taken, key=taken.__getitem__)}
 
 
-def test_a_score_that_nobody_takes(tmp_path):
-  config = tiny()
+def test_a_ranking_score_that_is_not_computed_is_rejected(tmp_path):
+  config = tiny_config()
   config['score'] = dict(every=16, metrics=('swd',), best=1, best_by='fid')
   with pytest.raises(
     UserError, match="best_by is 'fid', .* take one of swd, swd_16[.]"
   ):
-    run(config, tmp_path / 'run')
+    train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
 
-def command(*flags):
-  env = {**os.environ, 'XLA_FLAGS': ''}
-  return subprocess.Popen(
-    [sys.executable, '-m', 'gan_jax.main', *flags],
-    cwd=ROOT,
-    env=env,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def test_sigterm_saves_and_leaves_with_zero(tmp_path):
-  process = command(
+def test_sigterm_saves_and_exits_with_zero(tmp_path):
+  process = start_main(
     '--config=configs/biggan_digits.py:tiny',
     f'--workdir={tmp_path}',
     '--config.train.images=100000000',
   )
-  lines = tmp_path / 'metrics.jsonl'
-  while not lines.exists() or len(lines.read_text().splitlines()) < 3:
-    assert process.poll() is None, process.communicate()
-    time.sleep(0.1)
+  wait_until(lambda: len(metric_lines(tmp_path)) >= 3, process)
   process.send_signal(signal.SIGTERM)
-  out, err = process.communicate(timeout=120)
-  assert process.returncode == 0, err
-  assert 'stopped' in out
+  printed = output(process)
+  assert process.returncode == 0 and 'stopped' in printed, printed
   assert read_config(tmp_path).gan.res == 16
   saved = max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir())
-  seen = json.loads(lines.read_text().splitlines()[-1])['images']
-  assert saved * 8 == seen
-
-
-@pytest.mark.parametrize(
-  'flags, words',
-  [
-    (('--workdir=x',), '--config is needed'),
-    (('--config=configs/biggan_digits.py',), '--workdir=runs/biggan_digits'),
-    (('--config=emoji', '--workdir=x'), 'did you mean configs/biggan_emoji.py?'),
-    (
-      ('--config=configs/biggan_digit.py', '--workdir=x'),
-      'did you mean configs/biggan_digits.py?',
-    ),
-    (('--config=configs/biggan_digits.py:tini', '--workdir=x'), "no variant 'tini'"),
-    (
-      (
-        '--config=configs/biggan_digits.py',
-        '--workdir=x',
-        '--config.schedule.batches=3',
-      ),
-      'batch',
-    ),
-    (('--config=configs/biggan_digits.py', '--workdir=x', '--wrkdir=y'), 'workdir'),
-    (
-      ('--config=configs/biggan_digits.py', '--workdir=x', '--config.model.res=48'),
-      'model.res is 48',
-    ),
-  ],
-)
-def test_mistakes_on_the_command_line_are_one_sentence(flags, words):
-  process = command(*flags)
-  out, err = process.communicate(timeout=60)
-  assert process.returncode not in (0, None)
-  assert words in err and 'Traceback' not in err, err
-  assert len(err.strip().splitlines()) == 1, err
-
-
-def test_nothing_says_what_to_type_and_help_is_a_manual_page():
-  process = command()
-  _, err = process.communicate(timeout=60)
-  assert process.returncode not in (0, None)
-  line = '--config=configs/biggan_emoji.py --workdir=runs/emoji'
-  assert line in err and 'Traceback' not in err
-  process = command('--help')
-  out, _ = process.communicate(timeout=60)
-  assert 'SYNOPSIS' in out and 'EXIT STATUS' in out and '--peer_timeout' in out
+  assert saved * 8 == metric_lines(tmp_path)[-1]['images']
