@@ -4,7 +4,7 @@
 
 Variants: 128 (the default), 256, 512, deep128, deep256, deep512, and tiny, which runs
 two steps on a laptop. The paper's 128 px model reaches FID 8.7 and IS 98.8 (paper,
-table 1: TPU v3, 128-512 cores, 24-48 hours). ImageNet has to be prepared once by
+table 1: TPU v3, 128-512 cores, 24-48 hours). ImageNet must be prepared once by
 tensorflow-datasets (extra `prepare`).
 """
 

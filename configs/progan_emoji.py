@@ -1,4 +1,4 @@
-"""ProGAN on the embedded emoji, 8 to 32 pixels, nine classes: a laptop, ten minutes.
+"""ProGAN on the embedded emoji, 8 to 32 pixels, nine classes: ten minutes on a laptop.
 
   python -m gan_jax.main --config=configs/progan_emoji.py --workdir=runs/progan
 

@@ -3,18 +3,18 @@
   python -m gan_jax.main --config=configs/progan_lsun.py --workdir=DIR
 
 Variants: pod (large batches), tiny (two steps, a laptop). Another category:
---config.data.name=lsun/cat. LSUN has to be prepared once by tensorflow-datasets.
+--config.data.name=lsun/cat. LSUN must be prepared once by tensorflow-datasets.
 """
 
 from ml_collections import ConfigDict
 
-# Of the original's 8-GPU recipe, for 4, 8, ... 256 pixels.
+# From the original's 8-GPU configuration, for 4, 8, ... 256 pixels.
 BATCH = (512, 256, 128, 64, 32, 32, 32)
 RATE = (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3)
 
 TINY = dict(dim_z=4, g_widths=(4, 4, 4), d_widths=(4, 4, 4))
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
-# (Malladi et al. 2022, arXiv:2205.10287). The average keeps its half-life in images.
+# (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 2048, 1024, 512, 512, 512)
 
 
@@ -39,8 +39,8 @@ def get_config(variant: str = '') -> ConfigDict:
         fade=8 if tiny else 600_000,  # paper
         g_lr=(1e-3,) if tiny else rate,
         d_lr=(1e-3,) if tiny else rate,
-        ema=0.999,  # the original's, whatever the batch
-        ema_half_life=22_000 if pod else 0,  # what 0.999 is at batch 32
+        ema=0.999,  # the original's, for all batch sizes
+        ema_half_life=22_000 if pod else 0,  # equals 0.999 at batch 32
       ),
       g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),  # paper
       d_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),

@@ -3,13 +3,13 @@
   python -m gan_jax.main --config=configs/stylegan_celebahq.py --workdir=DIR
 
 Variants: pod (large batches), tiny (two steps, a laptop). Trained by WGAN-GP, as in the
-paper, which reports FID 5.06 (table 1, F). `celeb_a_hq/1024` has to be prepared once by
+paper, which reports FID 5.06 (table 1, F). `celeb_a_hq/1024` must be prepared once by
 tensorflow-datasets.
 """
 
 from ml_collections import ConfigDict
 
-# Of the original's 8-GPU recipe, for 8, 16, ... 1024 pixels.
+# From the original's 8-GPU configuration, for 8, 16, ... 1024 pixels.
 BATCH = (256, 128, 64, 32, 32, 32, 32, 32)
 RATE = (1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3, 2e-3, 2e-3)
 
@@ -22,7 +22,7 @@ TINY = dict(
   d_widths=(4,) * 3,
 )
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
-# (Malladi et al. 2022, arXiv:2205.10287). The average keeps its half-life in images.
+# (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 1024, 512, 512, 512, 512, 512)
 
 

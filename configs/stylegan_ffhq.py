@@ -3,12 +3,12 @@
   python -m gan_jax.main --config=configs/stylegan_ffhq.py --workdir=DIR
 
 Variants: pod (large batches), tiny (two steps, a laptop). The paper reports FID 4.40
-(table 1, F). FFHQ has to be prepared once as the tensorflow-datasets set `ffhq`.
+(table 1, F). FFHQ must be prepared once as the tensorflow-datasets set `ffhq`.
 """
 
 from ml_collections import ConfigDict
 
-# Of the original's 8-GPU recipe, for 8, 16, ... 1024 pixels.
+# From the original's 8-GPU configuration, for 8, 16, ... 1024 pixels.
 BATCH = (256, 128, 64, 32, 32, 32, 32, 32)
 RATE = (1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3, 3e-3, 3e-3)
 
@@ -21,7 +21,7 @@ TINY = dict(
   d_widths=(4,) * 3,
 )
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
-# (Malladi et al. 2022, arXiv:2205.10287). The average keeps its half-life in images.
+# (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 1024, 512, 512, 512, 512, 512)
 
 

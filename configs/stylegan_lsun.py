@@ -4,12 +4,12 @@
 
 Variants: pod (large batches), tiny (two steps, a laptop). 25M images are the
 repository's default; the paper trained longer. Another category:
---config.data.name=lsun/cat. LSUN has to be prepared once by tensorflow-datasets.
+--config.data.name=lsun/cat. LSUN must be prepared once by tensorflow-datasets.
 """
 
 from ml_collections import ConfigDict
 
-# Of the original's 8-GPU recipe, for 8, 16, ... 256 pixels.
+# From the original's 8-GPU configuration, for 8, 16, ... 256 pixels.
 BATCH = (256, 128, 64, 32, 32, 32)
 RATE = (1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3)
 
@@ -22,7 +22,7 @@ TINY = dict(
   d_widths=(4,) * 3,
 )
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
-# (Malladi et al. 2022, arXiv:2205.10287). The average keeps its half-life in images.
+# (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 1024, 512, 512, 512)
 
 
