@@ -103,6 +103,8 @@ def parse(argv: list[str]) -> list[str]:
     if positional:
       raise UserError(f'{positional[0]!r} is not a flag.')
     _CONFIG.value.to_dict()
+  except UserError:
+    raise
   except OSError:
     raise missing_file(_config_path().partition(':')[0]) from None
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:

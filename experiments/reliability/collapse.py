@@ -1,4 +1,4 @@
-"""Runs that are made to collapse, and healthy ones, under the watch of watch.py."""
+"""Runs that are made to collapse, and healthy ones, under the collapse monitor."""
 
 import dataclasses
 import importlib
@@ -18,7 +18,7 @@ BATCH = 32
 
 
 def emoji(images: int, seed: int = 0, g_rate: float = 1.0, d_rate: float = 1.0) -> dict:
-  """The demo's BigGAN at 16 pixels and half its width, 18 sheets to 24,000 images."""
+  """The demo's BigGAN at 16 pixels and half its width, 18 sample grids to 24,000 images."""
   config = importlib.import_module('configs.biggan_emoji').get_config().to_dict()
   config['model'] |= dict(
     res=16,
@@ -77,11 +77,11 @@ FAULTS = {
 
 
 def verdicts(lines: list[dict]) -> list[int]:
-  """At how many images the watch calls a run lost, told its journal."""
-  watcher, found = CollapseMonitor(CollapseConfig()), []
+  """Images at which the collapse monitor calls a run lost, from its metric lines."""
+  monitor, found = CollapseMonitor(CollapseConfig()), []
   for line in lines:
-    watcher.see(line)
-    if 'diversity' in line and watcher.verdict():
+    monitor.add_line(line)
+    if 'diversity' in line and monitor.verdict():
       found.append(line['images'])
   return found
 

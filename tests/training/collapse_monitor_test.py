@@ -1,4 +1,4 @@
-"""The verdict on a run: silent while it is healthy, soon there when it is lost."""
+"""The verdict on a run: none while it is healthy, early once it has collapsed."""
 
 import jax
 import numpy as np
@@ -9,53 +9,53 @@ from gan_jax.nn.spectral_norm import init_spectral, spectral_scales
 from gan_jax.training import collapse_monitor
 
 
-def lines(diversity, gap, res=16, start=0, per_sheet=5, grad=None, sigma=None):
-  """A journal of one sheet for each entry, with steps before it."""
+def metric_lines(diversity, gap, res=16, start=0, per_grid=5, grad=None, sigma=None):
+  """Lines of metrics.jsonl: a sample grid per entry, after `per_grid` iterations."""
   found, images = [], start
   grad, sigma = (x or [1.0] * len(gap) for x in (grad, sigma))
-  sheets = zip(diversity, gap, grad, sigma, strict=True)
-  for step, (varied, apart, g_grad, g_sigma) in enumerate(sheets, 1):
+  grids = zip(diversity, gap, grad, sigma, strict=True)
+  for step, (varied, apart, g_grad, g_sigma) in enumerate(grids, 1):
     scores = {'d_real': apart, 'd_fake': 0.0, 'g_grad': g_grad, 'res': res}
-    for _ in range(per_sheet):
+    for _ in range(per_grid):
       images += 8
       found.append({'images': images, **scores})
-    sheet = {'images': images, 'step': start + step, 'g_sigma': g_sigma}
-    found.append(sheet | {'diversity': varied})
+    grid = {'images': images, 'step': start + step, 'g_sigma': g_sigma}
+    found.append(grid | {'diversity': varied})
   return found
 
 
-def verdicts(journal, **limits):
-  watcher = collapse_monitor.CollapseMonitor(CollapseConfig(**limits))
+def verdicts(lines, **limits):
+  monitor = collapse_monitor.CollapseMonitor(CollapseConfig(**limits))
   found = []
-  for line in journal:
-    watcher.see(line)
+  for line in lines:
+    monitor.add_line(line)
     if 'diversity' in line:
-      found.append((watcher.verdict(), watcher.good_step))
+      found.append((monitor.verdict(), monitor.good_step))
   return found
 
 
-def test_noise_about_a_healthy_run_is_no_alarm(rng_seed):
+def test_the_fluctuations_of_a_healthy_run_are_no_collapse(rng_seed):
   rng = np.random.default_rng(rng_seed)
   varied = np.linspace(0.05, 0.4, 50) * rng.uniform(0.6, 1.4, 50)
   gap, grad = rng.uniform(0.3, 2, 50), [*rng.uniform(1, 4, 50)]
   sigma = [*np.geomspace(1, 8, 50)]  # slowly
-  journal = lines(varied, gap, grad=grad, sigma=sigma)
-  assert {v for v, _ in verdicts(journal)} == {None}
+  lines = metric_lines(varied, gap, grad=grad, sigma=sigma)
+  assert {v for v, _ in verdicts(lines)} == {None}
 
 
-def test_pictures_that_become_one_are_noticed():
-  found = verdicts(lines([0.2, 0.3, 0.3, 0.05, 0.3, 0.05, 0.05], [1.0] * 7))
+def test_low_diversity_is_detected():
+  found = verdicts(metric_lines([0.2, 0.3, 0.3, 0.05, 0.3, 0.05, 0.05], [1.0] * 7))
   assert [v is not None for v, _ in found] == [False] * 6 + [True]
-  assert 'vary by 0.050, once by 0.300' in found[-1][0]
-  assert found[-1][1] == 5  # the last sheet that was good
+  assert 'vary by 0.050, at best by 0.300' in found[-1][0]
+  assert found[-1][1] == 5  # the last grid that was good
 
 
-def test_a_discriminator_that_is_too_sure_is_noticed():
+def test_a_large_gap_of_discriminator_scores_is_detected():
   gap = [1.0, 1.2, 0.8, 1.0, 20.0, 20.0]
-  found = verdicts(lines([0.3] * 6, gap))
+  found = verdicts(metric_lines([0.3] * 6, gap))
   assert [v is not None for v, _ in found] == [False] * 5 + [True]
   assert found[-1][1] == 4
-  assert verdicts(lines([0.3] * 6, gap), max_gap_ratio=0.0)[-1][0] is None
+  assert verdicts(metric_lines([0.3] * 6, gap), max_gap_ratio=0.0)[-1][0] is None
 
 
 @pytest.mark.parametrize(
@@ -66,30 +66,30 @@ def test_a_discriminator_that_is_too_sure_is_noticed():
     (1.0, 5.0, 'max_sigma_ratio', "G's largest singular value is 5, usually 1"),
   ],
 )
-def test_what_is_far_from_usual_is_noticed(grad, sigma, off, words):
+def test_unusual_gradients_and_singular_values_are_detected(grad, sigma, off, words):
   grad, sigma = [1.0] * 4 + [grad] * 2, [1.0] * 4 + [sigma] * 2
-  journal = lines([0.3] * 6, [1.0] * 6, grad=grad, sigma=sigma)
-  found = verdicts(journal)
+  lines = metric_lines([0.3] * 6, [1.0] * 6, grad=grad, sigma=sigma)
+  found = verdicts(lines)
   assert [v for v, _ in found] == [None] * 5 + [words] and found[-1][1] == 4
-  assert verdicts(journal, **{off: 0.0})[-1][0] is None
+  assert verdicts(lines, **{off: 0.0})[-1][0] is None
 
 
-def test_another_resolution_is_judged_anew():
-  low = lines([0.3] * 6, [1.0] * 6, res=4)
-  high = lines([0.05] * 3, [20.0] * 3, res=8, start=1000, sigma=[9.0] * 3)
+def test_each_resolution_is_judged_by_its_own_history():
+  low = metric_lines([0.3] * 6, [1.0] * 6, res=4)
+  high = metric_lines([0.05] * 3, [20.0] * 3, res=8, start=1000, sigma=[9.0] * 3)
   assert verdicts(low + high)[-1][0] is None
 
 
-def test_patience_with_updates_that_are_not_finite():
-  watcher = collapse_monitor.CollapseMonitor(CollapseConfig(max_skipped=3))
-  told = [watcher.note_step({'skipped': x}) for x in (1, 2, 0, 1, 1, 1)]
-  assert [t is not None for t in told] == [False] * 5 + [True]
-  assert told[-1].startswith('3 iterations')
+def test_consecutive_non_finite_updates_stop_a_run():
+  monitor = collapse_monitor.CollapseMonitor(CollapseConfig(max_skipped=3))
+  reasons = [monitor.count_skipped({'skipped': x}) for x in (1, 2, 0, 1, 1, 1)]
+  assert [t is not None for t in reasons] == [False] * 5 + [True]
+  assert reasons[-1].startswith('3 iterations')
 
 
 def test_diversity_is_that_within_rows():
   images = np.zeros((4, 2, 2, 1), np.uint8)
-  images[2:] = 255  # rows differ, pictures of a row do not
+  images[2:] = 255  # rows differ, images of a row do not
   assert collapse_monitor.grid_diversity(images, 2) == 0
   images[[1, 3]] = 255 - images[[1, 3]]
   assert collapse_monitor.grid_diversity(images, 2) == pytest.approx(1)
