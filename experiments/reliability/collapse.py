@@ -18,7 +18,7 @@ BATCH = 32
 
 
 def emoji(images: int, seed: int = 0, g_rate: float = 1.0, d_rate: float = 1.0) -> dict:
-  """The demo's BigGAN at 16 pixels and half its width, 18 sample grids to 24,000 images."""
+  """The demo's BigGAN at 16 pixels, half its width: 18 grids in 24,000 images."""
   config = importlib.import_module('configs.biggan_emoji').get_config().to_dict()
   config['model'] |= dict(
     res=16,
