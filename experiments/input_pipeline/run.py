@@ -1,7 +1,7 @@
-"""How many images a second does one core feed? See README.md beside this file.
+"""Images per second that one core reads. See README.md beside this file.
 
-The command makes pictures, prepares them, and then starts this file anew for every
-pipeline: `run.py --pipeline=...` measures one of them on the cores it is pinned to.
+The command writes images, prepares them, and starts a process for each pipeline:
+`run.py --pipeline=... --cores=...` measures one of them, pinned to these cores.
 """
 
 import argparse
@@ -22,15 +22,15 @@ HERE = Path(__file__).parent
 BATCH = 64
 SIDES = (128, 256)
 JPEG, PREPARED = 'JPEG folder', 'prepared'
-SET = 'photos'  # its name as a data set
-# BigGAN-128 at batch 2048 on the hosts of a v5e-256 pod: images that a step reads, for
-# two D steps, and its predicted milliseconds.
-HOSTS, PER_STEP = 64, 2 * 2048
-STEPS = {'plain': 83, 'improved': 74, 'target': 41}
+SET = 'photos'  # name of the prepared set
+# BigGAN-128 at batch 2048 on a v5e-256 pod: hosts, images of a step with two D updates,
+# and predicted milliseconds of a step.
+HOSTS, IMAGES_PER_STEP = 64, 2 * 2048
+STEP_MS = {'plain': 83, 'improved': 74, 'target': 41}
 
 
 def make_photos(folder: Path, n: int) -> None:
-  """n JPEGs of 500 x 375 with two labels, cut from scikit-learn's photographs."""
+  """Writes n JPEGs of 500 x 375 with two labels, cropped from scikit-learn's photos."""
   from PIL import Image
   from sklearn.datasets import load_sample_image
 
@@ -44,7 +44,7 @@ def make_photos(folder: Path, n: int) -> None:
 
 
 def copy_as_tfrecord(prepared: Path, res: int, root: Path) -> None:
-  """The very records of a level in the file format that `as_dataset` reads."""
+  """Copies the records of a level to TFRecord, the format that `as_dataset` reads."""
   import tensorflow as tf
   from array_record.python import array_record_module
 
@@ -63,19 +63,19 @@ def copy_as_tfrecord(prepared: Path, res: int, root: Path) -> None:
 
 
 class GanJax:
-  """Ours, as it trains: shuffled, middle square, Lanczos, mirrored."""
+  """gan_jax as it trains: shuffled, center square, Lanczos, flipped."""
 
   name = 'gan_jax'
 
   def __init__(self, work: Path, cores: int):
-    self.where = {JPEG: work / 'jpegs' / 'train', PREPARED: work / SET}
+    self.paths = {JPEG: work / 'jpegs' / 'train', PREPARED: work / SET}
     self.cores = cores
 
   def batches(self, source, res):
     from gan_jax import data
 
     return data.iterate_batches(
-      data.load_dataset(str(self.where[source].absolute()), res=res, channels=3),
+      data.load_dataset(str(self.paths[source].absolute()), res=res, channels=3),
       shape=(1, BATCH),
       devices=(0,),
       n_devices=1,
@@ -87,10 +87,9 @@ class GanJax:
 
 
 class Torch:
-  """A DataLoader with a worker for each core, over the same files, decoded by Pillow.
+  """A DataLoader with a worker for each core on the same files, decoded by Pillow.
 
-  JPEGs are resized as torchvision's default does it, which is bilinear, or by Lanczos
-  as ours are.
+  JPEGs are resized bilinearly, the default of torchvision, or by Lanczos like gan_jax.
   """
 
   name = 'torch DataLoader'
@@ -102,7 +101,7 @@ class Torch:
     import torch
 
     torch.set_num_threads(1)
-    images = Pictures(self.work, source, res, self.method)
+    images = TorchImages(self.work, source, res, self.method)
     loader = torch.utils.data.DataLoader(
       images,
       BATCH,
@@ -114,8 +113,8 @@ class Torch:
       yield from loader
 
 
-class Pictures:
-  """A torch data set: uint8 [res, res, 3] and the label of the image at an index."""
+class TorchImages:
+  """A torch dataset of (image uint8 [res, res, 3], label)."""
 
   def __init__(self, work, source, res, method):
     self.res, self.method, self.records = res, method, None
@@ -159,9 +158,9 @@ class Pictures:
 
 
 class TensorFlow:
-  """TFDS's as_dataset, of a folder of JPEGs and of the prepared records as TFRecord.
+  """TFDS's as_dataset on a folder of JPEGs, and on the prepared records as TFRecord.
 
-  Of a JPEG only the middle square is decoded; it is resized as the method says.
+  Only the center square of a JPEG is decoded; it is resized by `method`.
   """
 
   name = 'tf.data (TFDS as_dataset)'
@@ -173,7 +172,7 @@ class TensorFlow:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    def middle(example):
+    def crop_and_resize(example):
       height, width = tf.unstack(tf.io.extract_jpeg_shape(example['image'])[:2])
       side = tf.minimum(height, width)
       window = [(height - side) // 2, (width - side) // 2, side, side]
@@ -182,47 +181,47 @@ class TensorFlow:
       image = tf.round(tf.clip_by_value(image, 0, 255))
       return {**example, 'image': tf.cast(image, tf.uint8)}
 
-    def mirror(example):
+    def flip(example):
       return tf.image.random_flip_left_right(example['image']), example['label']
 
-    # No real set fits into memory, where TFDS puts one that does.
+    # TFDS caches a set that fits into memory; real datasets do not fit.
     config = tfds.ReadConfig(try_autocache=False)
-    how = dict(split='train', shuffle_files=True, read_config=config)
+    options = dict(split='train', shuffle_files=True, read_config=config)
     if source == JPEG:
       folder = tfds.ImageFolder(self.work / 'jpegs')
       skip = {'image': tfds.decode.SkipDecoding()}
-      dataset = folder.as_dataset(**how, decoders=skip)
-      dataset = dataset.repeat().shuffle(1000).map(middle, tf.data.AUTOTUNE)
+      dataset = folder.as_dataset(**options, decoders=skip)
+      dataset = dataset.repeat().shuffle(1000).map(crop_and_resize, tf.data.AUTOTUNE)
     else:
       folder = self.work / f'tfrecord{res}' / SET / '1.0.0'
       builder = tfds.core.read_only_builder.builder_from_directory(folder)
-      dataset = builder.as_dataset(**how)
+      dataset = builder.as_dataset(**options)
       dataset = dataset.repeat().shuffle(1000)
-    dataset = dataset.map(mirror, tf.data.AUTOTUNE).batch(BATCH)
+    dataset = dataset.map(flip, tf.data.AUTOTUNE).batch(BATCH)
     return dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
 PIPELINES = {'gan_jax': GanJax, 'tf': TensorFlow, 'torch': Torch}
-SAME = {'tf': 'lanczos3', 'torch': 'LANCZOS'}  # resized as ours are
+LANCZOS = {'tf': 'lanczos3', 'torch': 'LANCZOS'}  # the filter of gan_jax
 PACKAGES = {'gan_jax': 'gan_jax', 'tf': 'tensorflow', 'torch': 'torch'}
 
 
 def measure(args) -> None:
-  """Prints a line for each source, side and method, all of one pipeline."""
+  """Prints a JSON line for each source, resolution and method of one pipeline."""
   os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: args.cores]))
   make = PIPELINES[args.pipeline]
   cases = [(make, (), source) for source in (JPEG, PREPARED)]
-  if args.pipeline in SAME and args.cores == 1:
-    cases.append((make, (SAME[args.pipeline],), JPEG))
+  if args.pipeline in LANCZOS and args.cores == 1:
+    cases.append((make, (LANCZOS[args.pipeline],), JPEG))
   for (make, method, source), res in itertools.product(cases, SIDES):
     batches = iter(make(args.work, args.cores, *method).batches(source, res))
     start = time.perf_counter()
-    for warm in itertools.count():
+    for n_warm_up in itertools.count():
       next(batches)
-      if warm and time.perf_counter() - start > 0.5:
+      if n_warm_up and time.perf_counter() - start > 0.5:
         break
     n, start = 0, time.perf_counter()
-    while (took := time.perf_counter() - start) < args.seconds:
+    while (seconds := time.perf_counter() - start) < args.seconds:
       next(batches)
       n += BATCH
     lanczos = ', Lanczos' if method else ''
@@ -231,15 +230,15 @@ def measure(args) -> None:
       source=source,
       res=res,
       cores=args.cores,
-      images_per_s=round(n / took, 1),
+      images_per_s=round(n / seconds, 1),
     )
     print(json.dumps(row), flush=True)
     del batches
     gc.collect()
 
 
-def get_ready(args) -> None:
-  """Makes what is read, where it is not there yet."""
+def write_inputs(args) -> None:
+  """Writes the JPEGs and the prepared sets that do not exist yet."""
   photos = args.work / 'jpegs' / 'train'
   if not photos.is_dir():
     make_photos(photos, args.photos)
@@ -258,7 +257,7 @@ def get_ready(args) -> None:
 
 
 def table(rows: list[dict]) -> str:
-  """README's: the median of the rounds, and between which figures they lie."""
+  """README's first table: median (minimum to maximum) of the rounds."""
   columns = list(itertools.product((1, 2), SIDES, (JPEG, PREPARED)))
   heads = [f'{c} core{"s" * (c > 1)}: {r}, {s}' for c, r, s in columns]
   lines = [f'| images/s | {" | ".join(heads)} |', '|---' * (len(heads) + 1) + '|']
@@ -266,30 +265,32 @@ def table(rows: list[dict]) -> str:
     cells = []
     for cores, res, source in columns:
       key = {'pipeline': name, 'source': source, 'res': res, 'cores': cores}
-      found = [r['images_per_s'] for r in rows if key.items() <= r.items()]
-      few, many = (f(found, default=0) for f in (min, max))
-      middle = float(np.median(found)) if found else 0
-      cells.append(f'{middle:,.0f} ({few:,.0f} to {many:,.0f})' if found else '')
+      rates = [r['images_per_s'] for r in rows if key.items() <= r.items()]
+      if rates:
+        low, high = min(rates), max(rates)
+        cells.append(f'{np.median(rates):,.0f} ({low:,.0f} to {high:,.0f})')
+      else:
+        cells.append('')
     lines.append(f'| {name} | {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 
-def pod(rows: list[dict]) -> str:
-  """What a v5e-256 pod at batch 2048 reads, and the cores that takes."""
+def pod_table(rows: list[dict]) -> str:
+  """README's second table: images that a v5e-256 pod reads, and the cores it needs."""
   per_core = {}
   for source in (PREPARED, JPEG):
     key = {'pipeline': 'gan_jax', 'source': source, 'res': 128, 'cores': 1}
-    found = [r['images_per_s'] for r in rows if key.items() <= r.items()]
-    per_core[source] = float(np.median(found))
+    rates = [r['images_per_s'] for r in rows if key.items() <= r.items()]
+    per_core[source] = float(np.median(rates))
   lines = [
     '| step, predicted | images/s, pod | per host | cores, prepared | cores, JPEG |',
     '|---|---|---|---|---|',
   ]
-  for name, milliseconds in STEPS.items():
-    need = PER_STEP / milliseconds * 1000
-    cores = [need / HOSTS / per_core[source] for source in (PREPARED, JPEG)]
+  for name, milliseconds in STEP_MS.items():
+    rate = IMAGES_PER_STEP / milliseconds * 1000
+    cores = [rate / HOSTS / per_core[source] for source in (PREPARED, JPEG)]
     lines.append(
-      f'| {milliseconds} ms ({name}) | {need:,.0f} | {need / HOSTS:,.0f} | '
+      f'| {milliseconds} ms ({name}) | {rate:,.0f} | {rate / HOSTS:,.0f} | '
       f'{cores[0]:.2f} | {cores[1]:.1f} |'
     )
   return '\n'.join(lines)
@@ -297,10 +298,10 @@ def pod(rows: list[dict]) -> str:
 
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
-  p.add_argument('--work', type=Path, required=True, help='folder for the pictures')
+  p.add_argument('--work', type=Path, required=True, help='folder for the images')
   p.add_argument('--photos', type=int, default=1000)
-  p.add_argument('--seconds', type=float, default=3, help='for each measurement')
-  p.add_argument('--rounds', type=int, default=3, help='the median of them counts')
+  p.add_argument('--seconds', type=float, default=3, help='of each measurement')
+  p.add_argument('--rounds', type=int, default=3, help='measurements of each pipeline')
   p.add_argument('--out', type=Path, default=HERE / 'results' / 'images_per_s.csv')
   p.add_argument('--pipeline', choices=PIPELINES, help=argparse.SUPPRESS)
   p.add_argument('--cores', type=int, help=argparse.SUPPRESS)
@@ -308,12 +309,12 @@ def main() -> None:
   if args.pipeline:
     measure(args)
     return
-  get_ready(args)
-  here = [name for name in PIPELINES if importlib.util.find_spec(PACKAGES[name])]
+  write_inputs(args)
+  installed = [name for name in PIPELINES if importlib.util.find_spec(PACKAGES[name])]
   rows = []
-  # Rounds, so that a slow minute of the machine meets all of them.
-  for round_, cores, name in itertools.product(range(args.rounds), (1, 2), here):
-    done = subprocess.run(
+  # In rounds, so that a slow minute of the machine affects all pipelines.
+  for round_, cores, name in itertools.product(range(args.rounds), (1, 2), installed):
+    process = subprocess.run(
       [
         *(sys.executable, __file__, f'--work={args.work}', f'--pipeline={name}'),
         *(f'--cores={cores}', f'--seconds={args.seconds}'),
@@ -323,15 +324,15 @@ def main() -> None:
       env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', 'JAX_PLATFORMS': 'cpu'},
       text=True,
     )
-    found = [json.loads(s) for s in done.stdout.splitlines() if s.startswith('{')]
-    rows += [row | {'round': round_} for row in found]
+    lines = [s for s in process.stdout.splitlines() if s.startswith('{')]
+    rows += [json.loads(line) | {'round': round_} for line in lines]
     print(f'round {round_ + 1} of {args.rounds}: {name}, {cores} core(s)', flush=True)
   args.out.parent.mkdir(parents=True, exist_ok=True)
   with args.out.open('w', newline='') as file:
     writer = csv.DictWriter(file, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-  print(f'\n{table(rows)}\n\n{pod(rows)}')
+  print(f'\n{table(rows)}\n\n{pod_table(rows)}')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Batches of images in one endless global order that all hosts share."""
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
@@ -53,35 +54,60 @@ def iterate_batches(
     UserError: `devices` has duplicates or is out of range.
     CorruptImageError: while iterating, an image cannot be decoded.
   """
-  k, b = shape
   if len(set(devices)) < len(devices) or not set(devices) <= set(range(n_devices)):
     raise UserError(
       f'This host would read for devices {devices}: distinct numbers in 0 to '
       f'{n_devices - 1} are needed.'
     )
-  n_rows = len(devices) * k
+  shard = _HostShard(shape, devices, n_devices)
   reader = _OrderReader(dataset.examples, seed, flip)
-
-  def read_row(row: int) -> Batch:
-    """Reads one micro-batch of one device."""
-    step, row = divmod(row, n_rows)
-    device, micro_batch = divmod(row, k)
-    offset = (step * k + micro_batch) * n_devices + devices[device]
-    return reader.read(start + offset * b, b)
-
-  def stack_rows(rows: list[Batch]) -> Batch:
-    """Stacks the rows of a step into arrays [len(devices), k, b, ...]."""
-    if n_rows == 1:
-      return {key: x[None, None] for key, x in rows[0].items()}
-    stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    return {key: x.reshape(len(devices), k, *x.shape[1:]) for key, x in stacked.items()}
-
   # The next step is read while this one trains; a larger buffer only costs memory.
   options = grain.ReadOptions(
-    num_threads=threads, prefetch_buffer_size=max(threads, 2 * n_rows)
+    num_threads=threads, prefetch_buffer_size=max(threads, 2 * shard.n_rows)
   )
-  rows = grain.MapDataset.range(sys.maxsize).map(read_row).to_iter_dataset(options)
-  return iter(rows.batch(n_rows, batch_fn=stack_rows))
+  rows = (
+    grain.MapDataset.range(sys.maxsize)
+    .map(lambda row: reader.read(start + shard.offset(row), shape[1]))
+    .to_iter_dataset(options)
+  )
+  return iter(rows.batch(shard.n_rows, batch_fn=shard.stack))
+
+
+@dataclasses.dataclass(frozen=True)
+class _HostShard:
+  """Which images of the global order one host reads, in rows.
+
+  A row is one micro-batch of one device. A step of the host has n_rows rows; row
+  i * k + m of a step is micro-batch m of devices[i].
+
+  Attributes:
+    shape: (k micro-batches per step, b images per device and micro-batch).
+    devices: positions of this host's devices in the mesh.
+    n_devices: number of devices of all hosts.
+  """
+
+  shape: tuple[int, int]
+  devices: tuple[int, ...]
+  n_devices: int
+
+  @property
+  def n_rows(self) -> int:
+    return len(self.devices) * self.shape[0]
+
+  def offset(self, row: int) -> int:
+    """Number of images in the global order before the first one of `row`."""
+    k, b = self.shape
+    step, row_of_step = divmod(row, self.n_rows)
+    i, micro_batch = divmod(row_of_step, k)
+    return ((step * k + micro_batch) * self.n_devices + self.devices[i]) * b
+
+  def stack(self, rows: list[Batch]) -> Batch:
+    """Stacks the rows of a step into arrays [len(devices), k, b, ...]."""
+    if len(rows) == 1:
+      return {key: x[None, None] for key, x in rows[0].items()}
+    n_devices, k = len(self.devices), self.shape[0]
+    stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    return {key: x.reshape(n_devices, k, *x.shape[1:]) for key, x in stacked.items()}
 
 
 def epoch_order(
@@ -115,11 +141,12 @@ class _OrderReader:
     Returns:
       'images' uint8 [n, res, res, channels] and 'labels' int32 [n].
     """
+    examples, n_images = self._examples, self._n_images
     images, labels = None, np.empty(n, np.int32)
     for i in range(n):
-      epoch, place = divmod(position + i, self._n_images)
+      epoch, place = divmod(position + i, n_images)
       order, flips = self._epoch_order(epoch)
-      image, labels[i] = self._examples[int(order[place])]
+      image, labels[i] = examples[int(order[place])]
       if images is None:
         images = np.empty((n, *image.shape), np.uint8)
       if self._flip and flips[place]:

@@ -161,10 +161,11 @@ def _warnings(
   dataset: Dataset, counts: np.ndarray, statistics: _SampleStatistics
 ) -> Iterator[str]:
   """Properties of a dataset that often are mistakes."""
+  n = statistics.n_images
   if statistics.n_single_color:
-    yield f'{statistics.n_single_color} images have a single color'
+    yield f'{statistics.n_single_color} of {n} images have a single color'
   if statistics.n_duplicates:
-    yield f'{statistics.n_duplicates} images are exact copies of other images'
+    yield f'{statistics.n_duplicates} of {n} images are exact copies of other images'
   if dataset.counts and (n_empty := int((counts == 0).sum())):
     yield f'{n_empty} classes have no images'
   if len(counts) > 1 and counts.max() > 20 * max(np.median(counts), 1):

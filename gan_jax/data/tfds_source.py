@@ -148,10 +148,11 @@ def _open_level(folder: Path, level: dict[str, Any], split: str) -> RecordSource
   root = folder / level['folder']
   for file, entry in level['files'].items():
     path = root / file
-    if not path.is_file() or path.stat().st_size != entry['bytes']:
-      found = f'has {path.stat().st_size} bytes' if path.is_file() else 'is missing'
+    size = path.stat().st_size if path.is_file() else None
+    if size != entry['bytes']:
+      state = 'is missing' if size is None else f'has {size} bytes'
       raise UserError(
-        f'{path} {found}, but {MANIFEST} lists it with {entry["bytes"]} bytes: the '
+        f'{path} {state}, but {MANIFEST} lists it with {entry["bytes"]} bytes: the '
         'copy is incomplete; copy or prepare the set again.'
       )
   tfds = _import_tfds('tensorflow_datasets', str(folder))

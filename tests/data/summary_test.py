@@ -25,8 +25,8 @@ def test_summary(tmp_path):
     f'{int(values.min())} to {int(values.max())}'
   )
   assert lines[3:] == [
-    'note: 2 images have a single color',
-    'note: 1 images are exact copies of other images',
+    'note: 2 of 23 images have a single color',
+    'note: 1 of 23 images are exact copies of other images',
     'note: 2 of 23 images are not square: the center is used',
     f'image grid: {tmp_path / "run" / "data.png"}',
   ]

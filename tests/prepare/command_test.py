@@ -181,7 +181,7 @@ def test_ten_thousand_images_of_mixed_quality(tmp_path, rng_seed):
   by_folder = np.sort(kept)  # the order of the files' names
   for i in rng.integers(0, len(by_folder), 50).tolist():
     assert dataset.examples[i][1] == by_folder[i]
-  # 20 times the images in about the same memory: lists of names, not of images.
+  # 20 times the images need little more memory: names are held, not images.
   few, many = [
     int(line.split()[1]) for line in process.stdout.splitlines() if 'peak_kb' in line
   ]

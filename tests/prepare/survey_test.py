@@ -1,4 +1,4 @@
-"""The headers of a source: what is found, and what would be written."""
+"""Surveys of image headers: unusable images, and the description of the output."""
 
 import numpy as np
 import pytest

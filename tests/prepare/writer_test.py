@@ -1,4 +1,4 @@
-"""Prepared sets: exact pixels at every level; complete, or not there; resumed."""
+"""Prepared sets: exact pixels at every level; written completely, or resumed."""
 
 import fcntl
 import io
