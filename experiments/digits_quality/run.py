@@ -1,4 +1,4 @@
-"""Does a generated digit show the class that was asked for? See README.md."""
+"""Measures whether generated digits show their labels. See README.md."""
 
 import argparse
 import csv
@@ -11,7 +11,7 @@ from gan_jax import data
 
 
 def nearest_other(images: np.ndarray, labels: np.ndarray) -> float:
-  """Mean distance of an image to the nearest other one of its class."""
+  """Mean L2 distance of an image to the nearest other image of its class."""
   distances = []
   for label in np.unique(labels):
     x = images[labels == label]
@@ -27,21 +27,21 @@ def main() -> None:
   p.add_argument('--out', default='', help='a .csv file')
   args = p.parse_args()
   with np.load(args.samples) as z:
-    fakes, asked = z['images'], z['labels']
+    fakes, labels = z['images'], z['labels']
   real = data.load_dataset('digits', res=fakes.shape[1], channels=1).examples
   flat = lambda x: x.reshape(len(x), -1).astype(np.float32) / 255
   reals, truth = flat(real.images), np.asarray(real.labels)
   fakes = flat(fakes)
-  # The classifier sees the first 1,200 digits and is checked on the other 597.
+  # The classifier is trained on the first 1,200 digits and tested on the other 597.
   classifier = SVC(C=10).fit(reals[:1200], truth[:1200])
   on_real = (classifier.predict(reals[1200:]) == truth[1200:]).mean()
-  on_fake = (classifier.predict(fakes) == asked).mean()
-  # As many of each class on both sides: distances to a nearest one shrink with n.
-  n = min(np.bincount(truth).min(), np.bincount(asked, minlength=10).min())
+  on_fake = (classifier.predict(fakes) == labels).mean()
+  # Equal numbers of each class: the distance to the nearest image decreases with n.
+  n = min(np.bincount(truth).min(), np.bincount(labels, minlength=10).min())
   take = lambda y: np.concatenate([np.flatnonzero(y == c)[:n] for c in range(10)])
-  r, f = take(truth), take(asked)
+  r, f = take(truth), take(labels)
   spread_real = nearest_other(reals[r], truth[r])
-  spread_fake = nearest_other(fakes[f], asked[f])
+  spread_fake = nearest_other(fakes[f], labels[f])
   row = {
     'samples': len(fakes),
     'accuracy_real': round(float(on_real), 4),
