@@ -73,12 +73,12 @@ def cases() -> dict[str, tuple[Callable, Callable, tuple[Array, ...]]]:
       (x, *told, g),
     ),
     '3x3 and doubling, 32 x 16x16x256, both ways': (
-      of_both(lambda x, k: resampling._doubled('phases', x, k)),
+      of_both(lambda x, k: resampling.up_conv(x, k, 'phases')),
       of_both(resampling.up_conv),
       (small, k, g),
     ),
     '3x3 and halving, 32 x 32x32x256, both ways': (
-      of_both(lambda x, k: conv(x, resampling._shifted_sum(k) / 4, 2)),
+      of_both(lambda x, k: resampling.down_conv(x, k, 'strided')),
       of_both(resampling.down_conv),
       (x, k, small),
     ),
@@ -86,7 +86,7 @@ def cases() -> dict[str, tuple[Callable, Callable, tuple[Array, ...]]]:
     "its kernel's gradient": (of_kernel(conv), of_kernel(winograd.conv), (x, k, g)),
     "1x1, 32 x 32x32x256, its kernel's gradient": (
       of_kernel(lambda x, k: x @ k),
-      of_kernel(convolution.product),
+      of_kernel(convolution.matmul),
       (x, k[0, 0], g),
     ),
     '3x3 to a picture, 32 x 32x32x256': (conv, convolution.conv, (x, k[..., :3])),

@@ -1,4 +1,4 @@
-"""Times gan_jax.report on long journals, and what it costs the training loop."""
+"""Times gan_jax.report on long runs, and its cost to the training loop."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ LINE = {
 }  # fmt: skip
 
 
-def main():
+def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
   p.add_argument('--lines', type=int, nargs='+', default=[1_000, 10_000, 100_000])
   for n in p.parse_args().lines:
@@ -28,20 +28,21 @@ def main():
       with (workdir / 'metrics.jsonl').open('w') as f:
         for i in range(n):
           f.write(json.dumps({'images': 32 * (i + 1), **LINE, 'd_real': i % 7}) + '\n')
-        f.write('{"images": 1, "d_re')  # killed here
-      began, before = time.perf_counter(), os.times().children_user
+        f.write('{"images": 1, "d_re')  # cut off by a kill
+      start, cpu_before = time.perf_counter(), os.times().children_user
       command = [sys.executable, '-m', 'gan_jax.report', folder]
       subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-      took, used = time.perf_counter() - began, os.times().children_user - before
+      seconds = time.perf_counter() - start
+      cpu_seconds = os.times().children_user - cpu_before
       size = (workdir / report.PAGE).stat().st_size
       writer = report.ReportWriter(workdir, True, print)
-      began = time.perf_counter()
+      start = time.perf_counter()
       writer.refresh()
-      call = time.perf_counter() - began
+      call = time.perf_counter() - start
       writer.finish()
       print(
-        f'{n} lines: {took:.2f} s ({used:.2f} s of processor), {size:,} bytes; the '
-        f'loop is held up for {1000 * call:.1f} ms'
+        f'{n} lines: {seconds:.2f} s ({cpu_seconds:.2f} s of CPU), {size:,} bytes; '
+        f'the training loop waits {1000 * call:.1f} ms'
       )
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import importlib.util
 import statistics
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gan_jax.config import Config, parse_config, schedules
+from gan_jax.config import Config, Stage, load_config
 from gan_jax.runtime import sharding
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.mesh import make_mesh
@@ -19,19 +18,11 @@ from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.step import shard_batch
 
 
-def load_config(text: str) -> dict:
-  path, _, variant = text.partition(':')
-  spec = importlib.util.spec_from_file_location('config', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(variant).to_dict()
-
-
-def measure(r: Config, stage: schedules.Stage, repeats: int) -> dict:
-  """Compiles one stage's step on all devices and times it, input in memory."""
-  mesh, gan, t = make_mesh(), r.gan, r.train
-  k, b, g_batch = r.shape(stage, mesh.size)
-  txs = make_optimizer(r.g_adam), make_optimizer(r.d_adam)
+def measure(config: Config, stage: Stage, repeats: int) -> dict:
+  """Compiles the step of a stage for all devices and times it, with data in memory."""
+  mesh, gan, t = make_mesh(), config.gan, config.train
+  k, b, g_batch = config.shape(stage, mesh.size)
+  txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
   key = jax.random.key(0)
   state = sharding.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
   rng = np.random.default_rng(0)
@@ -44,7 +35,7 @@ def measure(r: Config, stage: schedules.Stage, repeats: int) -> dict:
     },
     mesh,
   )
-  phase = r.schedule.phase_at(stage.after + 1, gan.res)
+  phase = config.schedule.phase_at(stage.after + 1, gan.res)
   run = step.make_train_step(
     gan, *txs, mesh, d_steps=t.d_steps, g_batch=g_batch, mapped='jit'
   )
@@ -67,7 +58,7 @@ def measure(r: Config, stage: schedules.Stage, repeats: int) -> dict:
     'compile_s': round(compile_s, 1),
     'step_ms': round(1e3 * median, 1),
     'fastest_ms': round(1e3 * min(times[1:]), 1),
-    'images_per_s': round(r.images_per_step(stage) / median, 1),
+    'images_per_s': round(config.images_per_step(stage) / median, 1),
     'gflop_per_device': round(flops / 1e9, 2),
     'gflop_per_s_per_device': round(flops / 1e9 / median, 1),
   }
@@ -82,9 +73,9 @@ def main() -> None:
   keep_freed_memory()
   rows = []
   for name in args.config:
-    r = parse_config(load_config(name))
-    for stage in r.stages:
-      rows.append({'config': name, **measure(r, stage, args.repeats)})
+    config = load_config(name)
+    for stage in config.stages:
+      rows.append({'config': name, **measure(config, stage, args.repeats)})
       print('  '.join(f'{k}={v}' for k, v in rows[-1].items()), flush=True)
   if args.out:
     with Path(args.out).open('w', newline='') as f:

@@ -2,20 +2,15 @@
 
 import argparse
 import ast
-import difflib
-import glob
-import importlib.util
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gan_jax import UserError
-from gan_jax.config import Config, parse_config
-from gan_jax.config.schedules import Stage
+from gan_jax.config import Config, Stage, load_raw_config, parse_config
 from gan_jax.plan.chips import topology_mesh
 from gan_jax.plan.formatting import format_row, format_seconds
 from gan_jax.plan.stage_cost import Row, run_seconds, stage_row, with_batch
@@ -65,27 +60,6 @@ def parser() -> argparse.ArgumentParser:
     help='folder of compiled programs; default: ~/.cache/gan_jax/plan',
   )
   return p
-
-
-def load_raw_config(text: str) -> dict[str, Any]:
-  """The config of a file and a variant, FILE or FILE:VARIANT, as nested dictionaries.
-
-  Raises:
-    UserError: the file or the variant does not exist, or it is no config.
-  """
-  path, _, variant = text.partition(':')
-  if not os.path.isfile(path):
-    near = difflib.get_close_matches(path, glob.glob('configs/*.py'), 1)
-    hint = f'; did you mean {near[0]}?' if near else '.'
-    raise UserError(f'--config={path}: there is no such file{hint}')
-  spec = importlib.util.spec_from_file_location('config', path)
-  try:
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(variant).to_dict()
-  except (AssertionError, AttributeError, SyntaxError, ValueError) as error:
-    raise UserError(f'--config={text}: {error}') from None
 
 
 def parse_value(text: str) -> Any:

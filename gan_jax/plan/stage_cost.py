@@ -12,8 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from gan_jax.config import Config
-from gan_jax.config.schedules import Stage
+from gan_jax.config import Config, Stage
 from gan_jax.models.base import Batch, Phase
 from gan_jax.plan.chips import Chip
 from gan_jax.plan.compilation import compile_cached
