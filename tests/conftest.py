@@ -119,3 +119,15 @@ def free_port() -> int:
   with socket.socket() as s:
     s.bind(('127.0.0.1', 0))
     return s.getsockname()[1]
+
+
+@pytest.fixture(scope='session')
+def digits_run(trained_workdir) -> Path:
+  """Workdir of a finished run of a BigGAN with 10 classes at 16 pixels."""
+  return trained_workdir('biggan_digits')[0]
+
+
+@pytest.fixture(scope='session')
+def stylegan_run(trained_workdir) -> Path:
+  """Workdir of a finished run of a StyleGAN; psi acts on 2 of its 4 layers."""
+  return trained_workdir('stylegan_lsun', model__truncated_layers=2)[0]

@@ -1,4 +1,5 @@
-"""A generator in the browser: python -m gan_jax.explore --workdir=DIR.
+"""The explorer, a web page around one generator: python -m gan_jax.explore.
 
-`desk` knows what can be drawn and how a command line says it; `page` shows it.
+`session` translates control values into sampling options and command lines; `view` lays
+out the page.
 """

@@ -21,23 +21,23 @@ LOOPBACK = '127.0.0.1'
 def parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.explore',
-    description='Plays with a trained generator in the browser: of a run, of weights '
-    'that gan_jax.importers brought in, or of an exported .stablehlo in the folder.',
+    description='Explores a generator in the browser: a run, weights that '
+    'gan_jax.importers imported, or an exported .stablehlo in the folder.',
   )
   p.add_argument('--workdir', required=True, help='folder of the run')
   p.add_argument('--port', type=int, default=8080, help='default: 8080')
   p.add_argument(
     '--host',
     default=LOOPBACK,
-    help='address to listen on; default: 127.0.0.1, which only this machine reaches',
+    help='address to listen on; default: 127.0.0.1, which only this machine can reach',
   )
-  p.add_argument('--open', action='store_true', help='open the browser, too')
+  p.add_argument('--open', action='store_true', help='open the page in the browser')
   return p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  logging.set_verbosity(logging.ERROR)  # orbax warns of reading what it may not write
+  logging.set_verbosity(logging.ERROR)  # orbax warns that it cannot write checkpoints
   try:
     from gan_jax.explore import view
   except ImportError as error:
@@ -47,23 +47,32 @@ def main(argv: Sequence[str] | None = None) -> None:
   workdir = Path(args.workdir)
   if not workdir.is_dir():
     raise UserError(f'--workdir={workdir}: there is no such folder.')
+  check_address(args.host, args.port)
+  session = ExplorerSession(workdir)
+  choice = session.select()
+  log = functools.partial(print, flush=True)
+  with timed_phase(workdir, f'opening and compiling {choice.name}', log):
+    capabilities = session.capabilities(choice)
+    values = ControlValues(truncated_layers=capabilities.truncated_layers)
+    session.render_png(choice, session.displayed_options(capabilities, values))
+  log(f'ready: http://{args.host}:{args.port} in a browser (Ctrl-C ends this)')
+  view.serve(session, args.host, args.port, args.open)
+
+
+def check_address(host: str, port: int) -> None:
+  """Checks that a server can listen there.
+
+  Raises:
+    UserError: it cannot.
+  """
   with contextlib.closing(socket.socket()) as s:
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-      s.bind((args.host, args.port))
+      s.bind((host, port))
     except OSError as error:
       raise UserError(
-        f'{args.host}:{args.port} cannot be listened on ({error.strerror}): take '
-        'another --port.'
+        f'{host}:{port} cannot be listened on ({error.strerror}): take another --port.'
       ) from error
-  desk = ExplorerSession(workdir)
-  source = desk.select()
-  say = functools.partial(print, flush=True)
-  with timed_phase(workdir, f'opening and compiling {source.name}', say):
-    able = desk.abilities(source)
-    desk.draw(source, desk.shown(able, ControlValues(layers=able.cut)))
-  say(f'ready: http://{args.host}:{args.port} in a browser (Ctrl-C ends this)')
-  view.serve(desk, args.host, args.port, args.open)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What the explorer can draw: a choice is a command line, its picture that one's."""
+"""Explorer sessions: control values as sampling options, images and command lines."""
 
 import dataclasses
 import functools
@@ -14,244 +14,272 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.sampling import image_io
-from gan_jax.sampling.generator import ExportedGenerator, TrainedGenerator
-from gan_jax.sampling.options import SamplingOptions, style_ranges
+from gan_jax.sampling.generator import (
+  ExportedGenerator,
+  Generator,
+  PlannedImages,
+  TrainedGenerator,
+)
+from gan_jax.sampling.options import SamplingOptions
+from gan_jax.sampling.style_mixing import style_ranges
 
-SAVED = 'explored'  # folder of a workdir
-WIDEST = 3.0  # of the truncation slider; there it is off
-FPS = 24
-DRAFT = 1  # batches of statistics while a slider moves
-FILMS = ('.webp', '.gif', '.mp4')
+SAVE_FOLDER = 'explored'  # in the workdir
+MAX_TRUNCATION = 3.0  # upper end of the slider, where truncation is off
+FPS = 24  # of saved animations
+GRID_COLUMNS = 4
+DRAFT_STANDING = 1  # batches of standing statistics while a slider moves
 
 
 @dataclasses.dataclass
 class ControlValues:
-  """What the controls say."""
+  """The values of all controls of the page.
 
-  mode: str = 'one'  # or 'variations', 'mixing', 'between'
+  `mode` is 'single' (one image), 'grid' (consecutive seeds), 'mixing' (styles of
+  another seed) or 'interpolation' (between pinned seeds).
+  """
+
+  mode: str = 'single'
   seed: int = 0
-  label: int | None = None  # of a class; None: each seed's own
-  truncation: float = WIDEST
+  label: int | None = None  # None: drawn from each seed
+  truncation: float = MAX_TRUNCATION
   psi: float = 1.0
-  layers: int = 0  # that psi acts on, in a StyleGAN
-  noise: float = 1.0  # strength
-  count: int = 12  # of variations
-  other: int = 1  # the seed that styles are taken from
+  truncated_layers: int = 0  # on which psi acts in a StyleGAN
+  noise_strength: float = 1.0
+  n_seeds: int = 12  # in mode 'grid'
+  style_seed: int = 1  # whose styles are taken in mode 'mixing'
   styles: Sequence[str] = ('coarse',)
-  pins: Sequence[int] = (1, 2)
-  frames: int = 24  # from pin to pin
-  at: int = 0  # the frame that is shown
+  pinned_seeds: Sequence[int] = (1, 2)
+  frames: int = 24  # from one pinned seed to the next
+  frame: int = 0  # the one on display
 
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorChoice:
-  """One of a workdir's generators."""
+  """One of the generators in a workdir: a checkpoint or an exported generator."""
 
   name: str
   step: int | None = None  # of a checkpoint
-  path: Path | None = None  # of an exported one
+  path: Path | None = None  # of an exported generator
 
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-  """Which controls a generator has."""
+  """Which controls apply to a generator."""
 
-  classes: tuple[str, ...] = ()
-  styled: bool = False
-  layers: int = 0  # of styles
-  cut: int = 0  # how many of them psi acts on unless told otherwise
-  bands: tuple[str, ...] = ()  # of styles, such as 'coarse'
-  standing: bool = False  # pictures take new batch statistics at each truncation
+  class_names: tuple[str, ...] = ()
+  style_based: bool = False
+  n_layers: int = 0  # of the synthesis network
+  truncated_layers: int = 0  # default number of layers on which psi acts
+  style_ranges: tuple[str, ...] = ()  # names such as 'coarse'
+  standing_statistics: bool = False  # taken anew for each truncation
 
 
-def path_inside(workdir: Path, name: str) -> Path:
-  """A path in a workdir.
+def path_inside(folder: Path, name: str) -> Path:
+  """The resolved path of `name` in a folder.
 
   Raises:
-    UserError: it leads out of it.
+    UserError: it lies outside the folder.
   """
-  path = (workdir / name).resolve()
-  if not path.is_relative_to(workdir.resolve()):
-    raise UserError(f'{name} lies outside {workdir}.')
+  path = (folder / name).resolve()
+  if not path.is_relative_to(folder.resolve()):
+    raise UserError(f'{name} lies outside {folder}.')
   return path
 
 
 class ExplorerSession:
-  """The generators of one workdir and the pictures they draw; safe across threads."""
+  """Samples from the generators of one workdir. Thread-safe."""
 
   def __init__(self, workdir: Path):
     """
     Raises:
-      UserError: there is no generator.
+      UserError: the folder has no generator.
     """
     self.workdir = workdir
     self._lock = threading.Lock()
-    self._open = functools.lru_cache(2)(self._opened)  # more would hold memory
-    self.sources()
+    self._load = functools.lru_cache(2)(self._load_generator)  # more would hold memory
+    self.choices()
 
-  def sources(self) -> list[GeneratorChoice]:
+  def choices(self) -> list[GeneratorChoice]:
     """Checkpoints, the newest first, then exported generators.
 
     Raises:
       UserError: there are none.
     """
-    found = [p for p in (self.workdir / 'checkpoints').glob('*') if p.name.isdigit()]
-    steps = sorted((int(p.name) for p in found), reverse=True)
-    sources = [GeneratorChoice(f'checkpoint {step}', step=step) for step in steps]
-    exported = sorted(self.workdir.rglob('*.stablehlo'))
-    sources += [
-      GeneratorChoice(str(p.relative_to(self.workdir)), path=p) for p in exported
-    ]
-    if not sources:
+    folders = (self.workdir / 'checkpoints').glob('*')
+    steps = sorted((int(p.name) for p in folders if p.name.isdigit()), reverse=True)
+    choices = [GeneratorChoice(f'checkpoint {step}', step=step) for step in steps]
+    for path in sorted(self.workdir.rglob('*.stablehlo')):
+      choices.append(GeneratorChoice(str(path.relative_to(self.workdir)), path=path))
+    if not choices:
       raise UserError(
         f'{self.workdir} has neither checkpoints nor a .stablehlo: train there, or see '
         'python -m gan_jax.importers --help.'
       )
-    return sources
+    return choices
 
   def select(self, name: str = '') -> GeneratorChoice:
-    """The source of this name; of none, the first.
+    """The generator with this name; without a name the first one.
 
     Raises:
-      UserError: there is none of this name.
+      UserError: there is no such generator.
     """
-    sources = self.sources()
-    for source in sources if name else ():
-      if source.name == name:
-        return source
+    choices = self.choices()
     if not name:
-      return sources[0]
+      return choices[0]
+    for choice in choices:
+      if choice.name == name:
+        return choice
     path_inside(self.workdir, name)
     raise UserError(f'{self.workdir} has no {name}.')
 
-  def _opened(self, source: GeneratorChoice) -> TrainedGenerator | ExportedGenerator:
-    if source.path is not None:
-      return ExportedGenerator(
-        path_inside(self.workdir, str(source.path.relative_to(self.workdir)))
-      )
-    return TrainedGenerator(self.workdir, source.step)
+  def _load_generator(self, choice: GeneratorChoice) -> Generator:
+    if choice.path is None:
+      return TrainedGenerator(self.workdir, choice.step)
+    name = str(choice.path.relative_to(self.workdir))
+    return ExportedGenerator(path_inside(self.workdir, name))
 
-  def abilities(self, source: GeneratorChoice) -> Capabilities:
-    """Which controls this generator has; it is opened.
+  def capabilities(self, choice: GeneratorChoice) -> Capabilities:
+    """Loads the generator and returns which controls apply to it.
 
     Raises:
-      UserError: it cannot be.
+      UserError: it cannot be loaded.
     """
     with self._lock:
-      generator = self._open(source)
-    if isinstance(generator, ExportedGenerator):
-      return Capabilities(self._names(generator.n_classes))
-    gan = generator.gan
-    names = self._names(gan.n_classes)
-    style = gan.style_based
+      generator = self._load(choice)
+    class_names = self._class_names(generator.n_classes)
+    if not isinstance(generator, TrainedGenerator):
+      return Capabilities(class_names)
+    style = generator.gan.style_based
     if style is None:
-      return Capabilities(names, standing=gan.has_batch_stats)
-    layers = style.layers(style.res)
-    bands = tuple(name for name, taken in style_ranges(style).items() if taken)
-    return Capabilities(names, True, layers, min(style.truncated_layers, layers), bands)
-
-  def _names(self, n: int) -> tuple[str, ...]:
-    try:
-      about = json.loads((self.workdir / 'run.json').read_text())
-      names = about['dataset']['classes']
-    except (OSError, ValueError, KeyError, TypeError):
-      names = []
-    named = len(names) == n
-    return tuple(f'{i} {names[i]}' if named else str(i) for i in range(n))
-
-  def request(
-    self, able: Capabilities, choice: ControlValues, draft: bool = False
-  ) -> SamplingOptions:
-    """The choice in the words of gan_jax.sample.
-
-    Args:
-      draft: while a slider moves; batch statistics are then of fewer pictures.
-
-    Raises:
-      UserError: something has to be chosen first.
-    """
-    asked: dict[str, Any] = {'psi': round(choice.psi, 4)}
-    if choice.label is not None and able.classes:
-      asked['classes'] = str(choice.label)
-    if choice.truncation < WIDEST:
-      asked['truncation'] = round(choice.truncation, 4)
-    if able.styled:
-      asked['noise_strength'] = round(choice.noise, 4)
-      if choice.layers != able.cut:
-        asked['truncated_layers'] = int(choice.layers)
-    if able.standing and draft:
-      asked['standing'] = DRAFT
-    seed = str(int(choice.seed))
-    if choice.mode == 'one':
-      return SamplingOptions(seeds=seed, **asked)
-    asked['batch'] = 1  # the program that draws one picture, so nothing is compiled
-    if choice.mode == 'variations':
-      last = int(choice.seed) + int(choice.count) - 1
-      return SamplingOptions(seeds=f'{seed}-{last}', columns=4, **asked)
-    if choice.mode == 'mixing':
-      bands = '+'.join(name for name in able.bands if name in choice.styles)
-      if not bands:
-        raise UserError(f'Choose which styles are taken: {", ".join(able.bands)}.')
-      return SamplingOptions(
-        seeds=seed, mix=str(int(choice.other)), mix_layers=bands, **asked
-      )
-    if len(choice.pins) < 2:
-      raise UserError('Pin two seeds or more to go from one to the next.')
-    pins = ','.join(str(int(pin)) for pin in choice.pins)
-    kind = 'w' if able.styled else 'z'
-    return SamplingOptions(
-      seeds=pins, interpolate=kind, frames=int(choice.frames), **asked
+      standing = generator.gan.has_batch_stats
+      return Capabilities(class_names, standing_statistics=standing)
+    n_layers = style.layers(style.res)
+    ranges = style_ranges(style).items()
+    return Capabilities(
+      class_names,
+      style_based=True,
+      n_layers=n_layers,
+      truncated_layers=min(style.truncated_layers, n_layers),
+      style_ranges=tuple(name for name, layers in ranges if layers),
     )
 
-  def shown(
-    self, able: Capabilities, choice: ControlValues, draft: bool = False
+  def _class_names(self, n: int) -> tuple[str, ...]:
+    """'3 cat' for each label, with the name from run.json if it has n names."""
+    try:
+      run = json.loads((self.workdir / 'run.json').read_text())
+      names = run['dataset']['classes']
+    except (OSError, ValueError, KeyError, TypeError):
+      names = []
+    if len(names) != n:
+      return tuple(str(i) for i in range(n))
+    return tuple(f'{i} {name}' for i, name in enumerate(names))
+
+  def sampling_options(
+    self, capabilities: Capabilities, values: ControlValues, draft: bool = False
   ) -> SamplingOptions:
-    """As `request`; of a film, the frame that the slider is at."""
-    request = self.request(able, choice, draft)
-    if choice.mode != 'between':
-      return request
-    most = (len(choice.pins) - 1) * int(choice.frames) - 1
-    return dataclasses.replace(request, only=min(max(int(choice.at), 0), most))
+    """The options of everything that the controls describe: all frames, too.
 
-  def command(
-    self, source: GeneratorChoice, request: SamplingOptions, name: str
+    Args:
+      draft: while a slider moves: standing statistics from fewer batches.
+
+    Raises:
+      UserError: a control needs a value first.
+    """
+    shared = _shared_options(capabilities, values, draft)
+    seed = str(int(values.seed))
+    if values.mode == 'single':
+      return SamplingOptions(seeds=seed, **shared)
+    shared['batch'] = 1  # the program of a single image, so that nothing is compiled
+    if values.mode == 'grid':
+      last = int(values.seed) + int(values.n_seeds) - 1
+      return SamplingOptions(seeds=f'{seed}-{last}', columns=GRID_COLUMNS, **shared)
+    if values.mode == 'mixing':
+      names = [name for name in capabilities.style_ranges if name in values.styles]
+      if not names:
+        allowed = ', '.join(capabilities.style_ranges)
+        raise UserError(f'Choose at least one range of styles: {allowed}.')
+      mix, layers = str(int(values.style_seed)), '+'.join(names)
+      return SamplingOptions(seeds=seed, mix=mix, mix_layers=layers, **shared)
+    if len(values.pinned_seeds) < 2:
+      raise UserError('Pin at least two seeds to interpolate between them.')
+    return SamplingOptions(
+      seeds=','.join(str(int(pin)) for pin in values.pinned_seeds),
+      interpolate='w' if capabilities.style_based else 'z',
+      frames=int(values.frames),
+      **shared,
+    )
+
+  def displayed_options(
+    self, capabilities: Capabilities, values: ControlValues, draft: bool = False
+  ) -> SamplingOptions:
+    """As `sampling_options`, but of an interpolation only the selected frame."""
+    options = self.sampling_options(capabilities, values, draft)
+    if values.mode != 'interpolation':
+      return options
+    last = (len(values.pinned_seeds) - 1) * int(values.frames) - 1
+    return dataclasses.replace(options, only=min(max(int(values.frame), 0), last))
+
+  def command_line(
+    self, choice: GeneratorChoice, options: SamplingOptions, name: str
   ) -> str:
-    """The command line that writes this request to a file of the workdir."""
-    if source.path is not None:
-      where = [f'--program={source.path}']
+    """The gan_jax.sample command that writes these images to a file in the workdir."""
+    if choice.path is not None:
+      generator = [f'--program={choice.path}']
     else:
-      where = [f'--workdir={self.workdir}', f'--checkpoint={source.step}']
-    out = f'--out={self.workdir / SAVED / name}'
-    words = ['python', '-m', 'gan_jax.sample', *where, *request.flags, out]
-    return shlex.join(words)
+      generator = [f'--workdir={self.workdir}', f'--checkpoint={choice.step}']
+    out = f'--out={self.workdir / SAVE_FOLDER / name}'
+    return shlex.join(
+      ['python', '-m', 'gan_jax.sample', *generator, *options.flags, out]
+    )
 
-  def draw(self, source: GeneratorChoice, request: SamplingOptions) -> bytes:
-    """The PNG that gan_jax.sample would write.
+  def render_png(self, choice: GeneratorChoice, options: SamplingOptions) -> bytes:
+    """The content of the PNG file that gan_jax.sample would write.
 
     Raises:
       UserError: the generator cannot do it.
     """
     with self._lock:
-      pictures = self._open(source).pictures(request)
-      images = np.concatenate(list(pictures.images))
-    out = io.BytesIO()
-    image_io.image_grid(images, pictures.columns).save(out, 'png')
-    return out.getvalue()
+      planned = self._plan(choice, options)
+      images = np.concatenate(list(planned.images))
+    png = io.BytesIO()
+    image_io.image_grid(images, planned.columns).save(png, 'png')
+    return png.getvalue()
 
-  def save(self, source: GeneratorChoice, request: SamplingOptions, name: str) -> Path:
-    """Writes a picture or a film into the folder `SAVED` of the workdir.
+  def save(self, choice: GeneratorChoice, options: SamplingOptions, name: str) -> Path:
+    """Writes an image or an animation into `SAVE_FOLDER` and returns its path.
 
     Raises:
-      UserError: a name that leads elsewhere, or has another ending.
+      UserError: the name leads elsewhere or has an unknown extension, or the file
+        cannot be written.
     """
-    path_inside(self.workdir, SAVED)  # which may be a link
-    out = path_inside(self.workdir / SAVED, name)
-    if out.suffix not in ('.png', *FILMS):
-      raise UserError(f'{name}: end it in .png, {", ".join(FILMS)}.')
+    path_inside(self.workdir, SAVE_FOLDER)  # it may be a symbolic link
+    out = path_inside(self.workdir / SAVE_FOLDER, name)
+    if out.suffix not in ('.png', *image_io.ANIMATIONS):
+      raise UserError(f'{name}: end it in .png, {", ".join(image_io.ANIMATIONS)}.')
     try:
       with self._lock:
-        pictures = self._open(source).pictures(request)
-        image_io.write_images(out, *pictures, fps=FPS)
+        image_io.write_images(out, *self._plan(choice, options), fps=FPS)
     except OSError as error:
       raise UserError(f'{out} cannot be written: {error.strerror}.') from error
     return out
+
+  def _plan(self, choice: GeneratorChoice, options: SamplingOptions) -> PlannedImages:
+    return self._load(choice).plan(options)
+
+
+def _shared_options(
+  capabilities: Capabilities, values: ControlValues, draft: bool
+) -> dict[str, Any]:
+  """Options that do not depend on the mode."""
+  options: dict[str, Any] = {'psi': round(values.psi, 4)}
+  if values.label is not None and capabilities.class_names:
+    options['classes'] = str(values.label)
+  if values.truncation < MAX_TRUNCATION:
+    options['truncation'] = round(values.truncation, 4)
+  if capabilities.style_based:
+    options['noise_strength'] = round(values.noise_strength, 4)
+    if values.truncated_layers != capabilities.truncated_layers:
+      options['truncated_layers'] = int(values.truncated_layers)
+  if capabilities.standing_statistics and draft:
+    options['standing'] = DRAFT_STANDING
+  return options

@@ -2,6 +2,7 @@
 
 import ctypes
 import glob
+import logging
 import os
 import sys
 
@@ -21,10 +22,19 @@ def runs_on_cpu() -> bool:
 
 
 def set_xla_flags() -> None:
-  """Adds gan_jax's flag to XLA_FLAGS, unless the user has set that flag."""
+  """Adds gan_jax's XLA flag to XLA_FLAGS, unless the user has set it otherwise.
+
+  Logs a warning if jax was imported before, as XLA then ignores the flag.
+  """
   flags = os.environ.get('XLA_FLAGS', '')
-  if runs_on_cpu() and 'ynn_fusion_type' not in flags:
-    os.environ['XLA_FLAGS'] = f'{flags} {_CPU_FLAG}'.strip()
+  if not runs_on_cpu() or 'ynn_fusion_type' in flags:
+    return
+  os.environ['XLA_FLAGS'] = f'{flags} {_CPU_FLAG}'.strip()
+  if 'jax' in sys.modules:
+    logging.getLogger('gan_jax').warning(
+      'jax was imported before gan_jax, so training on the CPU is slower than it could '
+      'be: import gan_jax first.'
+    )
 
 
 def one_off_compiler_options() -> dict[str, int] | None:

@@ -1,120 +1,137 @@
-"""The jitted samplers: seeds, latents, truncation, standing batch statistics."""
+"""Jitted samplers: latents from seeds, truncation, standing batch statistics."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from gan_jax.models.base import GAN, StyleBased, Variables, to_uint8
 from gan_jax.runtime.mesh import AXIS
 
-Sampler = Any  # a jitted function, see make_sampler
+Sampler = jax.stages.Wrapped  # a jitted function, see make_sampler
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def latents(seeds: ArrayLike, dim_z: int, truncation: ArrayLike = np.inf) -> Array:
-  """z [n, dim_z] of each seed; entries beyond +-truncation are drawn again.
+def latents(
+  seeds: UInt32[Array, ' n'] | np.ndarray, dim_z: int, truncation: ArrayLike = np.inf
+) -> Float[Array, 'n dim_z']:
+  """z of each seed, from a standard normal distribution truncated at +-truncation.
 
-  That is a normal cut at the threshold, drawn directly. `inf` does not truncate.
+  A truncated normal has the distribution of a normal whose entries beyond the
+  threshold are drawn again (BigGAN, section 3.1). `inf` does not truncate.
   """
 
-  def one(seed):
+  def latent(seed: Array) -> Array:
     key = jax.random.key(seed)
-    t = jnp.minimum(jnp.asarray(truncation, jnp.float32), 5)  # beyond: never used
-    cut = jax.random.truncated_normal(key, -t, t, (dim_z,))
-    return jnp.where(jnp.isinf(truncation), jax.random.normal(key, (dim_z,)), cut)
+    # No float32 normal goes beyond 5, and truncated_normal needs a finite bound.
+    bound = jnp.minimum(jnp.asarray(truncation, jnp.float32), 5)
+    truncated = jax.random.truncated_normal(key, -bound, bound, (dim_z,))
+    normal = jax.random.normal(key, (dim_z,))
+    return jnp.where(jnp.isinf(truncation), normal, truncated)
 
-  return jax.vmap(one)(jnp.asarray(seeds))
+  return jax.vmap(latent)(jnp.asarray(seeds))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def labels_from_seeds(seeds: ArrayLike, n_classes: int) -> Array:
-  """The class a seed shows unless one is asked for, int32 [n], uniform."""
+def labels_from_seeds(
+  seeds: UInt32[Array, ' n'] | np.ndarray, n_classes: int
+) -> Int[Array, ' n']:
+  """The label of each seed where none is given, uniform over the classes."""
 
-  def one(seed):
+  def label(seed: Array) -> Array:
     key = jax.random.fold_in(jax.random.key(seed), 1)
     return jax.random.randint(key, (), 0, max(n_classes, 1))
 
-  return jax.vmap(one)(jnp.asarray(seeds))
+  return jax.vmap(label)(jnp.asarray(seeds))
+
+
+def noise_keys(seeds: UInt32[Array, ' n']) -> PRNGKeyArray:
+  """Keys [n] of the noise that each seed gives a StyleGAN besides z."""
+  return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(seeds)
 
 
 def make_sampler(
   gan: GAN, mesh: Mesh, res: int = 0, stored_noise: bool = False
 ) -> Sampler:
-  """Compiles (g, z, classes, psi, seeds, alpha) -> pictures uint8 [n, h, w, c].
+  """A jitted function (g, z, classes, psi, seeds, alpha) -> images uint8 [n, h, w, c].
 
-  The batch is split over the mesh. Truncation is in z and in psi, so sweeping it
-  compiles nothing new. The compiled function takes
+  The batch is sharded over the mesh. z is already truncated and psi is an input, so
+  new truncation values compile nothing. The arguments of the jitted function:
 
     g: variables of the generator.
-    z: [n, dim_z]; classes [n, n_classes]: weights, one-hot for one class.
-    psi: of `gan.generate`; a scalar, as is alpha, how far `res` has faded in.
-    seeds: uint32 [n], of the noise beside z, where a family has any.
+    z: float32 [n, dim_z].
+    classes: float32 [n, n_classes], class weights; one-hot for a single class.
+    psi: scalar, see `GAN.generate`.
+    seeds: uint32 [n], seeds of the noise besides z. Only StyleGAN has such noise.
+    alpha: scalar, how far `res` has faded in.
 
   Args:
-    res: the resolution a growing run has come to; 0: the final one.
-    stored_noise: draw all pictures with the noise that came with the weights.
+    res: resolution of a growing GAN; 0: the final one.
+    stored_noise: use the noise stored with the weights for all images.
   """
-  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+  sharded, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
 
-  def sample(g, z, classes, psi, seeds, alpha):
+  def sample(
+    g: Variables, z: Array, classes: Array, psi: Array, seeds: Array, alpha: Array
+  ) -> Array:
     labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
     keys = None if stored_noise else noise_keys(seeds)
     return to_uint8(gan.generate(g, z, labels, psi, keys=keys, res=res, alpha=alpha))
 
-  shardings = (whole, split, split, whole, split, whole)
-  return jax.jit(sample, in_shardings=shardings, out_shardings=split)
+  shardings = (replicated, sharded, sharded, replicated, sharded, replicated)
+  return jax.jit(sample, in_shardings=shardings, out_shardings=sharded)
 
 
-def make_styles(gan: StyleBased, mesh: Mesh) -> Sampler:
-  """Compiles (g, z, classes, psi [layers]) -> ws [n, layers, dim_w], truncated.
+def make_mapper(gan: StyleBased, mesh: Mesh) -> Sampler:
+  """A jitted function (g, z, classes, psi [layers]) -> ws [n, layers, dim_w].
 
-  z and classes as in `make_sampler`; psi is that of each layer.
+  The mapping network followed by truncation in w. g, z and classes are those of
+  `make_sampler`; psi has one value per synthesis layer.
   """
-  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+  sharded, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
 
-  def styles(g, z, classes, psi):
+  def map_latents(g: Variables, z: Array, classes: Array, psi: Array) -> Array:
     labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
     return gan.truncate(g, gan.w(g, z, labels), psi)
 
-  return jax.jit(styles, in_shardings=(whole, split, split, whole), out_shardings=split)
+  shardings = (replicated, sharded, sharded, replicated)
+  return jax.jit(map_latents, in_shardings=shardings, out_shardings=sharded)
 
 
 def make_synthesizer(
   gan: StyleBased, mesh: Mesh, res: int = 0, stored_noise: bool = False
 ) -> Sampler:
-  """Compiles (g, ws [n, layers, dim_w], seeds [n], alpha) -> uint8 [n, h, w, c].
+  """A jitted function (g, ws, seeds, alpha) -> images uint8 [n, h, w, c].
 
-  As `make_sampler`, from styles in place of z, classes and psi.
+  The synthesis network on ws [n, layers, dim_w]; otherwise as `make_sampler`.
   """
-  split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+  sharded, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
 
-  def sample(g, ws, seeds, alpha):
+  def synthesize(g: Variables, ws: Array, seeds: Array, alpha: Array) -> Array:
     noise = None if stored_noise else gan.fresh_noise(noise_keys(seeds), res or gan.res)
     return to_uint8(gan.synthesize(g, ws, noise, res=res, alpha=alpha))
 
-  return jax.jit(sample, in_shardings=(whole, split, split, whole), out_shardings=split)
-
-
-def noise_keys(seeds: Array) -> Array:
-  """Of the noise that a seed draws beside z [n]."""
-  return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(seeds)
+  shardings = (replicated, sharded, sharded, replicated)
+  return jax.jit(synthesize, in_shardings=shardings, out_shardings=sharded)
 
 
 @functools.cache
 def make_standing_statistics(gan: GAN, mesh: Mesh) -> Callable[..., Variables]:
-  """Compiles `gan.standing_statistics`; z [n, b, dim_z], labels [n, b] are sharded."""
+  """Jitted `gan.standing_statistics`; z [n, b, dim_z] and labels [n, b] are sharded."""
   specs = (P(), P(None, AXIS), P(None, AXIS))
   return jax.jit(
     jax.shard_map(
-      gan.standing_statistics, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False
+      gan.standing_statistics,
+      mesh=mesh,
+      in_specs=specs,
+      out_specs=P(),
+      check_vma=False,
     )
   )
 
@@ -123,36 +140,46 @@ def standing_statistics(
   gan: GAN,
   mesh: Mesh,
   g: Variables,
-  passes: int,
+  n_batches: int,
   batch: int,
   truncation: float = np.inf,
   psi: float = 1.0,
 ) -> Variables:
-  """g with the batch statistics of this truncation, averaged over `passes` batches."""
+  """g with batch statistics averaged over batches at this truncation.
+
+  BigGAN, appendix B. Returns g itself if its statistics do not depend on truncation.
+
+  Args:
+    n_batches: number of batches of latents.
+    batch: latents per batch, a multiple of the number of devices.
+  """
   if not gan.has_batch_stats:
     return g
-  seeds = np.uint32(2**32 - 1) - np.arange(passes * batch, dtype=np.uint32)
-  z = psi * latents(seeds, gan.dim_z, truncation).reshape(passes, batch, -1)
-  labels = labels_from_seeds(seeds, gan.n_classes).reshape(passes, batch)
-  taken = []
-  for i in range(passes):  # one at a time: a single program for any number of them
+  # Seeds from the far end: samples usually have small ones.
+  seeds = np.uint32(2**32 - 1) - np.arange(n_batches * batch, dtype=np.uint32)
+  z = psi * latents(seeds, gan.dim_z, truncation).reshape(n_batches, batch, -1)
+  labels = labels_from_seeds(seeds, gan.n_classes).reshape(n_batches, batch)
+  statistics = []
+  for i in range(n_batches):  # one batch per call: one program for any number of them
     g = make_standing_statistics(gan, mesh)(g, z[i : i + 1], labels[i : i + 1])
-    taken.append(jax.device_get(g['batch_stats']))
-  mean = lambda *stats: np.mean(stats, 0, dtype=np.float32)
-  return {**g, 'batch_stats': jax.tree.map(mean, *taken)}
+    statistics.append(jax.device_get(g['batch_stats']))
+  mean = lambda *xs: np.mean(xs, 0, dtype=np.float32)
+  return {**g, 'batch_stats': jax.tree.map(mean, *statistics)}
 
 
 def run_in_batches(
-  draw: Callable[..., ArrayLike], rows: Sequence[np.ndarray], batch: int
+  function: Callable[..., ArrayLike], rows: Sequence[np.ndarray], batch: int
 ) -> Iterator[np.ndarray]:
-  """draw(*rows) in batches, the last one shorter; every call has one and the same size.
+  """Yields function(*rows) batch by batch; the last batch may be shorter.
+
+  Every call has `batch` rows, so one program serves all: the last row is repeated
+  where rows are missing, and the surplus outputs are dropped.
 
   Args:
-    draw: takes `batch` entries of each of the rows.
-    rows: arrays of one length.
+    rows: arrays of equal length.
   """
   total = len(rows[0])
   for start in range(0, total, batch):
     n = min(batch, total - start)
-    part = np.minimum(np.arange(start, start + batch), total - 1)
-    yield np.asarray(draw(*(x[part] for x in rows)))[:n]
+    index = np.minimum(np.arange(start, start + batch), total - 1)
+    yield np.asarray(function(*(x[index] for x in rows)))[:n]

@@ -2,7 +2,6 @@
 
 import base64
 import http.client
-import importlib
 import json
 import os
 import shlex
@@ -16,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from gan_jax import report, sample
-from gan_jax.config import parse_config
-from gan_jax.training import trainer
+from tests import runs
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
@@ -28,22 +26,14 @@ FLAGS = (
 HOSTILE = '</script><img src=x onerror=alert(1)>'
 
 
-def trained(name, folder, **changes):
-  config = importlib.import_module(f'configs.{name}').get_config('tiny').to_dict()
-  for key, value in changes.items():
-    section, key = key.split('__')
-    config[section][key] = value
-  trainer.Trainer(parse_config(config), folder).run()
-  return folder
-
-
 @pytest.fixture(scope='module')
-def runs(tmp_path_factory):
-  """A finished run of four sheets, and another one."""
+def finished_runs(tmp_path_factory):
+  """A finished run of four sample grids, and another one."""
   folder = tmp_path_factory.mktemp('runs')
   often = dict(log__metrics_every=8, log__grid_every=8)
   for name, seed in (('first', 0), ('second', 1)):
-    trained('biggan_digits', folder / name, train__images=32, train__seed=seed, **often)
+    changes = dict(train__images=32, train__seed=seed, **often)
+    runs.train(runs.tiny_config('biggan_digits', **changes), folder / name)
   return folder / 'first', folder / 'second'
 
 
@@ -106,9 +96,9 @@ def shown_pixels(page):
   )
 
 
-def test_a_report_opens_from_disk(runs, tab):
+def test_a_report_opens_from_disk(finished_runs, tab):
   opened = tab()
-  page, address = opened.page, f'file://{runs[0]}/report.html'
+  page, address = opened.page, f'file://{finished_runs[0]}/report.html'
   page.goto(address)
   assert page.inner_text('h1') == 'first' and page.inner_text('.status') == 'finished'
   assert page.locator('.chart canvas').count() >= 5
@@ -123,10 +113,10 @@ def test_a_report_opens_from_disk(runs, tab):
   assert not opened.complaints and opened.requests() == [address]
 
 
-def test_curves_are_read_and_zoomed_without_a_mouse(runs, tab):
+def test_curves_are_read_and_zoomed_without_a_mouse(finished_runs, tab):
   opened = tab()
   page = opened.page
-  page.goto(f'file://{runs[0]}/report.html')
+  page.goto(f'file://{finished_runs[0]}/report.html')
   ends = lambda: page.evaluate('drawn.map(({ u }) => [u.scales.x.min, u.scales.x.max])')
   whole = ends()
   chart = page.locator('.chart').first
@@ -140,9 +130,9 @@ def test_curves_are_read_and_zoomed_without_a_mouse(runs, tab):
   assert ends() == whole and not opened.complaints
 
 
-def test_a_curve_is_zoomed_by_dragging(runs, tab):
+def test_a_curve_is_zoomed_by_dragging(finished_runs, tab):
   page = tab().page
-  page.goto(f'file://{runs[0]}/report.html')
+  page.goto(f'file://{finished_runs[0]}/report.html')
   over = page.locator('.u-over').first
   over.scroll_into_view_if_needed()
   box = over.bounding_box()
@@ -156,8 +146,8 @@ def test_a_curve_is_zoomed_by_dragging(runs, tab):
   )
 
 
-def test_two_runs_compare(runs, tab, tmp_path):
-  out = report.write_report(list(runs), tmp_path / 'compare.html')
+def test_two_runs_compare(finished_runs, tab, tmp_path):
+  out = report.write_report(list(finished_runs), tmp_path / 'compare.html')
   opened = tab()
   page = opened.page
   page.goto(f'file://{out}')
@@ -178,19 +168,19 @@ def test_two_runs_compare(runs, tab, tmp_path):
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_a_phone_shows_all_of_it(runs, tab, scheme):
+def test_a_phone_shows_all_of_it(finished_runs, tab, scheme):
   opened = tab(viewport={'width': 390, 'height': 844}, color_scheme=scheme)
   page = opened.page
-  page.goto(f'file://{runs[0]}/report.html')
+  page.goto(f'file://{finished_runs[0]}/report.html')
   assert page.evaluate('document.documentElement.scrollWidth') == 390
   color = page.evaluate('getComputedStyle(document.body).backgroundColor')
   dark = all(int(x) < 100 for x in color.removeprefix('rgb(').rstrip(')').split(','))
   assert dark == (scheme == 'dark') and not opened.complaints
 
 
-def test_hostile_text_is_shown_as_text(runs, tab, tmp_path):
+def test_hostile_text_is_shown_as_text(finished_runs, tab, tmp_path):
   evil = tmp_path / '<img src=x onerror=alert(1)>'
-  shutil.copytree(runs[0], evil)
+  shutil.copytree(finished_runs[0], evil)
   about = json.loads((evil / 'run.json').read_text())
   about['dataset']['classes'][0] = HOSTILE
   (evil / 'run.json').write_text(json.dumps(about))
@@ -210,9 +200,10 @@ def test_hostile_text_is_shown_as_text(runs, tab, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def explorer(tmp_path_factory):
+def explorer(stylegan_run, tmp_path_factory):
   """A StyleGAN's workdir and the address of its explorer."""
-  folder = trained('stylegan_lsun', tmp_path_factory.mktemp('style'))
+  folder = tmp_path_factory.mktemp('style') / 'run'
+  shutil.copytree(stylegan_run, folder)
   with socket.socket() as s:
     s.bind(('127.0.0.1', 0))
     port = s.getsockname()[1]
@@ -244,13 +235,13 @@ def explorer(tmp_path_factory):
 
 
 def source_of(page):
-  return page.get_attribute('#picture', 'src')
+  return page.get_attribute('#image', 'src')
 
 
 def moved(page, before):
-  """Waits for another picture and for no more to come; its source."""
+  """Waits for a new image and for no more to come; its source."""
   page.wait_for_function(
-    "before => document.querySelector('#picture').src !== before", arg=before
+    "before => document.querySelector('#image').src !== before", arg=before
   )
   now = None
   while now != source_of(page):
@@ -268,7 +259,7 @@ def test_the_explorer_follows_its_controls(explorer, tab, monkeypatch):
     ['clipboard-read', 'clipboard-write'], origin=address
   )
   page.goto(address)
-  page.wait_for_function("document.querySelector('#picture')?.src.startsWith('data:')")
+  page.wait_for_function("document.querySelector('#image')?.src.startsWith('data:')")
   first = moved(page, '')
 
   page.locator('#psi').click(position={'x': 100, 'y': 10})
@@ -294,22 +285,24 @@ def test_the_explorer_follows_its_controls(explorer, tab, monkeypatch):
   page.fill('#name', '../outside.png')
   page.click('#save')
   page.wait_for_function(
-    "document.querySelector('#told').textContent.includes('outside')"
+    "document.querySelector('#message').textContent.includes('outside')"
   )
   assert not (folder.parent / 'outside.png').exists()
   page.fill('#name', 'mine.png')
   page.click('#save')
   page.wait_for_function(
-    "document.querySelector('#told').textContent.includes('saved')"
+    "document.querySelector('#message').textContent.includes('saved')"
   )
   assert (folder / 'explored' / 'mine.png').read_bytes() == Path(out).read_bytes()
 
-  page.get_by_role('button', name='Between', exact=True).click()
+  page.get_by_role('button', name='Interpolate', exact=True).click()
   way = moved(page, finer)
-  page.locator('#at').click(position={'x': 150, 'y': 10})
+  page.locator('#frame').click(position={'x': 150, 'y': 10})
   moved(page, way)
-  page.click('#film')
-  page.wait_for_function("document.querySelector('#told').textContent.includes('webp')")
+  page.click('#animation')
+  page.wait_for_function(
+    "document.querySelector('#message').textContent.includes('webp')"
+  )
   assert not opened.complaints
   foreign = [url for url in opened.requests() if not url.startswith(address)]
   assert not foreign
@@ -321,7 +314,7 @@ def test_the_explorer_opens_nothing_elsewhere(explorer, tab):
   page.goto(f'http://127.0.0.1:{port}/?generator=../../etc/passwd')
   page.wait_for_selector('#refused')
   assert 'lies outside' in page.inner_text('#refused')
-  assert page.locator('#picture').count() == 0
+  assert page.locator('#image').count() == 0
 
 
 def test_the_explorer_is_reached_from_this_machine_alone(explorer):

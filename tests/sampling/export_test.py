@@ -1,4 +1,4 @@
-"""Exported generators: the sampler's bits, and files that need no gan_jax."""
+"""Exported generators: the bits of the sampler, and files that need no gan_jax."""
 
 import json
 import os
@@ -10,27 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from gan_jax import UserError
 from gan_jax.importers import sources
 from gan_jax.models.biggan import BigGAN
 from gan_jax.sampling import export
+from gan_jax.storage.weights import read_arrays
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
-LOADER = """
-import sys
-import jax, numpy as np
-from jax import export
-generator = export.deserialize(bytearray(open(sys.argv[1], 'rb').read()))
-inputs = np.load(sys.argv[2])
-images = jax.jit(generator.call)(inputs['z'], inputs['classes'], inputs['psi'])
-assert 'gan_jax' not in sys.modules
-np.save(sys.argv[3], np.asarray(images))
-"""
+PROGRAM = Path(__file__).parent / 'programs' / 'run_exported.py'
 
 
-def in_process(gan, g):
-  """What the sampler compiles, on one device."""
+def jitted_sampler(gan, g):
+  """The sampler on one device."""
 
   def draw(g, z, classes, psi):
     labels = classes if gan.n_classes else jnp.zeros(len(z), jnp.int32)
@@ -48,7 +41,7 @@ def inputs(gan, seed, n):
   return z, classes[rows] if gan.n_classes else np.zeros((n, 0), np.float32)
 
 
-def conditional():
+def biggan():
   gan = BigGAN(
     res=16, n_classes=3, dim_z=6, shared_dim=4, g_ch=2, d_ch=1,
     g_widths=(8, 8, 8), d_widths=(1, 1, 1), g_attention=(8,),
@@ -56,21 +49,21 @@ def conditional():
   return gan, jax.device_get(jax.jit(gan.init)(jax.random.key(3))[0])
 
 
-def styled():
+def stylegan():
   source = sources.read_published(GOLDEN / 'progan_stylegan' / 'stylegan_tiny.pkl')
   return source.gan, source.ema
 
 
-def tabled():
+def biggan_with_statistics():
   source = sources.read_published(GOLDEN / 'biggan_metrics' / 'checkpoints' / 'hf_zip')
   return source.gan, source.ema
 
 
-@pytest.mark.parametrize('make', [conditional, styled, tabled])
-def test_the_artifact_draws_the_samplers_bits(tmp_path, rng_seed, make):
+@pytest.mark.parametrize('make', [biggan, stylegan, biggan_with_statistics])
+def test_an_exported_generator_gives_the_bits_of_the_sampler(tmp_path, rng_seed, make):
   gan, g = make()
   program, weights = export.export_generator(gan, g, tmp_path / 'gen.stablehlo')
-  sampler = in_process(gan, g)
+  sampler = jitted_sampler(gan, g)
   loaded = jax.export.deserialize(bytearray(program.read_bytes()))
   assert loaded.platforms == ('cpu', 'tpu', 'cuda')
   call = jax.jit(loaded.call)
@@ -81,8 +74,8 @@ def test_the_artifact_draws_the_samplers_bits(tmp_path, rng_seed, make):
     assert got.shape == (n, gan.res, gan.res, gan.channels) and got.dtype == np.uint8
     np.testing.assert_array_equal(got, want)
   assert np.std(np.asarray(want, np.float32)) > 1
-  arrays = weights.read_arrays(weights)
-  flat = export.flat(g)
+  arrays = read_arrays(weights)
+  flat = traverse_util.flatten_dict(g, sep='/')
   assert arrays.keys() == flat.keys()
   for name, value in flat.items():
     np.testing.assert_array_equal(arrays[name], value)
@@ -95,27 +88,27 @@ def test_the_artifact_draws_the_samplers_bits(tmp_path, rng_seed, make):
   assert {p.name for p in tmp_path.iterdir()} == {'gen.stablehlo', 'gen.safetensors'}
 
 
-def test_the_loader_needs_no_gan_jax(tmp_path, rng_seed):
-  gan, g = conditional()
+def test_an_exported_generator_runs_without_gan_jax(tmp_path, rng_seed):
+  gan, g = biggan()
   program, _ = export.export_generator(gan, g, tmp_path / 'gen.stablehlo')
   z, classes = inputs(gan, rng_seed, 2)
   psi = np.float32(0.8)
   np.savez(tmp_path / 'inputs.npz', z=z, classes=classes, psi=psi)
   paths = [str(tmp_path / name) for name in ('inputs.npz', 'images.npy')]
   done = subprocess.run(
-    [sys.executable, '-c', LOADER, str(program), *paths],
+    [sys.executable, str(PROGRAM), str(program), *paths],
     capture_output=True,
     text=True,
     cwd=tmp_path,
     env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
   )
   assert done.returncode == 0, done.stderr[-2000:]
-  want = in_process(gan, g)(g, z, classes, psi)
+  want = jitted_sampler(gan, g)(g, z, classes, psi)
   np.testing.assert_array_equal(np.load(tmp_path / 'images.npy'), want)
 
 
 def test_mistakes(tmp_path):
-  gan, g = conditional()
+  gan, g = biggan()
   with pytest.raises(UserError, match='ends in .stablehlo'):
     export.export_generator(gan, g, tmp_path / 'gen.bin')
   (tmp_path / 'file').write_text('')
@@ -123,3 +116,14 @@ def test_mistakes(tmp_path):
     export.export_generator(
       gan, g, tmp_path / 'file' / 'gen.stablehlo', platforms=('cpu',)
     )
+
+
+def test_bfloat16_weights_are_written_as_bfloat16(tmp_path):
+  path = tmp_path / 'gen.safetensors'
+  kernel = jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3)
+  g = {'params': {'a': {'kernel': kernel.T, 'scale': jnp.float32(2)}}}
+  export.write_safetensors(path, g, {'gan_jax': '{}'})
+  assert b'"BF16"' in path.read_bytes()
+  arrays = read_arrays(path)
+  np.testing.assert_array_equal(arrays['params/a/kernel'], np.arange(6).reshape(2, 3).T)
+  assert arrays['params/a/scale'].shape == ()

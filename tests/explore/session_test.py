@@ -1,0 +1,270 @@
+"""Explorer sessions: control values, the command line and the image agree."""
+
+import dataclasses
+import io
+import logging
+import shlex
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax import UserError, sample
+from gan_jax.explore import __main__ as command
+from gan_jax.explore.session import (
+  SAVE_FOLDER,
+  Capabilities,
+  ControlValues,
+  ExplorerSession,
+  path_inside,
+)
+from gan_jax.importers import __main__ as importers
+from gan_jax.importers import sources
+from gan_jax.runtime.mesh import make_mesh
+from gan_jax.sampling import samplers
+from gan_jax.sampling.options import SamplingOptions
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
+
+
+@pytest.fixture(scope='module')
+def exported_run(digits_run, tmp_path_factory):
+  """A copy of the digits run, with the exported generator gen.stablehlo."""
+  folder = tmp_path_factory.mktemp('exported') / 'run'
+  shutil.copytree(digits_run, folder)
+  flags = [f'--workdir={folder}', f'--export={folder}/gen.stablehlo', '--standing=1']
+  sample.main(flags)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def stylegan_session(stylegan_run, tmp_path_factory):
+  """A session on a copy of the StyleGAN run, as it saves into the folder."""
+  folder = tmp_path_factory.mktemp('explored') / 'run'
+  shutil.copytree(stylegan_run, folder)
+  return ExplorerSession(folder)
+
+
+def written_file(line):
+  """Runs a command line; the bytes of the file that it writes."""
+  words = shlex.split(line)
+  assert words[:3] == ['python', '-m', 'gan_jax.sample']
+  sample.main(words[3:])
+  (out,) = [word.removeprefix('--out=') for word in words if word.startswith('--out=')]
+  return Path(out).read_bytes()
+
+
+def values(mode='single', **changes):
+  """Control values of a StyleGAN whose psi acts on 2 layers by default."""
+  return ControlValues(**{'mode': mode, 'truncated_layers': 2} | changes)
+
+
+VALUES = [
+  values(seed=5),
+  values(seed=5, psi=0.3, truncation=0.5, truncated_layers=4, noise_strength=0.25),
+  values('grid', seed=3, n_seeds=5, psi=0.7),
+  values('mixing', seed=3, style_seed=9, styles=('middle', 'coarse')),
+  values('interpolation', pinned_seeds=(4, 8, 2), frames=5, frame=7),
+]
+
+
+@pytest.mark.parametrize('controls', VALUES, ids=lambda controls: controls.mode)
+def test_the_command_line_writes_the_displayed_image(stylegan_session, controls):
+  session = stylegan_session
+  choice = session.select()
+  options = session.displayed_options(session.capabilities(choice), controls)
+  png = session.render_png(choice, options)
+  assert png == written_file(session.command_line(choice, options, 'a.png'))
+  assert session.save(choice, options, 'b.png').read_bytes() == png
+
+
+@pytest.mark.parametrize('name', ['', 'gen.stablehlo'])
+@pytest.mark.parametrize('draft', [False, True])
+def test_labels_of_trained_and_exported_generators(exported_run, name, draft):
+  session = ExplorerSession(exported_run)
+  choice = session.select(name)
+  capabilities = session.capabilities(choice)
+  assert len(capabilities.class_names) == 10 and not capabilities.style_based
+  assert capabilities.standing_statistics == (not name)
+  controls = ControlValues('grid', seed=1, label=3, n_seeds=4, psi=0.8)
+  options = session.displayed_options(capabilities, controls, draft)
+  assert ('--standing=1' in options.flags) == (draft and not name)
+  png = session.render_png(choice, options)
+  assert png == written_file(session.command_line(choice, options, 'c.png'))
+  controls = dataclasses.replace(controls, label=4)
+  other = session.displayed_options(capabilities, controls, draft)
+  assert png != session.render_png(choice, other)
+
+
+def numbers(n):
+  return tuple(str(i) for i in range(n))
+
+
+PUBLISHED = {
+  'progan_stylegan/progan_tiny.pkl': Capabilities(numbers(3)),
+  'progan_stylegan/stylegan_tiny.pkl': Capabilities(
+    style_based=True,
+    n_layers=6,
+    truncated_layers=6,
+    style_ranges=('coarse', 'middle', 'fine'),
+  ),
+  'biggan_metrics/checkpoints/exp_zip': Capabilities(
+    numbers(10), standing_statistics=True
+  ),
+  # Its file has the batch statistics of each truncation.
+  'biggan_metrics/checkpoints/hf_zip': Capabilities(numbers(5)),
+}
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_capabilities_and_command_line_of_published_weights(name, tmp_path):
+  importers.main([str(GOLDEN / name), f'--workdir={tmp_path}'])
+  session = ExplorerSession(tmp_path)
+  (choice,) = session.choices()
+  capabilities = session.capabilities(choice)
+  assert capabilities == PUBLISHED[name]
+  controls = ControlValues('grid', seed=3, n_seeds=3, psi=0.7, truncated_layers=3)
+  options = session.displayed_options(capabilities, controls)
+  png = session.render_png(choice, options)
+  assert png == written_file(session.command_line(choice, options, 'a.png'))
+
+
+def test_images_of_published_weights_are_those_of_their_file(tmp_path):
+  file = GOLDEN / 'progan_stylegan' / 'progan_tiny.pkl'
+  importers.main([str(file), f'--workdir={tmp_path}'])
+  session = ExplorerSession(tmp_path)
+  choice = session.select()
+  capabilities = session.capabilities(choice)
+  controls = ControlValues(seed=7, label=2)
+  options = session.displayed_options(capabilities, controls)
+  published, seeds = sources.read_published(file), np.array([7], np.uint32)
+  draw = samplers.make_sampler(published.gan, make_mesh(jax.devices()[:1]))
+  z = samplers.latents(seeds, published.gan.dim_z)
+  classes = np.eye(3, dtype=np.float32)[[2]]
+  # The published checkpoint is half faded in.
+  (want,) = draw(published.ema, z, classes, 1.0, seeds, 0.5)
+  with Image.open(io.BytesIO(session.render_png(choice, options))) as image:
+    got = np.asarray(image).astype(int)
+  assert got.shape == want.shape and np.ptp(got) > 100
+  assert np.abs(got - np.asarray(want)).max() <= 1
+
+
+def test_controls_change_the_image_and_compile_nothing(stylegan_session, caplog):
+  session = stylegan_session
+  choice = session.select()
+  capabilities = session.capabilities(choice)
+  assert capabilities.style_based
+  assert (capabilities.n_layers, capabilities.truncated_layers) == (4, 2)
+
+  def draw(controls):
+    options = session.displayed_options(capabilities, controls)
+    return session.render_png(choice, options)
+
+  first = draw(values())
+  changes = [
+    *VALUES,
+    values(noise_strength=0.0),
+    values(psi=0.0),
+    values(psi=0.0, truncated_layers=3),
+  ]
+  with jax.log_compiles(), caplog.at_level(logging.WARNING):
+    others = [draw(controls) for controls in changes]
+    assert draw(values(psi=0.0, truncated_layers=0)) == first  # psi acts on no layer
+  assert len({first, *others}) == 1 + len(others)
+  assert not [r.getMessage() for r in caplog.records if 'Compiling' in r.getMessage()]
+
+
+def test_an_interpolation_is_saved_with_all_frames(stylegan_session):
+  session = stylegan_session
+  choice = session.select()
+  controls = values('interpolation', pinned_seeds=(4, 8), frames=6)
+  options = session.sampling_options(session.capabilities(choice), controls)
+  path = session.save(choice, options, 'morph.webp')
+  assert path.parent.name == SAVE_FOLDER
+  with Image.open(path) as animation:
+    assert animation.n_frames == 6
+  assert options.only is None and options.frames == 6
+
+
+def test_class_names_come_from_the_run(exported_run):
+  session = ExplorerSession(exported_run)
+  assert session.capabilities(session.select()).class_names[3] == '3 3'
+  (exported_run / 'run.json').rename(exported_run / 'hidden')
+  try:
+    unnamed = session.capabilities(session.select())
+    assert unnamed.class_names[3] == '3'
+  finally:
+    (exported_run / 'hidden').rename(exported_run / 'run.json')
+
+
+@pytest.mark.parametrize('name', ['../x.png', '/etc/x.png', 'a/../../../x.png'])
+def test_nothing_is_written_outside(exported_run, name):
+  session = ExplorerSession(exported_run)
+  with pytest.raises(UserError, match='lies outside'):
+    session.save(session.select(), SamplingOptions(seeds='0'), name)
+
+
+def test_symbolic_links_do_not_lead_outside(tmp_path, exported_run):
+  outside = tmp_path / 'outside'
+  outside.mkdir()
+  workdir = tmp_path / 'run'
+  workdir.mkdir()
+  (workdir / 'gen.stablehlo').symlink_to(exported_run / 'gen.stablehlo')
+  shutil.copy(exported_run / 'gen.stablehlo', workdir / 'own.stablehlo')
+  (workdir / SAVE_FOLDER).symlink_to(outside)
+  session = ExplorerSession(workdir)
+  with pytest.raises(UserError, match='gen.stablehlo lies outside'):
+    session.capabilities(session.select('gen.stablehlo'))
+  with pytest.raises(UserError, match=f'{SAVE_FOLDER} lies outside'):
+    session.save(session.select('own.stablehlo'), SamplingOptions(seeds='0'), 'x.png')
+  assert not list(outside.iterdir())
+
+
+@pytest.mark.parametrize('name', ['../gen.stablehlo', '/etc/passwd'])
+def test_generators_outside_the_workdir_are_refused(exported_run, name):
+  session = ExplorerSession(exported_run)
+  with pytest.raises(UserError, match='lies outside'):
+    session.select(name)
+  with pytest.raises(UserError, match='has no checkpoint 77'):
+    session.select('checkpoint 77')
+
+
+def test_paths_inside_a_folder(tmp_path):
+  (tmp_path / 'link').symlink_to(tmp_path / 'a')
+  for name in ('a/b', 'c/../a/b', 'link/b'):
+    assert path_inside(tmp_path, name) == tmp_path.resolve() / 'a' / 'b'
+
+
+@pytest.mark.parametrize(
+  'controls, words',
+  [
+    (ControlValues('mixing', styles=()), 'range of styles: coarse, middle'),
+    (ControlValues('interpolation', pinned_seeds=(1,)), 'at least two seeds'),
+  ],
+)
+def test_controls_that_need_a_value_first(stylegan_session, controls, words):
+  capabilities = stylegan_session.capabilities(stylegan_session.select())
+  with pytest.raises(UserError, match=words):
+    stylegan_session.displayed_options(capabilities, controls)
+
+
+def test_file_name_extensions(stylegan_session):
+  choice = stylegan_session.select()
+  with pytest.raises(UserError, match='end it in .png'):
+    stylegan_session.save(choice, SamplingOptions(seeds='0'), 'x.npz')
+
+
+def test_a_folder_without_generators(tmp_path):
+  with pytest.raises(UserError, match='neither checkpoints nor'):
+    ExplorerSession(tmp_path)
+  (tmp_path / 'gen.stablehlo').write_bytes(b'something else')
+  session = ExplorerSession(tmp_path)
+  with pytest.raises(UserError, match='no generator that'):
+    session.capabilities(session.select())
+
+
+def test_the_server_listens_to_this_machine_only_by_default():
+  assert command.parser().parse_args(['--workdir=x']).host == '127.0.0.1'

@@ -1,0 +1,182 @@
+"""Trained and exported generators: options of a StyleGAN, `sample`, `load`."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gan_jax
+from gan_jax import UserError, sample
+from gan_jax.models.stylegan import StyleGAN
+from gan_jax.sampling.generator import (
+  ExportedGenerator,
+  TrainedGenerator,
+  load,
+)
+from gan_jax.sampling.options import SamplingOptions
+
+
+@pytest.fixture(scope='module')
+def stylegan(stylegan_run):
+  return TrainedGenerator(stylegan_run)
+
+
+@pytest.fixture(scope='module')
+def biggan(digits_run):
+  return load(digits_run)
+
+
+@pytest.fixture(scope='module')
+def exported(biggan, tmp_path_factory):
+  out = tmp_path_factory.mktemp('export') / 'gen.stablehlo'
+  biggan.export(out, SamplingOptions(standing=1))
+  return load(out)
+
+
+@pytest.fixture
+def draw(stylegan):
+  """A function of sampling options that returns int [n, 8, 8, 3]."""
+
+  def images(**options):
+    planned = stylegan.plan(SamplingOptions(**options))
+    return np.concatenate(list(planned.images)).astype(int)
+
+  return images
+
+
+def command_images(out, *flags):
+  """What the command writes with these flags."""
+  sample.main([f'--out={out}', *flags])
+  with np.load(out) as z:
+    return z['images']
+
+
+def test_noise_is_drawn_from_the_seed_or_stored_or_off(draw):
+  own, again = draw(seeds='3,4'), draw(seeds='4')
+  np.testing.assert_array_equal(own[1:], again)
+  kinds = [own] + [
+    draw(seeds='3,4', **option)
+    for option in ({'noise': 'stored'}, {'noise': 'off'}, {'noise_seed': 9})
+  ]
+  for i, one in enumerate(kinds):
+    for other in kinds[:i]:
+      assert (one != other).any(axis=(1, 2, 3)).all()
+
+
+def test_zero_strengths_remove_the_noise():
+  gan = StyleGAN(
+    res=8, dim_z=4, dim_w=4, g_widths=(4,) * 3, d_widths=(4,) * 3, mapping_layers=1
+  )
+  g = {
+    'params': {
+      'mapping': {},
+      'synthesis': {
+        'layer0': {'strength': np.ones(4), 'bias': np.ones(4)},
+        'const': np.ones(3),
+      },
+    }
+  }
+  silent = gan.with_noise(g, 0.0)['params']['synthesis']
+  np.testing.assert_array_equal(silent['layer0']['strength'], 0)
+  np.testing.assert_array_equal(silent['layer0']['bias'], 1)
+  np.testing.assert_array_equal(silent['const'], 1)
+
+
+def test_psi_zero_gives_the_image_of_the_mean_w(draw):
+  same = draw(seeds='0-4', psi=0, noise='off', truncated_layers=4)
+  np.testing.assert_array_equal(same, np.repeat(same[:1], 5, 0))
+  partly = draw(seeds='0-4', psi=0, noise='off')  # in 2 of 4 layers
+  assert (partly != partly[:1]).any()
+
+
+def test_a_style_mixing_grid(stylegan_run, tmp_path, draw):
+  flags = ['--seeds=0-1', '--mix=5-7', '--mix_layers=coarse,2-3']
+  sample.main([f'--workdir={stylegan_run}', f'--out={tmp_path}/mix.png', *flags])
+  with Image.open(tmp_path / 'mix.png') as image:
+    pixels = np.asarray(image)
+  assert pixels.shape == (5 * 10 + 2, 4 * 10 + 2, 3)  # 1 + 2 x 2 rows, 1 + 3 columns
+  assert (pixels[:12, :12] == 255).all()
+  row_sources = draw(seeds='0-1')
+  np.testing.assert_array_equal(pixels[12:20, 2:10], row_sources[0])
+  np.testing.assert_array_equal(pixels[22:30, 2:10], row_sources[1])
+  np.testing.assert_array_equal(pixels[2:10, 12:20], draw(seeds='5')[0])
+
+
+def test_interpolation_in_w_starts_and_ends_at_the_seeds(draw):
+  frames = draw(interpolate='w', seeds='1,2,1', frames=5, noise_seed=1)
+  ends = draw(seeds='1,2', noise_seed=1)
+  for frame, end in ((0, 0), (4, 1), (5, 1), (9, 0)):
+    assert np.abs(frames[frame] - ends[end]).max() <= 1
+
+
+def test_an_earlier_resolution(draw):
+  assert draw(seeds='0-2', res=4).shape == (3, 4, 4, 3)
+
+
+def test_sample_gives_the_bits_of_the_command(digits_run, biggan, tmp_path):
+  images = biggan.sample([3, 1, 2, 9], truncation=0.5, labels=[4, 7], standing=2)
+  assert images.shape == (4, 16, 16, 1) and images.dtype == np.uint8
+  flags = ['--seeds=3,1,2,9', '--truncation=0.5', '--classes=4,7', '--standing=2']
+  want = command_images(tmp_path / 'a.npz', f'--workdir={digits_run}', *flags)
+  np.testing.assert_array_equal(images, want)
+
+
+def test_sample_of_a_stylegan_gives_the_bits_of_the_command(
+  stylegan_run, stylegan, tmp_path
+):
+  images = stylegan.sample(range(5), psi=0.7, noise='stored')
+  flags = ['--seeds=0-4', '--psi=0.7', '--noise=stored']
+  want = command_images(tmp_path / 'a.npz', f'--workdir={stylegan_run}', *flags)
+  np.testing.assert_array_equal(images, want)
+
+
+def test_sample_of_an_exported_generator(exported, biggan):
+  assert isinstance(exported, ExportedGenerator)
+  images = exported.sample(range(3), labels=3)
+  assert images.shape == (3, 16, 16, 1)
+  want = biggan.sample(range(3), labels=3, standing=1).astype(int)
+  assert np.abs(images - want).max() <= 1
+
+
+def test_what_a_loaded_generator_says_of_itself(biggan, stylegan, exported):
+  assert (biggan.n_classes, biggan.resolution) == (10, 16)
+  assert (stylegan.n_classes, stylegan.resolution) == (0, 8)
+  assert (exported.n_classes, exported.resolution) == (10, 16)
+  assert biggan.gan.dim_z == exported.dim_z
+
+
+def test_load_is_public():
+  assert gan_jax.load is load
+
+
+@pytest.mark.parametrize(
+  'options, words',
+  [
+    ({'labels': 10}, 'classes are 0-9'),
+    ({'truncation': 0}, '--truncation=0: it must be above 0'),
+    ({'noise': 'off'}, '--noise is for a StyleGAN'),
+    ({'seeds': [-1]}, 'give numbers such as'),
+    ({'seeds': []}, 'give numbers such as'),
+  ],
+)
+def test_mistakes_in_sample(biggan, options, words):
+  with pytest.raises(UserError, match=words):
+    biggan.sample(**options)
+
+
+def test_mistakes_in_load(digits_run, tmp_path):
+  with pytest.raises(UserError, match='not the folder of a run'):
+    load(tmp_path / 'missing')
+  with pytest.raises(UserError, match=r'missing.stablehlo cannot be read: No such'):
+    load(tmp_path / 'missing.stablehlo')
+  with pytest.raises(UserError, match='no checkpoint 77: there are 2'):
+    load(digits_run, checkpoint=77)
+  (tmp_path / 'file').write_bytes(b'something else')
+  with pytest.raises(UserError, match='file is no generator that'):
+    load(tmp_path / 'file')
+  with pytest.raises(UserError, match='file is an exported generator'):
+    load(tmp_path / 'file', checkpoint=1)
+  shutil.copy(digits_run / 'config.json', tmp_path)
+  with pytest.raises(UserError, match='no checkpoints'):
+    load(tmp_path)

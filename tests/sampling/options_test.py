@@ -1,0 +1,56 @@
+"""Sampling options: their flags and the way back, and ranges of numbers."""
+
+import pytest
+
+from gan_jax import UserError, sample
+from gan_jax.runtime.flags import parsed_flags
+from gan_jax.sampling.options import SamplingOptions, format_ranges, parse_ranges
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    SamplingOptions(),
+    SamplingOptions(seeds='1,2', psi=0.5, truncation=0.7, grid=True, only=3, res=4),
+    SamplingOptions(
+      mix='1-3', mix_layers='coarse+fine,2-3', noise='off', noise_strength=0.5
+    ),
+    SamplingOptions(
+      interpolate='w', frames=3, truncated_layers=0, standing=0, columns=3
+    ),
+  ],
+)
+def test_options_and_flags_are_inverse(options):
+  args = sample.parser().parse_args(options.flags)
+  assert parsed_flags(SamplingOptions, args) == options
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'batch': 0}, '--batch=0: it must be above 0'),
+    ({'noise': 'loud'}, '--noise=loud: allowed are own, stored, off'),
+    ({'interpolate': 'x'}, '--interpolate=x: allowed are z, w, class'),
+    ({'noise_seed': -1}, '--noise_seed=-1: allowed are 0 to 4294967295'),
+  ],
+)
+def test_values_out_of_range(change, words):
+  with pytest.raises(UserError, match=words):
+    SamplingOptions(**change)
+
+
+@pytest.mark.parametrize(
+  'text, numbers',
+  [('0-3,8', [0, 1, 2, 3, 8]), ('5', [5]), ('7,6,4-5', [7, 6, 4, 5])],
+)
+def test_ranges_are_parsed_and_formatted(text, numbers):
+  assert parse_ranges(text, 'seeds') == numbers
+  assert format_ranges(numbers) == text
+  assert format_ranges(iter(numbers)) == text
+  assert format_ranges(numbers[0]) == str(numbers[0])
+
+
+@pytest.mark.parametrize('text', ['', '-1', 'a', '4294967296', '5-3'])
+def test_invalid_ranges(text):
+  with pytest.raises(UserError, match=f'--seeds={text}: '):
+    parse_ranges(text, 'seeds')
