@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from worker import PRODUCT, serve, timed
 
 from gan_jax.config import parse_config
-from gan_jax.models import biggan, progan, progressive, stylegan
+from gan_jax.models import biggan_networks, progan, progressive, stylegan_networks
 from gan_jax.ops import convolution, reductions, resampling
 from gan_jax.runtime import sharding
 from gan_jax.runtime.environment import keep_freed_memory
@@ -31,7 +31,7 @@ def beside() -> None:
     'up_conv': lambda x, kernel: convolution.conv(resampling.upsample(x), kernel),
     'down_conv': lambda x, kernel: resampling.downsample(convolution.conv(x, kernel)),
   }
-  for module in (biggan, progressive, progan, stylegan):
+  for module in (biggan_networks, progressive, progan, stylegan_networks):
     for name, function in plain.items():
       if hasattr(module, name):
         setattr(module, name, function)

@@ -62,7 +62,7 @@ class Side:
     if family == 'biggan':
       return {'z': z, 'labels': self._draw_labels(b)}
     if family == 'progan':
-      return {'z': z, 'mix': torch.rand(b)}
+      return {'z': z, 'interpolation': torch.rand(b)}
     n = self._g.layers
     cutoff = int(torch.randint(1, n, ())) if torch.rand(()) < 0.9 else n
     return {
@@ -75,7 +75,7 @@ class Side:
   # One iteration.
 
   def _fake(self, draws: dict) -> Tensor:
-    inputs = {k: x for k, x in draws.items() if k != 'mix'}
+    inputs = {k: x for k, x in draws.items() if k != 'interpolation'}
     return self._g(**inputs)
 
   def _d_loss(self, real: Tensor, draws: dict) -> Tensor:
@@ -93,7 +93,9 @@ class Side:
       (slope,) = torch.autograd.grad(of_real.sum(), real, create_graph=True)
       return loss + 10 / 2 * slope.square().sum((1, 2, 3)).mean()
     of_real, of_fake = self._d(real), self._d(fake)
-    mixed = torch.lerp(real, fake, draws['mix'][:, None, None, None]).requires_grad_()
+    mixed = torch.lerp(
+      real, fake, draws['interpolation'][:, None, None, None]
+    ).requires_grad_()
     (slope,) = torch.autograd.grad(self._d(mixed).sum(), mixed, create_graph=True)
     penalty = (slope.square().sum((1, 2, 3)).sqrt() - 1).square().mean()
     drift = of_real.square().mean()

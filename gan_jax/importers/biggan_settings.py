@@ -8,7 +8,8 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.importers.name_mapping import Arrays
-from gan_jax.models.biggan import D_WIDTHS, FINAL_MAP, BigGAN
+from gan_jax.models.biggan import BigGAN
+from gan_jax.models.biggan_networks import D_WIDTHS, FINAL_MAP
 
 # At 32x32 pixels, BigGAN-PyTorch names D's feature maps of 16, 8, 8 and 8 pixels 16.
 _ATTENTION_LABELS = {32: (16, 16, 16, 16)}

@@ -1,1 +1,1 @@
-"""ProGAN, StyleGAN and BigGAN, and the protocol they share."""
+"""The three GAN families, their networks and their losses."""

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+import optax
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax.models import losses, progressive
-from gan_jax.models.base import Batch, Metrics, Phase, Variables, example_keys
+from gan_jax.models.base import Batch, Loss, Phase, Variables, example_keys
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, leaky_relu
 from gan_jax.nn.norms import pixel_norm
@@ -21,67 +22,75 @@ from gan_jax.ops.resampling import up_conv, upsample
 class Generator(nn.Module):
   """z [b, dim_z], class weights [b, n], static res, alpha -> images [b, res, res, c].
 
-  `widths` are channels at 4x4, 8x8, ... The output is linear. During a fade the two
-  highest resolutions blend as pictures.
+  `widths` are the channels at 4x4, 8x8, ... The output layer is linear. During a fade
+  the images of the two highest resolutions are blended.
   """
 
   res: int  # final
   widths: tuple[int, ...]
   channels: int = 3
-  normalize_z: bool = True  # pixel norm over z and the class weights together
+  normalize_z: bool = True  # pixel norm of z and the class weights together
   norm: bool = True  # pixel norm after each activation
-  relu: bool = False  # in place of the leaky one
+  relu: bool = False  # instead of leaky ReLU
   equalized: bool = True
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, z: Array, weights: Array, res: int, alpha: ArrayLike) -> Array:
+  def __call__(
+    self,
+    z: Float[Array, 'b dim_z'],
+    weights: Float[Array, 'b n'],
+    res: int,
+    alpha: ArrayLike,
+  ) -> Float[Array, 'b h w c']:
     layer = dict(equalized=self.equalized, dtype=self.dtype)
     conv_ = partial(EqualizedConv, **layer)
-    act = nn.relu if self.relu else leaky_relu
-    settle = lambda x: pixel_norm(act(x)) if self.norm else act(x)
-    everything = self.is_initializing()
+    initializing = self.is_initializing()
+
+    def activate(x: Array) -> Array:
+      x = nn.relu(x) if self.relu else leaky_relu(x)
+      return pixel_norm(x) if self.norm else x
 
     x = jnp.concatenate([z, weights.astype(z.dtype)], -1)
     if self.normalize_z:
       x = pixel_norm(x)
     shape = (4, 4, self.widths[0])
-    x = settle(EqualizedDense(shape, gain=2**0.5 / 4, name='dense', **layer)(x))
-    x = settle(conv_(shape[-1], name='conv4')(x))
-    size, pictures = 4, []
+    x = activate(EqualizedDense(shape, gain=2**0.5 / 4, name='dense', **layer)(x))
+    x = activate(conv_(shape[-1], name='conv4')(x))
+    size, images = 4, []
     while True:
-      if 2 * size >= res or everything:
+      if 2 * size >= res or initializing:
         rgb = conv_(self.channels, size=1, gain=1.0, name=f'rgb{size}')
-        pictures.append(rgb(x))
-      if size == (self.res if everything else res):
+        images.append(rgb(x))
+      if size == (self.res if initializing else res):
         break
       size *= 2
       width = self.widths[size.bit_length() - 3]
-      x = settle(conv_(width, apply_kernel=up_conv, name=f'conv{size}_up')(x))
-      x = settle(conv_(width, name=f'conv{size}')(x))
-    image = pictures[-1]
-    if len(pictures) > 1:
-      image = lerp(image, upsample(pictures[-2]), 1 - alpha)
+      x = activate(conv_(width, apply_kernel=up_conv, name=f'conv{size}_up')(x))
+      x = activate(conv_(width, name=f'conv{size}')(x))
+    image = images[-1]
+    if len(images) > 1:
+      image = lerp(image, upsample(images[-2]), 1 - alpha)
     return image.astype(jnp.promote_types(image.dtype, jnp.float32))
 
 
 class ProGANInputs(NamedTuple):
-  """All that is random in one forward pass, example by example."""
+  """Random inputs of one forward pass, one row per example."""
 
-  z: Array  # [b, dim_z], N(0, 1)
-  labels: Array  # of the G step's fakes, int32 [b]; the D step's have the reals'
-  mix: Array  # [b], uniform: where between real and fake the penalty is taken
+  z: Float[Array, 'b dim_z']  # N(0, 1)
+  labels: Int[Array, ' b']  # of the fakes in g_loss; in d_loss fakes have the reals'
+  interpolation: Float[Array, ' b']  # uniform: where WGAN-GP is taken, real 0 to fake 1
 
 
 @dataclasses.dataclass(frozen=True)
 class ProGAN(progressive.ProgressiveGAN):
-  """The ProGAN family; fields are the model section of a config.
+  """The ProGAN family. Fields are the keys of a config's model section.
 
-  Widths are channels at 1x1, 4x4, 8x8, ..., or empty for the paper's. Labels make
-  it an AC-GAN: D classifies too, and G is asked for a class.
+  Widths are the channels at 1x1, 4x4, 8x8, ...; empty for the paper's. With classes the
+  model is an AC-GAN: D also classifies images, and G is conditioned on a class.
 
   Raises:
-    UserError: a resolution or widths without a network.
+    UserError: no network has such a resolution or so many widths.
   """
 
   res: int
@@ -93,7 +102,7 @@ class ProGAN(progressive.ProgressiveGAN):
   normalize_z: bool = True
   g_norm: bool = True
   g_relu: bool = False
-  d_fused: bool = True  # D pools before bias and activation; False: after
+  d_fused: bool = True  # D downsamples before bias and activation; False: after
   equalized: bool = True
   mbstd_group: int = 4
   gp_weight: float = 10.0
@@ -134,39 +143,44 @@ class ProGAN(progressive.ProgressiveGAN):
       dtype=self.dtype,
     )
 
-  def init(self, key: Array) -> tuple[Variables, Variables]:
-    """Variables of G and D at every resolution, before any training."""
+  def init(self, key: PRNGKeyArray) -> tuple[Variables, Variables]:
+    """Initial variables of G and D for all resolutions."""
     keys = jax.random.split(key)
     z, weights = jnp.zeros((1, self.dim_z)), jnp.zeros((1, self.n_classes))
     images = jnp.zeros((1, self.res, self.res, self.channels))
     g = self.generator.init(keys[0], z, weights, self.res, 1.0)
     return g, self.discriminator.init(keys[1], images, self.res, 1.0)
 
-  def draw_inputs(self, key: Array, index: Array, phase: Phase) -> ProGANInputs:
-    """z ~ N(0, 1), labels and mix uniform, by global example index."""
+  def draw_inputs(
+    self, key: PRNGKeyArray, index: Int[Array, ' b'], phase: Phase
+  ) -> ProGANInputs:
+    """z ~ N(0, 1), uniform labels and interpolations, by global example index."""
     del phase
     keys = [example_keys(jax.random.fold_in(key, i), index) for i in range(3)]
     return ProGANInputs(
       z=jax.vmap(lambda k: jax.random.normal(k, (self.dim_z,)))(keys[0]),
       labels=progressive.draw_labels(keys[1], self.n_classes),
-      mix=jax.vmap(jax.random.uniform)(keys[2]),
+      interpolation=jax.vmap(jax.random.uniform)(keys[2]),
     )
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, draws: ProGANInputs, phase: Phase
-  ) -> tuple[Array, tuple[Variables, Variables, Metrics]]:
-    """WGAN-GP with drift; fakes have the reals' labels, and both are classified."""
-    weights = self._weights(batch.labels)
-    fake = jax.lax.stop_gradient(self._fake(g, draws.z, weights, phase))
+    self, g: Variables, d: Variables, batch: Batch, inputs: ProGANInputs, phase: Phase
+  ) -> Loss:
+    """WGAN-GP with drift, plus the cross-entropy of the classes of reals and fakes.
+
+    The fakes have the labels of the reals.
+    """
+    weights = one_hot(batch.labels, self.n_classes)
+    fake = jax.lax.stop_gradient(self.generate_fakes(g, inputs.z, weights, phase))
     real = progressive.blend_reals(batch, phase, fake.dtype)
-    real_score, real_logits = self._judge(d, real, phase)
-    fake_score, fake_logits = self._judge(d, fake, phase)
+    real_score, real_logits = self.discriminate(d, real, phase)
+    fake_score, fake_logits = self.discriminate(d, fake, phase)
     on_real, on_fake = losses.wasserstein_d(real_score, fake_score)
     penalty = losses.gradient_penalty(
-      lambda x: self._judge(d, x, phase)[0],
+      lambda x: self.discriminate(d, x, phase)[0],
       real,
       fake,
-      draws.mix,
+      inputs.interpolation,
       progressive.pixel_copies(self.res, phase),
     )
     loss = on_real + on_fake + self.gp_weight * penalty
@@ -177,50 +191,58 @@ class ProGAN(progressive.ProgressiveGAN):
       'd_penalty': penalty,
     }
     if self.n_classes:
-      classes = losses.cross_entropy(real_logits, weights)
-      classes += losses.cross_entropy(fake_logits, weights)
+      classes = optax.softmax_cross_entropy(real_logits, weights).mean()
+      classes += optax.softmax_cross_entropy(fake_logits, weights).mean()
       loss += self.class_weight * classes
       metrics['d_classes'] = classes
     return loss, (g, d, {'d_loss': loss, **metrics})
 
   def g_loss(
-    self, g: Variables, d: Variables, draws: ProGANInputs, phase: Phase
-  ) -> tuple[Array, tuple[Variables, Variables, Metrics]]:
-    """Minus the mean score of the fakes, and how badly D sees their classes."""
-    weights = self._weights(draws.labels)
-    score, logits = self._judge(d, self._fake(g, draws.z, weights, phase), phase)
+    self, g: Variables, d: Variables, inputs: ProGANInputs, phase: Phase
+  ) -> Loss:
+    """Minus the mean score of the fakes, plus the cross-entropy of their classes."""
+    weights = one_hot(inputs.labels, self.n_classes)
+    fake = self.generate_fakes(g, inputs.z, weights, phase)
+    score, logits = self.discriminate(d, fake, phase)
     loss = losses.wasserstein_g(score)
     if self.n_classes:
-      loss += self.class_weight * losses.cross_entropy(logits, weights)
+      classes = optax.softmax_cross_entropy(logits, weights).mean()
+      loss += self.class_weight * classes
     return loss, (g, d, {'g_loss': loss})
 
   def generate(
     self,
     g: Variables,
-    z: Array,
-    labels: Array,
+    z: Float[Array, 'b dim_z'],
+    labels: Num[Array, 'b ...'],
     psi: ArrayLike = 1.0,
     *,
-    keys: Array | None = None,
+    keys: PRNGKeyArray | None = None,
     res: int = 0,
     alpha: ArrayLike = 1.0,
-  ) -> Array:
-    """Images about [-1, 1] (not clipped), NHWC, from psi * z.
+  ) -> Float[Array, 'b h w c']:
+    """Images from psi * z; about [-1, 1], not clipped.
 
-    With `normalize_z` the length of z does not count: psi matters only to models
-    that have labels or do without. Nothing is random here: `keys` are not used.
+    With `normalize_z` and no classes the length of z, and so psi, has no effect. There
+    is no noise besides z: `keys` are not used.
     """
     del keys
-    weights = self._weights(labels)
+    weights = one_hot(labels, self.n_classes)
     return self.generator.apply(g, psi * z, weights, res or self.res, alpha)
 
-  def _weights(self, labels: Array) -> Array:
-    return one_hot(labels, self.n_classes)
-
-  def _fake(self, g: Variables, z: Array, weights: Array, phase: Phase) -> Array:
+  def generate_fakes(
+    self,
+    g: Variables,
+    z: Float[Array, 'b dim_z'],
+    weights: Float[Array, 'b n'],
+    phase: Phase,
+  ) -> Float[Array, 'b h w c']:
+    """Fake images of a training step, with weights over the classes."""
     return self.generator.apply(g, z, weights, phase.res, phase.alpha)
 
-  def _judge(self, d: Variables, images: Array, phase: Phase) -> tuple[Array, Array]:
-    """Scores [b, 1] and class logits [b, n_classes]."""
+  def discriminate(
+    self, d: Variables, images: Float[Array, 'b h w c'], phase: Phase
+  ) -> tuple[Float[Array, 'b 1'], Float[Array, 'b n']]:
+    """Scores and class logits. Runs under the mesh axis."""
     out = self.discriminator.apply(d, images, phase.res, phase.alpha)
     return out[:, :1], out[:, 1:]

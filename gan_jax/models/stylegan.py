@@ -1,185 +1,50 @@
-"""StyleGAN, the first one (Karras et al. 2019, arXiv:1812.04948)."""
+"""StyleGAN, version 1 (Karras et al. 2019, arXiv:1812.04948)."""
 
 import dataclasses
-from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax import UserError
 from gan_jax.models import losses, progressive
 from gan_jax.models.base import (
   Batch,
-  Metrics,
+  Loss,
   Phase,
   StyleBased,
   Variables,
   example_keys,
 )
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
-from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
-from gan_jax.nn.norms import instance_norm, pixel_norm
-from gan_jax.ops.reductions import add_bias
-from gan_jax.ops.resampling import blur, up_conv, upsample
-
-
-class Mapping(nn.Module):
-  """z [b, dim_z] and class weights [b, n] -> w [b, dim_w]; without layers z itself."""
-
-  widths: tuple[int, ...]  # one a layer
-  normalize_z: bool = True  # pixel norm over z and the embedded class together
-  lrmul: float = 0.01
-  relu: bool = False  # in place of the leaky one
-  equalized: bool = True
-  dtype: str = 'float32'
-
-  @nn.compact
-  def __call__(self, z: Array, weights: Array) -> Array:
-    x = z
-    if weights.shape[-1]:
-      shape = (weights.shape[-1], z.shape[-1])
-      table = self.param('embedding', nn.initializers.normal(1.0), shape)
-      x = jnp.concatenate([z, weights @ table], -1)
-    if self.normalize_z:
-      x = pixel_norm(x)
-    for i, width in enumerate(self.widths):
-      layer = EqualizedDense(
-        (width,),
-        lrmul=self.lrmul,
-        equalized=self.equalized,
-        dtype=self.dtype,
-        name=f'dense{i}',
-      )
-      x = nn.relu(layer(x)) if self.relu else leaky_relu(layer(x))
-    return x
-
-
-class Epilogue(nn.Module):
-  """What follows each conv: noise, bias, activation, norms, style (Figure 1b).
-
-  noise [b or 1, h, w, 1] and w [b, dim_w], each None for a generator without.
-  """
-
-  style: ModuleDef
-  pixel_norm: bool = False
-  instance_norm: bool = True
-  relu: bool = False
-
-  @nn.compact
-  def __call__(self, x: Array, noise: Array | None, w: Array | None) -> Array:
-    shape = (1, 1, 1, x.shape[-1])
-    if noise is not None:
-      strength = self.param('strength', nn.initializers.zeros, shape)
-      x += (noise @ strength[0, 0]).astype(x.dtype)
-    x = add_bias(x, self.param('bias', nn.initializers.zeros, shape).astype(x.dtype))
-    x = nn.relu(x) if self.relu else leaky_relu(x)
-    if self.pixel_norm:
-      x = pixel_norm(x)
-    gain: ArrayLike = 1
-    bias: ArrayLike = 0
-    if w is not None:
-      style = self.style((2 * x.shape[-1],), gain=1.0, name='style')(w)
-      scale, bias = jnp.split(style[:, None, None], 2, axis=-1)
-      gain = scale + 1
-    return instance_norm(x, gain, bias) if self.instance_norm else x * gain + bias
-
-
-class Synthesis(nn.Module):
-  """w [b, layers, dim_w], noise, static res, alpha -> images [b, res, res, c].
-
-  Two layers a resolution, from 4x4 on; `widths` are their channels. Noise is one
-  [b or 1, h, w, 1] a layer, or () for a generator without. Without styles only the
-  first w is used, as the input of the traditional generator.
-  """
-
-  res: int  # final
-  widths: tuple[int, ...]
-  channels: int = 3
-  styles: bool = True
-  const: bool = True  # start from a learned 4x4 map, not from w
-  pixel_norm: bool = False
-  instance_norm: bool = True
-  blur: tuple[int, ...] = (1, 2, 1)  # after upsampling; () for none
-  relu: bool = False
-  equalized: bool = True
-  dtype: str = 'float32'
-
-  @nn.compact
-  def __call__(
-    self, w: Array, noise: tuple[Array, ...], res: int, alpha: ArrayLike
-  ) -> Array:
-    weights = dict(equalized=self.equalized, dtype=self.dtype)
-    conv_ = partial(EqualizedConv, **weights)
-    epilogue = partial(
-      Epilogue,
-      style=partial(EqualizedDense, **weights),
-      pixel_norm=self.pixel_norm,
-      instance_norm=self.instance_norm,
-      relu=self.relu,
-    )
-    everything = self.is_initializing()
-
-    def finish(x: Array, layer: int) -> Array:
-      return epilogue(name=f'layer{layer}')(
-        x, noise[layer] if noise else None, w[:, layer] if self.styles else None
-      )
-
-    shape = (4, 4, self.widths[0])
-    if self.const:
-      start = self.param('const', nn.initializers.ones, (1, *shape))
-      x = jnp.broadcast_to(start.astype(self.dtype), (w.shape[0], *shape))
-    else:
-      dense = partial(EqualizedDense, gain=2**0.5 / 4, bias=False, **weights)
-      x = dense(shape, name='dense')(w[:, 0])
-    x = finish(x, 0)
-    x = finish(conv_(shape[-1], bias=False, name='conv4')(x), 1)
-    size, layer, pictures = 4, 2, []
-    while True:
-      if 2 * size >= res or everything:
-        rgb = conv_(self.channels, size=1, gain=1.0, name=f'rgb{size}')
-        pictures.append(rgb(x))
-      if size == (self.res if everything else res):
-        break
-      size *= 2
-      layer_ = partial(conv_, self.widths[size.bit_length() - 3], bias=False)
-      x = layer_(apply_kernel=up_conv, name=f'conv{size}_up')(x)
-      if self.blur:
-        x = blur(x, self.blur)
-      x = finish(x, layer)
-      x = finish(layer_(name=f'conv{size}')(x), layer + 1)
-      layer += 2
-    image = pictures[-1]
-    if len(pictures) > 1:
-      image = lerp(image, upsample(pictures[-2]), 1 - alpha)
-    return image.astype(jnp.promote_types(image.dtype, jnp.float32))
+from gan_jax.models.stylegan_networks import Mapping, Synthesis
 
 
 class StyleGANInputs(NamedTuple):
-  """All that is random in one forward pass; all but the cutoff example by example."""
+  """Random inputs of one forward pass; all but the cutoff have one row per example."""
 
-  z: Array  # [b, dim_z], N(0, 1)
-  z2: Array  # for the layers from the cutoff on
-  labels: Array  # of the G step's fakes, int32 [b]; the D step's have the reals'
-  noise: tuple[Array, ...]  # N(0, 1), [b, h, w, 1] a layer
-  cutoff: Array  # one for the whole batch
-  mix: Array  # [b], uniform: where between real and fake WGAN-GP is taken
+  z: Float[Array, 'b dim_z']  # N(0, 1)
+  z2: Float[Array, 'b dim_z']  # of the layers from the cutoff on
+  labels: Int[Array, ' b']  # of the fakes in g_loss; in d_loss fakes have the reals'
+  noise: tuple[Float[Array, 'b h w 1'], ...]  # N(0, 1), one per layer
+  cutoff: Int[Array, '']  # first layer of the second style; number of layers: none
+  interpolation: Float[Array, ' b']  # uniform: where WGAN-GP is taken, real 0 to fake 1
 
 
 @dataclasses.dataclass(frozen=True)
 class StyleGAN(progressive.ProgressiveGAN):
-  """The StyleGAN family; fields are the model section of a config.
+  """The StyleGAN family. Fields are the keys of a config's model section.
 
-  Widths are channels at 1x1, 4x4, 8x8, ..., or empty for the paper's. Table 1 of the
-  paper: B is `mapping_layers=0, styles=False, const=False, noise=False,
-  instance_norm=False, g_norm=True, mixing=0`; C adds mapping, styles and instance
-  norm; D the constant; E noise; F mixing. Labels pick the output of D that counts.
+  Widths are the channels at 1x1, 4x4, 8x8, ...; empty for the paper's. Rows of table 1
+  of the paper: B is `mapping_layers=0, styles=False, const=False, noise=False,
+  instance_norm=False, g_norm=True, mixing=0`; C adds mapping, styles and instance norm;
+  D the constant; E noise; F mixing. With classes the label selects the output of D that
+  is the score.
 
   Raises:
-    UserError: a resolution, widths or loss that do not exist.
+    UserError: no network has such a resolution or so many widths; an unknown loss.
   """
 
   res: int
@@ -206,10 +71,10 @@ class StyleGAN(progressive.ProgressiveGAN):
   equalized: bool = True
   mbstd_group: int = 4
   mbstd_features: int = 1
-  mixing: float = 0.9  # how often the layers' w come from two z
+  mixing: float = 0.9  # probability of style mixing in training
   w_avg_beta: float = 0.995
-  truncated_layers: int = 8  # psi acts on w of the layers below this one
-  loss: str = 'logistic'  # non-saturating, with R1; or 'wgan', with WGAN-GP
+  truncated_layers: int = 8  # psi truncates w in the first layers, so many
+  loss: str = 'logistic'  # non-saturating with R1; or 'wgan' with WGAN-GP
   r1_gamma: float = 10.0
   gp_weight: float = 10.0
   drift: float = 1e-3
@@ -271,18 +136,18 @@ class StyleGAN(progressive.ProgressiveGAN):
     )
 
   def layers(self, res: int) -> int:
-    """Layers of the synthesis network up to a resolution."""
+    """Number of synthesis layers up to a resolution."""
     return 2 * res.bit_length() - 4
 
   def sizes(self, res: int) -> list[int]:
-    """Width of the noise of each layer up to a resolution."""
+    """Height and width of each layer's noise up to a resolution; [] without noise."""
     return [4 << i // 2 for i in range(self.layers(res))] if self.noise else []
 
-  def init(self, key: Array) -> tuple[Variables, Variables]:
-    """Variables of G and D at every resolution, before any training.
+  def init(self, key: PRNGKeyArray) -> tuple[Variables, Variables]:
+    """Initial variables of G and D for all resolutions.
 
-    Besides parameters G has the moving average of w and, for pictures that can be
-    drawn again, a fixed noise for each layer.
+    Besides `params`, G has the moving average of w in `moving` and one fixed noise per
+    layer in `noise`, for images that do not change between calls.
     """
     keys = jax.random.split(key, 4)
     z, weights = jnp.zeros((1, self.dim_z)), jnp.zeros((1, self.n_classes))
@@ -307,33 +172,38 @@ class StyleGAN(progressive.ProgressiveGAN):
     images = jnp.zeros((1, self.res, self.res, self.channels))
     return g, self.discriminator.init(keys[3], images, self.res, 1.0)
 
-  def draw_inputs(self, key: Array, index: Array, phase: Phase) -> StyleGANInputs:
-    """Everything by global example index, and one cutoff from the step's key."""
+  def draw_inputs(
+    self, key: PRNGKeyArray, index: Int[Array, ' b'], phase: Phase
+  ) -> StyleGANInputs:
+    """Everything by global example index, but one cutoff for the whole batch."""
     keys = [jax.random.fold_in(key, i) for i in range(7)]
     latents = lambda k: jax.vmap(lambda k: jax.random.normal(k, (self.dim_z,)))(
       example_keys(k, index)
     )
     n = self.layers(phase.res)
-    swapped = jax.random.randint(keys[3], (), 1, n)
+    cutoff = jax.random.randint(keys[3], (), 1, n)
     mixes = jax.random.uniform(keys[4]) < self.mixing
     return StyleGANInputs(
       z=latents(keys[0]),
       z2=latents(keys[1]),
       labels=progressive.draw_labels(example_keys(keys[2], index), self.n_classes),
       noise=self.fresh_noise(example_keys(keys[5], index), phase.res),
-      cutoff=jnp.where(mixes, swapped, n),
-      mix=jax.vmap(jax.random.uniform)(example_keys(keys[6], index)),
+      cutoff=jnp.where(mixes, cutoff, n),
+      interpolation=jax.vmap(jax.random.uniform)(example_keys(keys[6], index)),
     )
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, draws: StyleGANInputs, phase: Phase
-  ) -> tuple[Array, tuple[Variables, Variables, Metrics]]:
-    """Logistic with R1 on the reals, or WGAN-GP; fakes have the reals' labels."""
+    self, g: Variables, d: Variables, batch: Batch, inputs: StyleGANInputs, phase: Phase
+  ) -> Loss:
+    """Logistic loss with R1 at real images, or WGAN-GP with drift.
+
+    The fakes have the labels of the reals.
+    """
     weights = one_hot(batch.labels, self.n_classes)
-    fake, g = self._fake(g, draws, weights, phase)
+    fake, g = self.generate_fakes(g, inputs, weights, phase)
     fake = jax.lax.stop_gradient(fake)
     real = progressive.blend_reals(batch, phase, fake.dtype)
-    critic = lambda x: self._score(d, x, weights, phase)
+    critic = lambda x: self.discriminate(d, x, weights, phase)
     copies = progressive.pixel_copies(self.res, phase)
     fake_score = critic(fake)
     if self.loss == 'logistic':
@@ -343,7 +213,9 @@ class StyleGAN(progressive.ProgressiveGAN):
     else:
       real_score = critic(real)
       on_real, on_fake = losses.wasserstein_d(real_score, fake_score)
-      penalty = losses.gradient_penalty(critic, real, fake, draws.mix, copies)
+      penalty = losses.gradient_penalty(
+        critic, real, fake, inputs.interpolation, copies
+      )
       loss = on_real + on_fake + self.gp_weight * penalty
       loss += self.drift * losses.drift(real_score)
     metrics = {
@@ -355,26 +227,30 @@ class StyleGAN(progressive.ProgressiveGAN):
     return loss, (g, d, metrics)
 
   def g_loss(
-    self, g: Variables, d: Variables, draws: StyleGANInputs, phase: Phase
-  ) -> tuple[Array, tuple[Variables, Variables, Metrics]]:
-    """Non-saturating logistic loss of G, or minus the mean score."""
-    weights = one_hot(draws.labels, self.n_classes)
-    fake, g = self._fake(g, draws, weights, phase)
-    score = self._score(d, fake, weights, phase)
+    self, g: Variables, d: Variables, inputs: StyleGANInputs, phase: Phase
+  ) -> Loss:
+    """Non-saturating logistic loss, or minus the mean score."""
+    weights = one_hot(inputs.labels, self.n_classes)
+    fake, g = self.generate_fakes(g, inputs, weights, phase)
+    score = self.discriminate(d, fake, weights, phase)
     wgan = self.loss == 'wgan'
     loss = (losses.wasserstein_g if wgan else losses.logistic_g)(score)
     return loss, (g, d, {'g_loss': loss})
 
-  def w(self, g: Variables, z: Array, labels: Array) -> Array:
-    """The mapping network: z [b, dim_z] and labels -> w [b, dim_w]."""
+  def w(
+    self, g: Variables, z: Float[Array, 'b dim_z'], labels: Num[Array, 'b ...']
+  ) -> Float[Array, 'b dim_w']:
+    """The mapping network."""
     params = {'params': g['params']['mapping']}
     return self.mapping.apply(params, z, one_hot(labels, self.n_classes))
 
-  def truncate(self, g: Variables, w: Array, psi: ArrayLike, res: int = 0) -> Array:
-    """w [b, dim_w] -> [b, layers, dim_w], drawn towards the average by psi.
+  def truncate(
+    self, g: Variables, w: Float[Array, 'b dim_w'], psi: ArrayLike, res: int = 0
+  ) -> Float[Array, 'b layers dim_w']:
+    """One w per layer, moved towards the average w: psi = 0 gives it, 1 gives w.
 
-    Only in the first `truncated_layers`, or by the psi [layers] of each; psi = 1
-    changes nothing.
+    Args:
+      psi: a scalar, for the first `truncated_layers` layers; or one value per layer.
     """
     n = self.layers(res or self.res)
     if not jnp.ndim(psi):
@@ -382,23 +258,30 @@ class StyleGAN(progressive.ProgressiveGAN):
     psi = jnp.asarray(psi)[None, :, None]
     return lerp(w[:, None], g['moving']['w_avg'][:, None], 1 - psi)
 
-  def mix(self, w: Array, w2: Array, cutoff: ArrayLike, res: int = 0) -> Array:
-    """[b, layers, dim_w]: w in the layers below the cutoff, w2 from there on."""
+  def mix(
+    self,
+    w: Float[Array, 'b dim_w'],
+    w2: Float[Array, 'b dim_w'],
+    cutoff: ArrayLike,
+    res: int = 0,
+  ) -> Float[Array, 'b layers dim_w']:
+    """Style mixing: w in the layers below `cutoff`, w2 in the others."""
     layer = jnp.arange(self.layers(res or self.res))[None, :, None]
     return jnp.where(layer < cutoff, w[:, None], w2[:, None])
 
   def synthesize(
     self,
     g: Variables,
-    ws: Array,
+    ws: Float[Array, 'b layers dim_w'],
     noise: tuple[Array, ...] | None = None,
     *,
     res: int = 0,
     alpha: ArrayLike = 1.0,
-  ) -> Array:
-    """Images about [-1, 1] (not clipped), NHWC, from ws [b, layers, dim_w].
+  ) -> Float[Array, 'b h w c']:
+    """Images from one w per layer; about [-1, 1], not clipped.
 
-    noise: one [b or 1, h, w, 1] a layer; None: the noise stored with the weights.
+    Args:
+      noise: one [b or 1, h, w, 1] per layer; None: the noise stored with the weights.
     """
     res = res or self.res
     if noise is None:
@@ -409,24 +292,25 @@ class StyleGAN(progressive.ProgressiveGAN):
   def generate(
     self,
     g: Variables,
-    z: Array,
-    labels: Array,
+    z: Float[Array, 'b dim_z'],
+    labels: Num[Array, 'b ...'],
     psi: ArrayLike = 1.0,
     *,
-    keys: Array | None = None,
+    keys: PRNGKeyArray | None = None,
     res: int = 0,
     alpha: ArrayLike = 1.0,
-  ) -> Array:
-    """Images about [-1, 1] (not clipped), NHWC; psi truncates w.
+  ) -> Float[Array, 'b h w c']:
+    """Images from z with w truncated by psi; about [-1, 1], not clipped.
 
-    keys: of each image's noise; None: the noise stored with the weights.
+    Args:
+      keys: keys [b] of each image's noise; None: the noise stored with the weights.
     """
     ws = self.truncate(g, self.w(g, z, labels), psi, res)
     noise = None if keys is None else self.fresh_noise(keys, res or self.res)
     return self.synthesize(g, ws, noise, res=res, alpha=alpha)
 
   def with_noise(self, g: Variables, strength: float) -> Variables:
-    """g with the strengths of all noise times `strength`; 0 silences it."""
+    """g with all noise strengths multiplied by `strength`; 0 switches noise off."""
     if strength == 1:
       return g
     params = dict(g['params'])
@@ -438,8 +322,10 @@ class StyleGAN(progressive.ProgressiveGAN):
     }
     return {**g, 'params': params}
 
-  def fresh_noise(self, keys: Array, res: int) -> tuple[Array, ...]:
-    """Noise of every layer for each example's key [b]."""
+  def fresh_noise(
+    self, keys: PRNGKeyArray, res: int
+  ) -> tuple[Float[Array, 'b h w 1'], ...]:
+    """Noise of every layer up to a resolution, from one key per example [b]."""
 
     def layer(i: int, size: int) -> Array:
       draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), (size, size, 1))
@@ -447,19 +333,33 @@ class StyleGAN(progressive.ProgressiveGAN):
 
     return tuple(layer(i, size) for i, size in enumerate(self.sizes(res)))
 
-  def _fake(
-    self, g: Variables, draws: StyleGANInputs, weights: Array, phase: Phase
-  ) -> tuple[Array, Variables]:
-    """Fakes of a training step, and g with its average of w moved on."""
-    w = self.w(g, draws.z, weights)
+  def generate_fakes(
+    self,
+    g: Variables,
+    inputs: StyleGANInputs,
+    weights: Float[Array, 'b n'],
+    phase: Phase,
+  ) -> tuple[Float[Array, 'b h w c'], Variables]:
+    """Fake images of a training step, with weights over the classes.
+
+    Returns:
+      The images, and g with the updated moving average of w.
+    """
+    w = self.w(g, inputs.z, weights)
     mean = jax.lax.stop_gradient(w).mean(0, keepdims=True)
     w_avg = lerp(mean, g['moving']['w_avg'], self.w_avg_beta)
-    w2 = self.w(g, draws.z2, weights) if self.mixing else w
-    ws = self.mix(w, w2, draws.cutoff, phase.res)
-    fake = self.synthesize(g, ws, draws.noise, res=phase.res, alpha=phase.alpha)
+    w2 = self.w(g, inputs.z2, weights) if self.mixing else w
+    ws = self.mix(w, w2, inputs.cutoff, phase.res)
+    fake = self.synthesize(g, ws, inputs.noise, res=phase.res, alpha=phase.alpha)
     return fake, {**g, 'moving': {'w_avg': w_avg}}
 
-  def _score(self, d: Variables, images: Array, weights: Array, phase: Phase) -> Array:
-    """Scores [b, 1]; of several classes, the output of each image's own."""
+  def discriminate(
+    self,
+    d: Variables,
+    images: Float[Array, 'b h w c'],
+    weights: Float[Array, 'b n'],
+    phase: Phase,
+  ) -> Float[Array, 'b 1']:
+    """Scores, weighted over the outputs of the classes. Runs under the mesh axis."""
     out = self.discriminator.apply(d, images, phase.res, phase.alpha)
     return (out * weights).sum(-1, keepdims=True) if self.n_classes else out

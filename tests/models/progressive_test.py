@@ -148,9 +148,7 @@ def test_reals_fade_and_must_fit():
   half = progressive.blend_reals(batch, phase(8, 0.5), jnp.float32)
   boxes = resampling.upsample(resampling.downsample(sharp))
   np.testing.assert_allclose(half, (sharp + boxes) / 2, atol=1e-6)
-  with pytest.raises(
-    UserError, match='pictures of 8x8, but training has come to 16x16'
-  ):
+  with pytest.raises(UserError, match='images of 8x8, but training has come to 16x16'):
     progressive.blend_reals(batch, phase(16), jnp.float32)
 
 

@@ -100,7 +100,9 @@ def biggan_generator(z, meta) -> Checks:
       gan = biggan_of(kw, {}, deep, f'float{bits}')
       g = cast(variables(start, gan, 'G'), f'float{bits}')
       noise, y = z['in/z'].astype(f'float{bits}'), z['in/y']
-      forward = on_one_device(lambda g, x, y, gan=gan: gan._run_g(g, x, y, train=True))
+      forward = on_one_device(
+        lambda g, x, y, gan=gan: gan.run_generator(g, x, y, train=True)
+      )
       image, after = forward(g, noise, y)
       # Of an output saved as float32 only so much is known; mybn computes in float32.
       known = 1e-9 if exact else 1.2e-7
@@ -152,7 +154,7 @@ def biggan_discriminator(z, meta) -> Checks:
       gan = biggan_of({}, meta['kwargs'], deep, f'float{bits}')
       d = cast(variables(start, gan, 'D'), f'float{bits}')
       x, y = nhwc(z['in/x']).astype(f'float{bits}'), z['in/y']
-      forward = on_one_device(gan._run_d)
+      forward = on_one_device(gan.run_discriminator)
       score, after = forward(d, x, y)
       again, _ = forward(after, x, y)
       evaluate = jax.jit(
@@ -187,7 +189,7 @@ def input_gradients(z, gan, d, x, y, start) -> Checks:
     return {}
 
   def total(params, x):
-    return gan._run_d({**d, 'params': params}, x, y)[0].sum()
+    return gan.run_discriminator({**d, 'params': params}, x, y)[0].sum()
 
   by_params, by_x = on_one_device(jax.grad(total, (0, 1)))(d['params'], x)
   checks = {'d/dx': (relative(by_x, nhwc(stored.pop('x_f64'))), 1e-6)}

@@ -113,15 +113,20 @@ def hugging_face(folder, expected):
   source = sources.read_published(folder)
   gan = source.gan
 
-  def draw(g, noise, labels, truncation):  # noise has been scaled already
-    return gan._run_g(gan.at_truncation(g, truncation), noise, labels, train=False)[0]
+  traces = []
+
+  def draw(g, z, labels, truncation):  # z is already scaled
+    traces.append(truncation)
+    return gan.run_generator(gan.at_truncation(g, truncation), z, labels, train=False)[
+      0
+    ]
 
   draw, worst = jax.jit(draw), 0.0
   for i, truncation in enumerate(z['in/truncations']):
     noise = z['in/z'][i] if z['in/z'].ndim == 3 else z['in/z']
     image = draw(source.ema, noise, z['in/label'], np.float32(truncation))
     worst = max(worst, error(image, nhwc(z['out/G_f32'][i])))
-  assert draw._cache_size() == 1
+  assert len(traces) == 1
   return {'eval f32': (worst, 5e-6)}
 
 
@@ -143,8 +148,8 @@ def nvidia(path, expected):
 
   def judge(d, images, labels):
     if isinstance(gan, StyleGAN):
-      return gan._score(d, images, labels, phase), labels
-    return gan._judge(d, images, phase)
+      return gan.discriminate(d, images, labels, phase), labels
+    return gan.discriminate(d, images, phase)
 
   n = len(z['D_images'])
   group = min(gan.mbstd_group, n)

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import PartitionSpec as P
 
 from gan_jax import importers
@@ -152,8 +153,8 @@ class Networks:
 
     def f(d, images, weights, phase):
       if self.style:
-        return gan._score(d, images, weights, phase), weights
-      return gan._judge(d, images, phase)
+        return gan.discriminate(d, images, weights, phase), weights
+      return gan.discriminate(d, images, phase)
 
     return on_one_device(f)
 
@@ -237,7 +238,7 @@ def mixing(net, check, z, latents, labels):
     check('mix', gan.mix(w, w2, cutoff, phase.res), z[f'mix/{i}/dlatents'][:, :n], 2e-5)
     noise = tuple(net.g['noise'][f'layer{j}'] for j in range(len(gan.sizes(phase.res))))
     draws = stylegan.StyleGANInputs(latents, second, None, noise, cutoff, None)
-    fake, g = jax.jit(gan._fake)(net.g, draws, labels, phase)
+    fake, g = jax.jit(gan.generate_fakes)(net.g, draws, labels, phase)
     check('mix', grown(fake, net.res), nhwc(z[f'mix/{i}/G_images']), net.forward)
     after = z[f'mix/{i}/dlatent_avg_after']
     check('w_avg', g['moving']['w_avg'][0], after, net.forward)
@@ -289,14 +290,14 @@ def loss_function(gan, gradients):
 
     def judge(d, x):
       if style:
-        return gan._score(d, x, weights, phase), None
-      return gan._judge(d, x, phase)
+        return gan.discriminate(d, x, weights, phase), None
+      return gan.discriminate(d, x, phase)
 
     if style:
-      fake, moved = gan._fake(g, draws, weights, phase)
+      fake, moved = gan.generate_fakes(g, draws, weights, phase)
     else:
-      fake, moved = gan._fake(g, draws.z, weights, phase), g
-    mixed = real + (fake - real) * draws.mix[:, None, None, None]
+      fake, moved = gan.generate_fakes(g, draws.z, weights, phase), g
+    mixed = losses.interpolate_images(real, fake, draws.interpolation)
     at = mixed if wgan else real
     _, squares = losses.squared_gradients(lambda x: judge(d, x)[0], at, copies)
     out = {
@@ -310,9 +311,7 @@ def loss_function(gan, gradients):
     if not style and gan.n_classes:
       for name, x in (('reals', real), ('fakes', fake)):
         logits = judge(d, x)[1]
-        out[f'classes_{name}'] = jax.vmap(losses.cross_entropy)(
-          logits[:, None], weights[:, None]
-        )
+        out[f'classes_{name}'] = optax.softmax_cross_entropy(logits, weights)
 
     def d_loss(p):
       return gan.d_loss(g, {**d, 'params': p}, batch, draws, phase)[0]
@@ -323,7 +322,7 @@ def loss_function(gan, gradients):
     def penalty(p):
       critic = lambda x: judge({**d, 'params': p}, x)[0]
       if wgan:
-        terms = (critic, real, fake, draws.mix, copies)
+        terms = (critic, real, fake, draws.interpolation, copies)
         return gan.gp_weight * losses.gradient_penalty(*terms)
       return gan.r1_gamma / 2 * losses.r1(critic, real, copies)[1]
 
