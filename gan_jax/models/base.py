@@ -53,7 +53,7 @@ class GAN(Protocol):
   __dataclass_fields__: ClassVar[dict[str, Any]]
 
   # True: EMA weights follow the weights that G had before this iteration's update, and
-  # the collections besides `params` are copied. False: all collections are averaged,
+  # the collections besides `params` are copied. False: the EMA is of all collections,
   # after the update.
   ema_lags: ClassVar[bool]
 

@@ -1,4 +1,4 @@
-"""Published sizes, and what has no network."""
+"""Published numbers of parameters, and settings without a network."""
 
 import math
 
@@ -29,7 +29,7 @@ IMAGENET = dict(n_classes=1000, g_attention=(64,), d_attention=(64,))
     ),
   ],
 )
-def test_parameter_counts_are_the_published_ones(fields, g_count, d_count):
+def test_numbers_of_parameters_are_the_published_ones(fields, g_count, d_count):
   g, d = jax.eval_shape(BigGAN(**fields).init, jax.random.key(0))
   count = lambda tree: sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
   assert (count(g['params']), count(d['params'])) == (g_count, d_count)
@@ -37,7 +37,7 @@ def test_parameter_counts_are_the_published_ones(fields, g_count, d_count):
 
 @pytest.mark.parametrize('depth', [0, 2])
 @pytest.mark.parametrize('n_classes', [0, 3])
-def test_the_512_px_and_unconditional_networks_build(n_classes, depth):
+def test_networks_for_512_pixels_and_without_classes(n_classes, depth):
   gan = BigGAN(res=512, n_classes=n_classes, dim_z=160, depth=depth, g_ch=16, d_ch=16)
   g, _ = jax.eval_shape(gan.init, jax.random.key(0))
   z = jax.ShapeDtypeStruct((2, 160), np.float32)
@@ -58,9 +58,12 @@ def test_the_512_px_and_unconditional_networks_build(n_classes, depth):
     (dict(res=32, n_classes=2, shared_dim=0), 'shared_dim'),
     (dict(res=32, depth=2, hier=False), 'hier'),
     (dict(res=32, g_init='zeros'), 'ortho'),
+    (dict(res=32, depth=2, g_blocks=('4', 'down 2')), 'g_blocks is'),
+    (dict(res=32, depth=2, g_blocks=('4', 'up 2')), 'upsamples 1 times'),
+    (dict(res=32, stats_rows=1), '2 and more'),
   ],
 )
-def test_what_has_no_network_is_refused(fields, words):
+def test_settings_without_a_network_are_errors(fields, words):
   with pytest.raises(UserError, match=words):
     BigGAN(**fields)
 

@@ -1,8 +1,8 @@
-"""Every fixture under --reference against ours: outputs of the original codebases.
+"""BigGAN against the outputs of the original codebases under --reference.
 
-A fixture is recognised by what its own metadata says; none is named here. Each
-check is an error and its tolerance (the README beside the fixtures); the summary
-line of a fixture shows the check that comes closest to its tolerance.
+The metadata of a fixture says what it is; no fixture is named here. Each check is an
+error and its tolerance (the README beside the fixtures). The summary line of a fixture
+shows the check that is closest to its tolerance.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 
 from gan_jax import importers
 from gan_jax.config.optimizers import AdamConfig
@@ -26,30 +25,15 @@ from gan_jax.training import optimizers, step
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.step import TrainState
 from tests.parity.huggingface_statistics import select_statistics, statistics_row
-
-Checks = dict[str, tuple[float, float]]  # name -> error, tolerance
-
-
-def on_one_device(f):
-  """`f` compiled under the mesh axis that batch statistics are taken over."""
-  mesh = make_mesh(jax.devices()[:1])
-  mapped = jax.shard_map(f, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
-  return jax.jit(mapped)
-
-
-def load(path, prefix=None):
-  with np.load(path) as z:
-    if prefix is None:
-      return {k: z[k] for k in z.files}
-    return {k[len(prefix) :]: z[k] for k in z.files if k.startswith(prefix)}
-
-
-def cast(tree, dtype):
-  return jax.tree.map(lambda x: np.asarray(x, dtype), tree)
-
-
-def nhwc(x):
-  return np.moveaxis(x, -3, -1)
+from tests.parity.reference_files import (
+  Checks,
+  cast,
+  load,
+  nhwc,
+  on_one_device,
+  report,
+  under,
+)
 
 
 def error(ours, theirs):
@@ -61,7 +45,7 @@ def relative(ours, theirs):
 
 
 def tree_error(ours, theirs):
-  """Worst absolute difference over two trees of one structure."""
+  """Largest absolute difference of two trees of the same structure."""
   return max(jax.tree.leaves(jax.tree.map(error, ours, theirs)))
 
 
@@ -79,16 +63,6 @@ def variables(state, gan, side):
   return importers.convert_biggan(state, table, d)
 
 
-def buffers(state):
-  """The non-trained part of a state_dict, named as such."""
-  kept = ('stored_mean', 'stored_var')
-  return {
-    k: v
-    for k, v in state.items()
-    if k.rsplit('.', 1)[-1] in kept or k.rsplit('.', 1)[-1][:-1] in ('u', 'sv')
-  }
-
-
 def biggan_generator(z, meta) -> Checks:
   kw, checks = meta['kwargs'], {}
   deep = 'deep' in meta['cls']
@@ -104,7 +78,7 @@ def biggan_generator(z, meta) -> Checks:
         lambda g, x, y, gan=gan: gan.run_generator(g, x, y, train=True)
       )
       image, after = forward(g, noise, y)
-      # Of an output saved as float32 only so much is known; mybn computes in float32.
+      # 1.2e-7 is the precision of an output saved as float32; mybn computes in float32.
       known = 1e-9 if exact else 1.2e-7
       train_tol = 2e-4 if bits == 32 else (2e-6 if mybn else known)
       eval_tol = 5e-5 if bits == 32 else (2e-6 if mybn else known)
@@ -195,7 +169,7 @@ def input_gradients(z, gan, d, x, y, start) -> Checks:
   checks = {'d/dx': (relative(by_x, nhwc(stored.pop('x_f64'))), 1e-6)}
   named = {k.removesuffix('_f64'): v for k, v in stored.items()}
   if named:
-    # Laid out like weights, so that the same table finds their places.
+    # NaN where no gradient is stored, in the layout of weights that the table reads.
     filler = {k: np.full_like(v, np.nan) for k, v in start.items()}
     want = variables({**filler, **named}, gan, 'D')['params']
     errors = [
@@ -223,7 +197,7 @@ def hugging_face(z, meta) -> Checks:
 
 
 class Replay:
-  """Noise and labels of a recorded run, found by the key they are asked with."""
+  """Makes families that return the inputs of a recorded run, found by their key."""
 
   @staticmethod
   def of(gan, key, noise, labels, d_steps, d_accum, batch):
@@ -250,7 +224,7 @@ class Replay:
 
 
 class Recorded:
-  """A recorded training run: its start, and our step on its noise and pictures."""
+  """A recorded training run: its start, and our step on its inputs and images."""
 
   def __init__(self, z, meta, bits):
     c, self.z, self.meta, self.bits = meta['config'], z, meta, bits
@@ -295,11 +269,11 @@ class Recorded:
     )
 
   def start(self, noise=0.0, seed=0):
-    """The recorded start; `noise` is the size of a relative perturbation."""
+    """The recorded initial state, with relative perturbations of size `noise`."""
     rng = np.random.default_rng(seed)
     sides = []
     for side in 'GD':
-      state = load_prefix(self.z, f'init/{side}/')
+      state = under(self.z, f'init/{side}/')
       state = {
         k: v * (1 + noise * rng.standard_normal(v.shape)) for k, v in state.items()
       }
@@ -365,9 +339,9 @@ def training(z, meta) -> Checks:
   for side, want in recorded.items():
     ours = moments(state.g_opt if side == 'G' else state.d_opt)
     worst = gradient_error(ours, want)
-    # The gradient of a ReLU network jumps where a unit crosses zero, and a start may
-    # lie within float32 rounding of several such places: then the exact gradient to
-    # compare with is the one of a point within that rounding.
+    # The gradient of a ReLU network jumps where a unit crosses zero. A start may be
+    # within float32 rounding of several such points; the gradient is then compared
+    # with the exact gradients of points within that rounding.
     for seed in range(64):
       if worst <= 1e-3:
         break
@@ -380,13 +354,16 @@ def training(z, meta) -> Checks:
 
 
 def moments(opt):
-  """The second moments in an optimizer state, wherever the chain holds them."""
+  """The second moments of an optimizer state, alone or at the end of a chain."""
   return opt.nu if hasattr(opt, 'nu') else opt[-1].nu
 
 
 def gradient_error(ours, theirs):
-  """Worst difference of two trees of second moments, as gradients, each relative to
-  its tensor's largest; a bias before a batch norm has no gradient but noise."""
+  """Largest difference of two trees of second moments, seen as gradients.
+
+  Each is relative to the largest value of its tensor. Tensors up to 1e-18 are left out:
+  the gradient of a bias before a batch norm is rounding noise.
+  """
   return max(
     error(np.sqrt(np.asarray(a, np.float64)), np.sqrt(b)) / np.sqrt(np.max(b))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
@@ -400,7 +377,7 @@ def recorded_moments(z, state, gan, steps):
   for side, net, n in (('G', state.g, 1), ('D', state.d, steps)):
     total = None
     for i in range(n):
-      stored = load_prefix(z, f'grad_f64/{side}_step{i}/')
+      stored = under(z, f'grad_f64/{side}_step{i}/')
       if not stored:
         return found
       grads = params_like(stored, net, gan, side)
@@ -413,26 +390,26 @@ def recorded_moments(z, state, gan, steps):
 
 
 def add_state(checks, z, prefix, state, gan):
-  """G, D and their average after an iteration, all collections."""
+  """Adds checks of all collections of G, D and the EMA weights of G."""
   for name, ours, tol in (
     ('G', state.g, 5e-9),
     ('D', state.d, 1e-12),
     ('Gema', state.ema, 5e-9),
   ):
-    stored = load_prefix(z, f'{prefix}{name}/')
+    stored = under(z, f'{prefix}{name}/')
     if stored:
       want = variables(stored, gan, 'D' if name == 'D' else 'G')
       worst = max(tree_error(ours, want), checks.get(name, (0,))[0])
       checks[name] = (worst, tol)
   for side, opt, net in (('G', state.g_opt, state.g), ('D', state.d_opt, state.d)):
-    stored = load_prefix(z, f'{prefix}{side}_adam_v/')
+    stored = under(z, f'{prefix}{side}_adam_v/')
     if stored:
       want = params_like(stored, net, gan, side)
       checks[f'{side} second moments'] = (tree_error(moments(opt), want), 1e-9)
 
 
 def params_like(stored, net, gan, side):
-  """Arrays by parameter name -> our parameter tree, as optimizers see it."""
+  """Our parameter tree, as optimizers see it, from arrays by official name."""
   table = {'G': importers.BIGGAN_G, 'D': importers.BIGGAN_D}[side]
   if side == 'D' and gan.depth:
     table = importers.BIGGAN_DEEP_D
@@ -466,7 +443,7 @@ def losses_and_ortho(z, meta) -> Checks:
     gan = biggan_of(meta['G_kwargs'], meta['D_kwargs'], False, 'float64')
     shapes = dict(zip('GD', jax.eval_shape(gan.init, jax.random.key(0)), strict=True))
     for side in 'GD':
-      stored = load_prefix(z, f'ortho/{side}/p/')
+      stored = under(z, f'ortho/{side}/p/')
       params = cast(params_like(stored, shapes[side], gan, side), np.float64)
       zeros = jax.tree.map(np.zeros_like, params)
       kinds = {k.split('/')[2] for k in z if k.startswith(f'ortho/{side}/')} - {'p'}
@@ -478,18 +455,14 @@ def losses_and_ortho(z, meta) -> Checks:
         )
         added, _ = tx.update(zeros, tx.init(params), params)
         added_there = {k: np.zeros_like(v) for k, v in stored.items()}
-        added_there |= load_prefix(z, f'ortho/{side}/{kind}/')
+        added_there |= under(z, f'ortho/{side}/{kind}/')
         want = params_like(added_there, shapes[side], gan, side)
         checks[f'ortho {side} {kind}'] = (tree_error(added, want), 1e-12)
   return checks
 
 
-def load_prefix(z, prefix):
-  return {k[len(prefix) :]: v for k, v in z.items() if k.startswith(prefix)}
-
-
 def kind_of(path):
-  """The check for a fixture, or the reason there is none yet."""
+  """The check of a fixture, or None for an unknown kind."""
   with np.load(path) as z:
     meta, names = json.loads(str(z['meta_json'])), set(z.files)
   if 'config' in meta and 'layers' in meta['config']:
@@ -506,8 +479,7 @@ def kind_of(path):
 
 
 def is_ours(path):
-  """Others are those of parity_growing_test.py, parity_checkpoints_test.py and
-  parity_metrics_test.py."""
+  """Whether no other file of this folder tests the fixture."""
   if 'checkpoints' in path.parts:
     return False
   with np.load(path) as z:
@@ -525,17 +497,8 @@ def pytest_generate_tests(metafunc):
 
 def test_fixture(fixture_path, record_parity):
   check = kind_of(fixture_path)
-  assert check is not None, f'{fixture_path.name}: a kind that nothing here handles'
-  if isinstance(check, str):
-    record_parity(f'{fixture_path.stem}: {check}')
-    return
+  assert check is not None, f'{fixture_path.name}: no test for this kind of file'
   z = load(fixture_path)
   meta = json.loads(str(z.pop('meta_json')))
   checks = check(z, meta)
-  name, (worst, tol) = max(checks.items(), key=lambda c: c[1][0] / c[1][1])
-  record_parity(
-    f'{fixture_path.stem}: worst {worst:.1e} of {tol:.1e} '
-    f'({name}; {len(checks)} checks)'
-  )
-  bad = {n: c for n, c in checks.items() if not c[0] <= c[1]}
-  assert not bad, f'{fixture_path.stem}: beyond tolerance (error, tolerance): {bad}'
+  report(fixture_path.stem, checks, record_parity)

@@ -1,8 +1,8 @@
-"""Checkpoint files under --reference, imported, against what the originals draw.
+"""Imported checkpoint files of --reference against the outputs of the originals.
 
-A fixture is a file or folder of weights; what it is compared with is known by the
-kind of its neighbours: `<name>_expected.npz` beside `<name>.pkl`, and beside folders an
-.npz whose metadata has the settings. Tolerances are those of the README there.
+A fixture is a file or folder of weights. The expected outputs of `<name>.pkl` are in
+`<name>_expected.npz`; those of folders are in an .npz beside them, whose metadata has
+the settings. Tolerances are those of the README beside the fixtures.
 """
 
 import dataclasses
@@ -19,16 +19,8 @@ from gan_jax.importers import sources
 from gan_jax.models.base import apply_network
 from gan_jax.models.stylegan import StyleGAN
 from gan_jax.storage import weights
-from tests.parity.progressive_test import grown, on_one_device, phase_of, shrunk
-
-
-def load(path):
-  with np.load(path) as z:
-    return {k: z[k] for k in z.files}
-
-
-def nhwc(x):
-  return np.moveaxis(x, -3, -1)
+from tests.parity.progressive_test import grown, phase_of, shrunk
+from tests.parity.reference_files import cast, load, nhwc, on_one_device, report, under
 
 
 def error(ours, theirs):
@@ -42,14 +34,6 @@ def relative(ours, theirs):
   return error(ours, theirs) / float(np.max(np.abs(theirs)))
 
 
-def cast(tree, dtype):
-  return jax.tree.map(lambda x: np.asarray(x, dtype), tree)
-
-
-def under(z, prefix):
-  return {k[len(prefix) :]: v for k, v in z.items() if k.startswith(prefix)}
-
-
 def biggan_folder(folder, expected):
   z, checks = load(expected), {}
   settings = json.loads(str(z.pop('meta_json')))['kwargs']
@@ -60,7 +44,7 @@ def biggan_folder(folder, expected):
       wrong = [k for k, v in stored.items() if not np.array_equal(state[k], v)]
       checks[f'{role} tensors that differ'] = (float(len(wrong)), 0.0)
   source = sources.read_published(folder)
-  # A folder without its settings does not tell epsilons; a user would set them.
+  # The weights do not contain the epsilons; a user would set them in the config.
   eps = {'sn_eps': settings['SN_eps'], 'bn_eps': settings['BN_eps']}
   for bits, image_tol, score_tol in ((64, 1e-9, 1e-10), (32, 5e-5, 1e-5)):
     with jax.enable_x64(bits == 64):
@@ -77,8 +61,8 @@ def biggan_folder(folder, expected):
         judge = jax.jit(
           partial(apply_network, gan.discriminator, train=False, eps=gan.sn_eps)
         )
-        pictures = nhwc(z['in/x']).astype(f'float{bits}')
-        score, _ = judge(cast(source.d, f'float{bits}'), pictures, y)
+        images = nhwc(z['in/x']).astype(f'float{bits}')
+        score, _ = judge(cast(source.d, f'float{bits}'), images, y)
         want = z[f'out/D_eval_f{bits}']
         checks[f'D f{bits}'] = (relative(score, want), score_tol)
   checks |= optimizer(folder, source, z)
@@ -86,11 +70,13 @@ def biggan_folder(folder, expected):
 
 
 def optimizer(folder, source, z):
-  """Adam's memory of each parameter, by its name."""
+  """Adam's moments of each parameter, by its official name."""
   checks = {}
   for side, moments in (('G', source.g_moments), ('D', source.d_moments)):
     if moments is None:
-      assert not list(folder.glob(f'{side}_optim.pth')), f'{side}_optim.pth is unread'
+      assert not list(folder.glob(f'{side}_optim.pth')), (
+        f'{side}_optim.pth was not read'
+      )
       continue
     stored = under(z, f'{side}_optim/')
     table = importers.BIGGAN_G if side == 'G' else importers.BIGGAN_D
@@ -162,15 +148,14 @@ def nvidia(path, expected):
       checks[key] = (relative(restored, z[key]), tol)
   raw_config, images = source.training_config(gan)
   stages = len(raw_config['schedule']['resolutions']) - 1
-  lod = stages - images / 1_200_000  # whole stages of 600,000 images and as many fading
-  part = images % 1_200_000
+  part = images % 1_200_000  # a stage: 600,000 images and a fade over as many
   lod = stages - images // 1_200_000 - max(part - 600_000, 0) / 600_000
   checks['lod'] = (abs(lod - round(float(z['lod']), 5)), 1e-5)
   return checks
 
 
 def fixtures(root):
-  """Yields (name, check) of everything that holds weights."""
+  """Yields the path and the check of each file or folder of weights."""
   for path in sorted(root.rglob('*.pkl')):
     expected = path.with_name(f'{path.stem}_expected.npz')
     yield path, partial(nvidia, path, expected)
@@ -196,11 +181,5 @@ def pytest_generate_tests(metafunc):
   metafunc.parametrize('check', [c for _, c in found], ids=[n for n, _ in found])
 
 
-def test_fixture(check, request, record_parity):
-  name, checks = request.node.callspec.id, check()
-  kind, (worst, tol) = max(checks.items(), key=lambda c: c[1][0] / max(c[1][1], 1e-300))
-  record_parity(
-    f'{name}: worst {worst:.1e} of {tol:.1e} ({kind}; {len(checks)} checks)'
-  )
-  bad = {n: c for n, c in checks.items() if not c[0] <= c[1]}
-  assert not bad, f'{name}: beyond tolerance (error, tolerance): {bad}'
+def test_imported_weights(check, request, record_parity):
+  report(request.node.callspec.id, check(), record_parity)

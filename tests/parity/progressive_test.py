@@ -1,9 +1,9 @@
-"""ProGAN and StyleGAN against the official outputs under --reference.
+"""ProGAN and StyleGAN against the outputs of the official code under --reference.
 
 A fixture is a `<name>.json` with `<name>_vars.npz` and further files of that name, or
-one of the traces that stand alone. Kinds of files and of keys are known here, names,
-sizes and options are not; a kind that is not known is a failure. Tolerances are those
-of the README beside the fixtures.
+one of the files in `STANDALONE`. The tests know kinds of files and keys, but no names,
+sizes or options; an unknown kind is a failure. Tolerances are those of the README
+beside the fixtures.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import PartitionSpec as P
 
 from gan_jax import importers
 from gan_jax.config.optimizers import AdamConfig
@@ -29,6 +28,7 @@ from gan_jax.runtime.mesh import make_mesh
 from gan_jax.training import step
 from gan_jax.training.optimizers import make_optimizer
 from tests.parity.official_schedule import progressive_schedule
+from tests.parity.reference_files import load, nhwc, on_one_device, report, under
 
 LOSS, GRADIENT, TRAINED, FORWARD, FORWARD_WIDE = 1e-5, 3e-4, 1e-3, 2e-5, 2e-4
 STANDALONE = ('process_reals', 'ema_adam_trace')
@@ -38,27 +38,6 @@ LOSSES = {  # official name of a StyleGAN loss -> side, ours
   'G_wgan': ('G', 'wgan'),
   'D_wgan_gp': ('D', 'wgan'),
 }
-
-
-def load(path):
-  with np.load(path) as z:
-    return {k: z[k] for k in z.files}
-
-
-def under(z, prefix):
-  return {k[len(prefix) :]: v for k, v in z.items() if k.startswith(prefix)}
-
-
-def nhwc(x):
-  return np.moveaxis(x, 1, -1)
-
-
-def on_one_device(f):
-  """`f` compiled under the mesh axis; a Phase among the arguments has a static res."""
-  mesh = make_mesh(jax.devices()[:1])
-  return jax.jit(
-    jax.shard_map(f, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
-  )
 
 
 def phase_of(lod, res, lr=0.0, ema=0.0):
@@ -87,7 +66,7 @@ class Checks:
     self.worst = {}
 
   def __call__(self, kind, ours, theirs, tolerance, floor=0.0):
-    """Largest error over the largest reference value; up to `floor` it is none."""
+    """Records max|ours - theirs| / max|theirs|; an error up to `floor` counts as 0."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, f'{kind}: {ours.shape} for {theirs.shape}'
     error = np.max(np.abs(ours - theirs), initial=0)
@@ -100,7 +79,7 @@ class Checks:
     self.worst[kind] = max(self.worst.get(kind, (0.0, tolerance)), (error, tolerance))
 
   def trees(self, kind, ours, theirs, tolerance, floors=()):
-    """Leaf by leaf, each relative to its own largest value."""
+    """Checks each leaf, relative to its own largest value."""
     paths = jax.tree_util.tree_leaves_with_path(theirs)
     for (path, b), a in zip(paths, jax.tree.leaves(ours), strict=True):
       name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -109,7 +88,7 @@ class Checks:
 
 
 class Networks:
-  """A fixture's networks: its model, variables and how its batches are ordered."""
+  """The networks of a fixture: model, variables and the order of its batches."""
 
   def __init__(self, folder, name):
     self.path = lambda kind: folder / f'{name}_{kind}.npz'
@@ -137,7 +116,7 @@ class Networks:
     return self.variables(state, side, ('params',))['params']
 
   def order(self, n):
-    """Of the original's strided groups, so that ours, of neighbours, are the same."""
+    """The order in which our consecutive groups are the original's strided ones."""
     group = min(self.gan.mbstd_group, n)
     return np.arange(n).reshape(group, -1).T.reshape(-1)
 
@@ -215,11 +194,11 @@ def forward(net, check):
       if rest == 'cases_lod_u_cutoff':
         mixing(net, check, z, latents, labels)
     elif kind != 'synthesis_dlatents_per_layer':
-      raise AssertionError(f'{key}: a kind of forward output that nothing here handles')
+      raise AssertionError(f'{key}: no check for this kind of output')
 
 
 def truncation(kind, kwargs):
-  """psi and cutoff of 'trunc_default' or such as 'trunc_psi_m05_cut3'."""
+  """psi and cutoff of 'trunc_default' or, for example, 'trunc_psi_m05_cut3'."""
   if kind == 'trunc_default':
     return kwargs.get('truncation_psi', 0.7), kwargs.get('truncation_cutoff', 8)
   sign, whole, part, cutoff = re.fullmatch(
@@ -249,7 +228,7 @@ def classes(labels):
 
 
 def inputs(net, z, phase, side='', fallback=None):
-  """Our batch and draws for one forward pass of G, out of a fixture's arrays."""
+  """The batch and the random inputs of one forward pass from a fixture's arrays."""
   get = lambda *names: next((z[side + n] for n in names if side + n in z), None)
   latents = get('latents')
   n = len(latents)
@@ -258,12 +237,12 @@ def inputs(net, z, phase, side='', fallback=None):
   of_reals = get('labels_real', 'labels')
   fakes, reals = (none if x is None else x for x in (of_fakes, of_reals))
   shape = (n, net.gan.channels, phase.res, phase.res)
-  pictures = get('reals_uint8')
-  pictures = np.zeros(shape, np.uint8) if pictures is None else pictures
+  images = get('reals_uint8')
+  images = np.zeros(shape, np.uint8) if images is None else images
   mix = get('alpha')
   mix = np.zeros(n, np.float32) if mix is None else mix.reshape(-1)
   put = lambda x: jnp.asarray(net.ordered(np.asarray(x)))
-  batch = Batch(put(nhwc(pictures)), put(classes(reals)))
+  batch = Batch(put(nhwc(images)), put(classes(reals)))
   if not net.style:
     return batch, progan.ProGANInputs(put(latents), put(classes(fakes)), put(mix))
   layers = range(len(net.gan.sizes(phase.res)))
@@ -279,7 +258,7 @@ def inputs(net, z, phase, side='', fallback=None):
 
 
 def loss_function(gan, gradients):
-  """Losses, their parts and, if asked for, gradients of one phase, compiled."""
+  """Compiled losses, their terms and optionally their gradients, in one phase."""
   style = isinstance(gan, stylegan.StyleGAN)
 
   def f(g, d, batch, draws, phase):
@@ -357,7 +336,7 @@ def gradients_of(net):
 
 def losses_and_gradients(net, check):
   z = load(net.path('loss'))
-  wanted = list(gradients_of(net))
+  recorded_gradients = list(gradients_of(net))
   compiled = {}
   for stage in sorted({k.partition('/')[0] for k in z}):
     lod = float(stage.removeprefix('lod'))
@@ -368,16 +347,16 @@ def losses_and_gradients(net, check):
       gan = dataclasses.replace(net.gan, loss=loss) if net.style else net.gan
       if net.style and 'latents2' not in here:
         gan = dataclasses.replace(gan, mixing=0.0)
-      grads = [w for w in wanted if w[1:3] == (loss, lod)]
+      grads = [w for w in recorded_gradients if w[1:3] == (loss, lod)]
       key = gan, phase.res, bool(grads)
       compiled[key] = compiled.get(key) or loss_function(gan, bool(grads))
       ours = compiled[key](net.g, net.d, batch, draws, phase)
       compare_losses(net, check, here, ours, loss)
       for side, _, _, penalty, arrays in grads:
-        mine = ours['penalty_grad' if penalty else f'{side}_grad']
+        gradient = ours['penalty_grad' if penalty else f'{side}_grad']
         floors = {'dense1/bias': 1e-6} if loss in ('', 'wgan') else {}
         kind = f'{side} gradient{" of the penalty" if penalty else ""} {loss}'.rstrip()
-        check.trees(kind, mine, net.params(arrays, side), GRADIENT, floors)
+        check.trees(kind, gradient, net.params(arrays, side), GRADIENT, floors)
 
 
 def check_mean(check, kind, ours, theirs, tolerance):
@@ -386,7 +365,7 @@ def check_mean(check, kind, ours, theirs, tolerance):
 
 
 def compare_losses(net, check, here, ours, loss):
-  """Each recorded loss and part of one."""
+  """Compares each recorded loss and each of its terms."""
   root = np.sqrt(np.asarray(ours['squares']))
   parts = {
     'scores_real': ours['scores_real'],
@@ -419,7 +398,7 @@ def compare_losses(net, check, here, ours, loss):
 
 
 class Recorded:
-  """Mixin: draws of a recorded run, found by the key they are asked with."""
+  """Mixin that returns the inputs of a recorded run, found by their key."""
 
   def draw_inputs(self, key, index, phase):
     keys, draws = self.recorded[phase.res]
@@ -543,10 +522,10 @@ def process_reals(path, check):
 def ema_adam_trace(path, check):
   z = load(path)
   for i, beta in enumerate(z['betas']):
-    average = z['gs0']
+    ema = z['gs0']
     for weights, want in zip(z['g_sequence'], z[f'gs_trace_beta{i}'], strict=True):
-      average = step.ema_update(average, weights, beta)
-      check('average', average, want, 1e-6)
+      ema = step.ema_update(ema, weights, beta)
+      check('EMA', ema, want, 1e-6)
   tx = make_optimizer(AdamConfig(beta1=0.0, beta2=0.99, eps=1e-8, tf_eps=True))
   v, state = z['adam/v0'], tx.init(z['adam/v0'])
   for i, (grads, want) in enumerate(zip(z['adam/grads'], z['adam/trace'], strict=True)):
@@ -558,8 +537,11 @@ def ema_adam_trace(path, check):
 
 
 def fixtures(root):
-  """Yields (name, what to call with a Checks, or None); pickles are
-  parity_checkpoints_test.py's."""
+  """Yields name and check of each fixture; the check of an unknown kind is None.
+
+  Pickles belong to checkpoints_test.py, files with `meta_json` to biggan_test.py and
+  metrics_test.py.
+  """
   for path in sorted(root.rglob('*')):
     folder, name = path.parent, str(path.relative_to(root).with_suffix(''))
     owners = [p.stem.removesuffix('vars') for p in folder.glob('*_vars.npz')]
@@ -576,7 +558,7 @@ def fixtures(root):
         yield name, None
     elif path.stem in STANDALONE:
       yield name, partial(globals()[path.stem], path)
-    elif not owned and 'checkpoints' not in path.parts:  # those are parity_test.py's
+    elif not owned and 'checkpoints' not in path.parts:  # see biggan_test.py
       with np.load(path) as z:
         if 'meta_json' not in z.files:
           yield name, None
@@ -590,14 +572,8 @@ def pytest_generate_tests(metafunc):
 
 def test_fixture(fixture, request, record_parity):
   name = request.node.callspec.id
-  assert fixture is not None, f'{name}: a kind that nothing here handles'
+  assert fixture is not None, f'{name}: no test for this kind of file'
   check = Checks()
   fixture(check)
   assert check.worst, f'{name}: nothing was checked'
-  share = lambda c: c[1][0] / max(c[1][1], 1e-300)
-  kind, (worst, tolerance) = max(check.worst.items(), key=share)
-  record_parity(
-    f'{name}: worst {worst:.1e} of {tolerance:.1e} ({kind}; {len(check.worst)} checks)'
-  )
-  bad = {k: c for k, c in check.worst.items() if not c[0] <= c[1]}
-  assert not bad, f'{name}: beyond tolerance (error, tolerance): {bad}'
+  report(name, check.worst, record_parity)

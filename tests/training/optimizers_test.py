@@ -8,9 +8,10 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from gan_jax.config.optimizers import AdamConfig
+from gan_jax.models.progan import ProGAN
 from gan_jax.runtime import sharding
 from gan_jax.runtime.mesh import AXIS, make_mesh
-from gan_jax.training import optimizers
+from gan_jax.training import optimizers, step
 from gan_jax.training.optimizers import make_optimizer
 
 
@@ -90,3 +91,30 @@ def test_orthogonal_term_in_parts(shape, axis, relaxed, rng_seed):
   np.testing.assert_allclose(parts(kernel), expected, atol=1e-5 * scale, rtol=0)
   if axis == 0 and shape[1] > shape[0]:
     assert f'<{shape[1]}x{shape[1]}x' not in parts.lower(kernel).as_text()
+
+
+@pytest.mark.parametrize('beta1', [0.0, 0.5])
+def test_adam_of_tensorflow_is_its_formula(beta1, rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  tx = make_optimizer(AdamConfig(beta1=beta1, beta2=0.9, eps=0.1, tf_eps=True))
+  state, m, v = tx.init(jnp.zeros(4)), 0.0, 0.0
+  for t in range(1, 4):
+    g = rng.normal(size=4)
+    m, v = beta1 * m + (1 - beta1) * g, 0.9 * v + 0.1 * g**2
+    want = np.sqrt(1 - 0.9**t) / (1 - beta1**t) * m / (np.sqrt(v) + 0.1)
+    direction, state = tx.update(jnp.asarray(g, jnp.float32), state)
+    np.testing.assert_allclose(direction, want, rtol=1e-5)
+
+
+def test_a_reset_sets_optimizer_states_to_their_start():
+  gan = ProGAN(res=8, dim_z=6, g_widths=(6, 6, 5), d_widths=(6, 6, 5))
+  tx = make_optimizer(AdamConfig(beta2=0.99, tf_eps=True))
+  mesh = make_mesh(jax.devices()[:2])
+  state = step.init_state(gan, tx, tx, jax.random.key(1))
+  used = jax.tree.map(jnp.ones_like, (state.g_opt, state.d_opt))
+  state = state.replace(g_opt=used[0], d_opt=used[1], step=jnp.ones_like(state.step))
+  params = jax.device_get(state.g['params'])
+  state = step.make_reset(tx, tx, mesh)(sharding.replicate(state, mesh))
+  assert not any(np.any(x) for x in jax.tree.leaves((state.g_opt, state.d_opt)))
+  jax.tree.map(np.testing.assert_array_equal, params, state.g['params'])
+  assert int(state.step) == 1

@@ -1,0 +1,91 @@
+"""Schedules: resolutions, fades and resets happen at the images they are set for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gan_jax import UserError
+from gan_jax.config.schedules import ConstantSchedule, ProgressiveSchedule
+
+GROW = ProgressiveSchedule(
+  resolutions=(8, 16, 32),
+  stabilise=100,
+  fade=50,
+  batch=(32, 16, 8),
+  g_lr=(1e-3, 2e-3, 3e-3),
+)
+
+
+def test_resolution_and_alpha_follow_the_images_seen():
+  seen = [GROW.phase_at(i, 32) for i in (0, 100, 101, 125, 150, 251, 300, 10**6)]
+  assert [p.res for p in seen] == [8, 8, 16, 16, 16, 32, 32, 32]
+  alphas = [float(p.alpha) for p in seen]
+  np.testing.assert_allclose(alphas, [1, 1, 0.02, 0.5, 1, 0.02, 1, 1], atol=1e-6)
+
+
+def test_stages_begin_where_phases_change_resolution():
+  assert GROW.stages(32) == ((-1, 8, 32), (100, 16, 16), (250, 32, 8))
+  for after, res, _ in GROW.stages(32)[1:]:
+    assert GROW.phase_at(after, 32).res == res // 2
+    assert GROW.phase_at(after + 1, 32).res == res
+
+
+def test_learning_rates_are_those_of_the_stage():
+  rates = [float(GROW.phase_at(i, 32).g_lr) for i in (100, 101, 300)]
+  np.testing.assert_allclose(rates, [1e-3, 2e-3, 3e-3], rtol=1e-6)
+
+
+def test_optimizers_are_reset_where_a_fade_begins_and_ends():
+  assert [i for i in range(400) if GROW.resets_between(i, i + 1)] == [
+    100,
+    149,
+    250,
+    299,
+  ]
+  assert not GROW.resets_between(10**5, 10**6)
+  assert not ConstantSchedule(batch=1).resets_between(0, 10**6)
+
+
+def test_the_half_life_of_the_ema_is_in_images():
+  half = dataclasses.replace(GROW, ema_half_life=1000)
+  np.testing.assert_allclose(half.phase_at(0, 32).ema, 0.5 ** (32 / 1000), rtol=1e-6)
+
+
+def test_one_resolution_never_fades():
+  still = ProgressiveSchedule(resolutions=(32,), batch=(4,), stabilise=0, fade=0)
+  phase = still.phase_at(5, 32)
+  assert (phase.res, float(phase.alpha)) == (32, 1)
+
+
+def test_without_a_fade_the_resolution_jumps():
+  jump = ProgressiveSchedule(resolutions=(4, 8), batch=(4,), stabilise=10, fade=0)
+  ((_, *_), (after, res, _)) = jump.stages(8)
+  assert [jump.phase_at(i, 8).res for i in (after, after + 1)] == [4, res]
+  assert [i for i in range(30) if jump.resets_between(i, i + 1)] == [after]
+
+
+@pytest.mark.parametrize(
+  'make, complaint',
+  [
+    (
+      lambda: ProgressiveSchedule((5,), (4,)),
+      r'resolutions is \(5,\): it starts from a power',
+    ),
+    (lambda: ProgressiveSchedule((), (4,)), r'resolutions is \(\)'),
+    (lambda: ProgressiveSchedule((4, 16), (4,)), 'from 4 to 16: 8 has to come next'),
+    (
+      lambda: ProgressiveSchedule((4, 8), ()),
+      'schedule.batch has 0 entries: it needs 1 or 2',
+    ),
+    (lambda: ProgressiveSchedule((4, 8), (4, 0)), 'schedule.batch has 0: at least 1'),
+    (
+      lambda: ProgressiveSchedule((4, 8), (4,)).stages(16),
+      'ends in 8, but model.res is 16',
+    ),
+    (lambda: ProgressiveSchedule((4, 8), (4,), 0, 0), 'there is no time to grow'),
+  ],
+)
+def test_impossible_schedules_are_errors(make, complaint):
+  with pytest.raises(UserError, match=complaint):
+    make()
