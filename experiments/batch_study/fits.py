@@ -1,4 +1,4 @@
-"""How large a batch still helps? What the grid of runs says; see README.md."""
+"""How large a batch still helps? Fits and plots of the grid; see README.md."""
 
 import argparse
 import csv
@@ -16,7 +16,7 @@ from gan_jax.storage.json_lines import read_json_lines
 
 HERE = Path(__file__).parent / 'results'
 TARGETS = 0.5, 0.25, 0.15  # of fd_small
-DRAWS = 1000  # of the bootstrap
+DRAWS = 1000  # resamples of the bootstrap
 Cells = dict[tuple[int, float], list[dict[str, Any]]]  # (batch, factor) -> seeds
 Arrivals = dict[tuple[int, float], np.ndarray]  # the same -> log of images to a target
 

@@ -1,4 +1,4 @@
-"""How large a batch still helps? The grid of runs; see README.md beside this file."""
+"""How large a batch still helps? Runs a grid of trainings; see README.md."""
 
 import argparse
 import importlib
@@ -21,14 +21,14 @@ from gan_jax.training.optimizers import make_optimizer
 
 HERE = Path(__file__).parent
 BATCHES = 8, 16, 32, 64, 128
-FACTORS = 1.0, 2.0, 4.0, 8.0  # times the demo's rates, after these are scaled
-DEVICES = 2  # virtual ones: the noise scale compares their gradients
-HALF_LIFE = 1_000  # images, of the generator's average, whatever the batch
+FACTORS = 1.0, 2.0, 4.0, 8.0  # of the demo's learning rates, scaled by sqrt(batch)
+DEVICES = 2  # virtual devices, whose gradients the noise scale compares
+HALF_LIFE = 1_000  # of the EMA weights in images, for every batch
 Cell = tuple[int, float, int]  # batch, factor, seed
 
 
-def config_of(cell: Cell, images: int, every: int) -> dict[str, Any]:
-  """The digits demo with half its channels, and what the cell changes."""
+def raw_config_of(cell: Cell, images: int, every: int) -> dict[str, Any]:
+  """The raw config of a cell: the digits demo with half its channels."""
   batch, factor, seed = cell
   sys.path.insert(0, str(HERE.parent.parent))
   config = importlib.import_module('configs.biggan_digits').get_config()
@@ -43,67 +43,68 @@ def config_of(cell: Cell, images: int, every: int) -> dict[str, Any]:
   config.train.update(images=images, seed=seed)
   config.log.update(metrics_every=every, grid_every=images, checkpoint_every=images)
   values = config.to_dict()
-  values['model']['bn_group'] = 1  # what is compared shares no statistics
+  values['model']['bn_group'] = 1  # devices share no batch statistics
   values['train']['noise_scale'] = True
   values['log'] |= dict(keep=1, keep_periodic=0)
   values['score'] = dict(every=every, metrics=('fd_small',))
   return values
 
 
-def gflop(read: Config) -> tuple[float, float]:
-  """Of the networks for each image, and of what is done to the weights in each step."""
-  (stage,) = read.stages
-  gan, txs = read.gan, (make_optimizer(read.g_adam), make_optimizer(read.d_adam))
+def gflop(config: Config) -> tuple[float, float]:
+  """GFLOP of the networks per image, and of work on the weights per step."""
+  (stage,) = config.stages
+  gan = config.gan
+  txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
   state = jax.eval_shape(lambda: step.init_state(gan, *txs, jax.random.key(0)))
   shape = (1, 1, stage.batch, gan.res, gan.res, gan.channels)
   batch = Batch(
     jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape[:3], np.int32)
   )
-  phase = read.schedule.phase_at(0, gan.res)
-  found = flops.step_flops(gan, txs, 1, stage.batch, state, batch, phase)
-  return found.networks / stage.batch / 1e9, found.weights / 1e9
+  phase = config.schedule.phase_at(0, gan.res)
+  step_cost = flops.step_flops(gan, txs, 1, stage.batch, state, batch, phase)
+  return step_cost.networks / stage.batch / 1e9, step_cost.weights / 1e9
 
 
-def trained(cell: Cell, images: int, every: int, workdir: Path) -> dict[str, Any]:
-  """Trains a cell, or goes on with it, and says what there is to know."""
-  values = config_of(cell, images, every)
-  read = parse_config(values)
+def train_cell(cell: Cell, images: int, every: int, workdir: Path) -> dict[str, Any]:
+  """Trains a cell, or resumes it, and returns its row of cells.jsonl."""
+  values = raw_config_of(cell, images, every)
+  config = parse_config(values)
   ended = ''
   try:
-    state = trainer.Trainer(read, workdir).run()
+    state = trainer.Trainer(config, workdir).run()
     if int(state.images) < images:
-      raise SystemExit('stopped; the same command goes on')
-  except UserError as error:  # no update is finite any more: that is a result as well
+      raise SystemExit('stopped; run the same command to resume')
+  except UserError as error:  # all updates are non-finite, which is a result, too
     ended = str(error)
-  # By images: one that was killed may have taken a score twice.
+  # Keyed by images: a killed run may have computed a score twice.
   scores = {
     x['images']: x['value'] for x in read_json_lines(workdir / 'evaluations.jsonl')
   }
   lines = read_json_lines(workdir / 'metrics.jsonl')
-  per_image, per_step = gflop(read)
+  per_image, per_step = gflop(config)
   row = dict(zip(('batch', 'factor', 'seed'), cell, strict=True))
   row |= {'images': images, 'gflop_image': per_image, 'gflop_step': per_step}
   row |= {'ended': ended, 'score/images': [*scores], 'score/value': [*scores.values()]}
-  told = [x for x in lines if 'd_signal' in x]
+  with_noise = [x for x in lines if 'd_signal' in x]
   for name in ('images', *noise_scale.NAMES):  # means over the steps of each line
-    row[f'noise/{name}'] = [x.get(name) for x in told]
+    row[f'noise/{name}'] = [x.get(name) for x in with_noise]
   return row
 
 
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
-  p.add_argument('--images', type=int, default=24_000, help='of each run')
-  p.add_argument('--every', type=int, default=1_000, help='images from score to score')
+  p.add_argument('--images', type=int, default=24_000, help='training images per run')
+  p.add_argument('--every', type=int, default=1_000, help='images between scores')
   p.add_argument('--batches', type=int, nargs='+', default=BATCHES)
   p.add_argument('--factors', type=float, nargs='+', default=FACTORS)
-  p.add_argument('--seeds', type=int, default=3, help='runs of each')
+  p.add_argument('--seeds', type=int, default=3, help='runs per batch and factor')
   p.add_argument('--runs', type=Path, default=Path('runs/batch_study'))
   p.add_argument('--out', type=Path, default=HERE / 'results' / 'cells.jsonl')
   args = p.parse_args()
   jax.config.update('jax_num_cpu_devices', DEVICES)
   args.out.parent.mkdir(parents=True, exist_ok=True)
-  there = [x for x in read_json_lines(args.out) if x['images'] == args.images]
-  done = {(x['batch'], x['factor'], x['seed']) for x in there}
+  finished = [x for x in read_json_lines(args.out) if x['images'] == args.images]
+  done = {(x['batch'], x['factor'], x['seed']) for x in finished}
   cells = [
     (batch, factor, seed)
     for seed in range(args.seeds)
@@ -113,7 +114,7 @@ def main() -> None:
   for cell in [c for c in cells if c not in done]:
     tqdm.write('batch {}, factor {:g}, seed {}'.format(*cell))
     workdir = args.runs / 'b{}_x{:g}_s{}'.format(*cell)
-    row = trained(cell, args.images, args.every, workdir)
+    row = train_cell(cell, args.images, args.every, workdir)
     with args.out.open('a') as f:
       f.write(json.dumps(row) + '\n')
     jax.clear_caches()

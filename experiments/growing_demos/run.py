@@ -1,4 +1,4 @@
-"""What a growing run looked like, stage by stage. See README.md beside this file."""
+"""Curves and sample grids of a growing GAN, stage by stage. See README.md."""
 
 import argparse
 import json
@@ -10,20 +10,21 @@ import numpy as np
 from PIL import Image
 
 from gan_jax import sample
+from gan_jax.storage.json_lines import read_json_lines
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 
-def read(workdir: Path) -> list[dict]:
-  """The lines of training steps, oldest first, without those of an undone stretch."""
-  lines = [json.loads(x) for x in (workdir / 'metrics.jsonl').read_text().splitlines()]
+def read_steps(workdir: Path) -> list[dict]:
+  """Metrics of training steps, ordered by images; of a repeated step the newest."""
+  lines = read_json_lines(workdir / 'metrics.jsonl')
   steps = {line['images']: line for line in lines if 'd_loss' in line}
   return [steps[images] for images in sorted(steps)]
 
 
 def curves(steps: list[dict], out: Path) -> None:
-  """Losses and scores against images seen; a shade for each resolution."""
+  """Plots losses and scores over images; each resolution has its own shade."""
   images = np.array([line['images'] for line in steps])
   names = (('d_loss', 'g_loss'), ('d_real', 'd_fake'), ('d_penalty',))
   figure, axes = plt.subplots(len(names), 1, sharex=True, figsize=(8, 7))
@@ -40,38 +41,38 @@ def curves(steps: list[dict], out: Path) -> None:
 
 
 def shade(axis, steps: list[dict]) -> None:
-  begun = 0
+  start = 0
   for number, res in enumerate(sorted({line['res'] for line in steps})):
     stage = [line for line in steps if line['res'] == res]
     axis.axvspan(
-      begun, stage[-1]['images'], alpha=0.06 + 0.06 * number, color='C0', lw=0
+      start, stage[-1]['images'], alpha=0.06 + 0.06 * number, color='C0', lw=0
     )
     fading = [line['images'] for line in stage if line['alpha'] < 1]
     if fading:
-      axis.axvspan(begun, fading[-1], fill=False, hatch='//', alpha=0.15, lw=0)
-    axis.text(begun, 1.01, f' {res:.0f} px', transform=axis.get_xaxis_transform())
-    begun = stage[-1]['images']
+      axis.axvspan(start, fading[-1], fill=False, hatch='//', alpha=0.15, lw=0)
+    axis.text(start, 1.01, f' {res:.0f} px', transform=axis.get_xaxis_transform())
+    start = stage[-1]['images']
 
 
 def stages(workdir: Path, steps: list[dict], out: Path, height: int = 420) -> None:
-  """The last sheet of each resolution, side by side."""
-  drawn = {int(path.stem): path for path in (workdir / 'samples').glob('*.png')}
+  """Joins the last sample grid of each resolution side by side."""
+  grids = {int(path.stem): path for path in (workdir / 'samples').glob('*.png')}
   pages = []
   for res in sorted({line['res'] for line in steps}):
     last = max(line['images'] for line in steps if line['res'] == res)
-    page = Image.open(drawn[max(images for images in drawn if images <= last)])
+    page = Image.open(grids[max(images for images in grids if images <= last)])
     width = round(page.width * height / page.height)
     pages.append(page.convert('RGB').resize((width, height), Image.Resampling.NEAREST))
-  whole = Image.new('RGB', (sum(p.width for p in pages), height), 'white')
+  joined = Image.new('RGB', (sum(p.width for p in pages), height), 'white')
   x = 0
   for page in pages:
-    whole.paste(page, (x, 0))
+    joined.paste(page, (x, 0))
     x += page.width
-  whole.save(out)
+  joined.save(out)
 
 
 def mixing(workdir: Path, out: Path) -> None:
-  """A sheet of mixed styles, enlarged."""
+  """Draws an image grid of mixed styles, enlarged by 2."""
   with tempfile.TemporaryDirectory() as folder:
     page = Path(folder) / 'mix.png'
     sample.main(
@@ -86,11 +87,11 @@ def mixing(workdir: Path, out: Path) -> None:
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
   p.add_argument('--workdir', type=Path, required=True)
-  p.add_argument('--out', type=Path, help='a folder; default: the workdir')
+  p.add_argument('--out', type=Path, help='output folder; default: the workdir')
   args = p.parse_args()
   out = args.out or args.workdir
   out.mkdir(parents=True, exist_ok=True)
-  steps = read(args.workdir)
+  steps = read_steps(args.workdir)
   curves(steps, out / 'curves.png')
   stages(args.workdir, steps, out / 'stages.png')
   written = ['curves.png', 'stages.png']
@@ -100,7 +101,7 @@ def main() -> None:
   ):
     mixing(args.workdir, out / 'mixing.png')
     written.append('mixing.png')
-  print(f'in {out}: {", ".join(written)}')
+  print(f'wrote to {out}: {", ".join(written)}')
 
 
 if __name__ == '__main__':

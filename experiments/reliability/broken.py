@@ -1,4 +1,4 @@
-"""Runs that are killed, checkpoints with flipped bits, updates that are no numbers."""
+"""Killed runs, checkpoints with flipped bits, non-finite updates."""
 
 import dataclasses
 import importlib
@@ -10,7 +10,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from launch import equal, finish, journal, restored, start
+from launch import equal, finish, read_lines, restored, start
 
 from gan_jax import UserError
 from gan_jax.config import parse_config
@@ -34,12 +34,12 @@ GROWING = (  # every step is saved; 4 pixels, then a fade to 8 in the middle
 def kills(scratch: Path, rng: np.random.Generator, n: int) -> list[dict]:
   """Kills one run n times, each within half a second of its first new steps."""
   whole, killed = scratch / 'whole', scratch / 'killed'
-  # Killed while it is written, a kept program would be broken for everyone.
+  # A cache of its own: a kill while a program is written would corrupt a shared one.
   apart = {'JAX_COMPILATION_CACHE_DIR': str(scratch / 'programs')}
   finish(start(whole, *GROWING, **apart))
   rows = []
   for i in range(n):
-    before = len(journal(killed))
+    before = len(read_lines(killed))
     process, file = start(killed, *GROWING, **apart), killed / 'metrics.jsonl'
     size = file.stat().st_size if file.is_file() else 0
     while process.poll() is None:
@@ -51,7 +51,12 @@ def kills(scratch: Path, rng: np.random.Generator, n: int) -> list[dict]:
     process.wait()
     parts = list((killed / 'checkpoints').glob('*.orbax-checkpoint-tmp*'))
     rows.append(
-      {'kill': i, 'from': before, 'to': len(journal(killed)), 'in_a_save': len(parts)}
+      {
+        'kill': i,
+        'from': before,
+        'to': len(read_lines(killed)),
+        'in_a_save': len(parts),
+      }
     )
     print(rows[-1], flush=True)
   finish(start(killed, *GROWING, **apart))
@@ -106,7 +111,7 @@ def d_broken(where: str) -> Callable:
 
   def d_loss(self, g, d, real, draws, phase):
     factor = jnp.where(phase.alpha > 1, jnp.nan, 1.0)
-    if where == 'data':  # one pixel of one picture
+    if where == 'data':  # one pixel of one image
       images = to_float(real.images)
       real = real._replace(images=images.at[0, 0, 0, 0].multiply(factor))
     loss, aux = honest(self, g, d, real, draws, phase)
@@ -128,7 +133,7 @@ def g_broken(where: str) -> Callable:
 
 
 def nans(scratch: Path) -> list[dict]:
-  """Something is not a number in one step, or in every step from the fourth on."""
+  """A value is NaN in one step, or in every step from the fourth on."""
   config = importlib.import_module('configs.biggan_digits').get_config('tiny').to_dict()
   config['train']['images'] = 8 * 8
   config['log'] |= dict(checkpoint_every=8, grid_every=800, keep=8)
@@ -136,7 +141,7 @@ def nans(scratch: Path) -> list[dict]:
   honest = ConstantSchedule.phase_at
 
   def run(workdir: Path, faulty: range) -> str:
-    def phase_at(self, images, res):  # alpha, which a BigGAN does not use, is the sign
+    def phase_at(self, images, res):  # alpha, unused by BigGAN, marks the step
       phase = honest(self, images, res)
       hit = images // 8 in faulty
       return dataclasses.replace(phase, alpha=np.float32(2)) if hit else phase
@@ -159,15 +164,15 @@ def nans(scratch: Path) -> list[dict]:
     for times, faulty in (('once', range(3, 4)), ('for ever', range(3, 100))):
       workdir = scratch / f'{net}_{where}_{len(faulty)}'
       with mock.patch.object(BigGAN, f'{net}_loss', patched):
-        said = run(workdir, faulty)
+        error = run(workdir, faulty)
       steps = Checkpointer(workdir, read_only=True).steps()
       newest = restored(workdir, steps[-1])
       rows.append(
         {
           'not_a_number': f'{where} of {net.upper()}',
           'times': times,
-          'skipped': sum(x['skipped'] for x in journal(workdir, 'skipped')),
-          'ended': said[:60] or 'finished',
+          'skipped': sum(x['skipped'] for x in read_lines(workdir, 'skipped')),
+          'ended': error[:60] or 'finished',
           'last_good_intact': equal(restored(workdir, 3), before),
           'newest': steps[-1],
           'newest_finite': all(np.isfinite(x).all() for x in newest),

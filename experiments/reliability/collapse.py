@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from launch import journal
+from launch import read_lines
 
 from gan_jax import UserError, data
 from gan_jax.config import CollapseConfig, parse_config
 from gan_jax.training import trainer
-from gan_jax.training.collapse_monitor import JUDGED, RECENT, WINDOWS, CollapseMonitor
+from gan_jax.training.collapse_monitor import (
+  MAX_HISTORY,
+  MIN_HISTORY,
+  RATIOS,
+  CollapseMonitor,
+)
 
 BATCH = 32
 
@@ -45,18 +50,18 @@ def emoji(images: int, seed: int = 0, g_rate: float = 1.0, d_rate: float = 1.0) 
 
 
 def one_label(dataset: data.Dataset) -> data.Dataset:
-  """As a slip in a loader would: every label is 0. (A set of one class is refused.)"""
+  """All labels 0, as a bug in a loader could cause. (A set of one class is refused.)"""
   zeros = np.zeros_like(dataset.examples.labels)
   examples = dataclasses.replace(dataset.examples, labels=zeros)
   return dataclasses.replace(dataset, examples=examples)
 
 
-def go(
+def train(
   workdir: Path,
   config: dict,
   harm: Callable[[data.Dataset], data.Dataset] | None = None,
 ) -> str:
-  """Trains, or goes on, on harmed data; what it said when it gave up, or ''."""
+  """Trains or resumes on faulty data; returns the error that ended the run, or ''."""
   load = data.load_dataset
   if harm:
     data.load_dataset = lambda *args, **kw: harm(load(*args, **kw))
@@ -87,24 +92,24 @@ def verdicts(lines: list[dict]) -> list[int]:
 
 
 def collapses(scratch: Path, images: int) -> list[dict]:
-  """Half of a healthy run, then the fault, to be answered by rolling back."""
+  """Half of a healthy run, then a fault; the action on a collapse is a rollback."""
   healthy, half = scratch / 'healthy', images // 2
-  go(healthy, emoji(half))
+  train(healthy, emoji(half))
   rows = []
   for name, (rates, harm) in FAULTS.items():
     workdir = scratch / name.replace(' ', '_')
     if not workdir.is_dir():
       shutil.copytree(healthy, workdir)
     config = emoji(images, **rates) | {'collapse': dict(action='rollback')}
-    said = go(workdir, config, harm)
-    back = journal(workdir, 'to_step', 'rollbacks.jsonl')
+    error = train(workdir, config, harm)
+    back = read_lines(workdir, 'to_step', 'rollbacks.jsonl')
     row = {
       'fault': name,
       'noticed_after': back[0]['images'] - half if back else '',
       'why': back[0]['collapsed'] if back else '',
       'rolled_back_to': ' '.join(str(x['to_step'] * BATCH - half) for x in back),
-      'ended': said.partition(':')[0] or 'finished',
-      'diversity_at_the_end': journal(workdir, 'diversity')[-1]['diversity'],
+      'ended': error.partition(':')[0] or 'finished',
+      'diversity_at_the_end': read_lines(workdir, 'diversity')[-1]['diversity'],
     }
     print(row, flush=True)
     rows.append(row)
@@ -112,13 +117,13 @@ def collapses(scratch: Path, images: int) -> list[dict]:
 
 
 def seeds(scratch: Path, images: int, n: int) -> list[dict]:
-  """Healthy runs: every alarm is a false one."""
+  """Healthy runs, in which every verdict is a false alarm."""
   rows = []
   for seed in range(n):
     workdir = scratch / f'seed{seed}'
-    if not journal(workdir) or journal(workdir)[-1]['images'] < images:
-      go(workdir, emoji(images, seed=seed))
-    lines = journal(workdir, 'images')
+    if not read_lines(workdir) or read_lines(workdir)[-1]['images'] < images:
+      train(workdir, emoji(images, seed=seed))
+    lines = read_lines(workdir, 'images')
     alarms = len(verdicts(lines))
     row = {'seed': seed, 'alarms': alarms} | margins(lines)
     row['skipped'] = sum(line.get('skipped', 0) for line in lines)
@@ -128,9 +133,9 @@ def seeds(scratch: Path, images: int, n: int) -> list[dict]:
 
 
 def margins(lines: list[dict]) -> dict:
-  """How near a run came to an alarm: its extremes, as parts of what was usual."""
-  found: dict[str, list[float]] = {name: [] for name in ('diversity', *JUDGED)}
-  seen: dict[str, list[float]] = {name: [] for name in found}
+  """How near a run came to a verdict: its extreme ratios to the usual values."""
+  ratios: dict[str, list[float]] = {name: [] for name in ('diversity', *RATIOS)}
+  seen: dict[str, list[float]] = {name: [] for name in ratios}
   steps: list[dict] = []
   for line in lines:
     if 'd_real' in line:
@@ -141,14 +146,14 @@ def margins(lines: list[dict]) -> dict:
       line[name] = float(np.median([step[name] for step in steps]))
     steps = []
     for name, before in seen.items():
-      usual = max(before, default=0) if name == 'diversity' else before[-RECENT:]
-      if len(before) >= WINDOWS:
-        found[name].append(line[name] / float(np.median(usual)))
+      usual = max(before, default=0) if name == 'diversity' else before[-MAX_HISTORY:]
+      if len(before) >= MIN_HISTORY:
+        ratios[name].append(line[name] / float(np.median(usual)))
       before.append(line[name])
   return {
-    'least_diversity': round(min(found['diversity']), 2),
-    'widest_gap': round(max(found['gap']), 2),
-    'least_gradient': round(min(found['g_grad']), 2),
-    'largest_gradient': round(max(found['g_grad']), 2),
-    'largest_sigma': round(max(found['d_sigma'] + found['g_sigma']), 2),
+    'least_diversity': round(min(ratios['diversity']), 2),
+    'widest_gap': round(max(ratios['gap']), 2),
+    'least_gradient': round(min(ratios['g_grad']), 2),
+    'largest_gradient': round(max(ratios['g_grad']), 2),
+    'largest_sigma': round(max(ratios['d_sigma'] + ratios['g_sigma']), 2),
   }

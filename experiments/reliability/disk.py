@@ -1,11 +1,11 @@
-"""A workdir on a small disk of its own that fills up, or can only be read."""
+"""Runs on a small disk that fills up, or is read-only."""
 
 import contextlib
 import subprocess
 import time
 from pathlib import Path
 
-from launch import equal, finish, journal, restored, start
+from launch import equal, finish, read_lines, restored, start
 
 STEPS = 300
 FLAGS = (  # every step is saved
@@ -21,18 +21,18 @@ def mount(where: Path, options: str) -> None:
   where.mkdir(parents=True, exist_ok=True)
   command = ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(where)]
   if subprocess.run(command).returncode:
-    raise SystemExit('this may not mount a disk: start it under `unshare -rm`')
+    raise SystemExit('no permission to mount a disk: run this under `unshare -rm`')
 
 
 def fill(ballast: Path) -> None:
-  """To the last block."""
+  """Fills the disk to its last block."""
   with contextlib.suppress(OSError), ballast.open('ab', buffering=0) as f:
     while True:
       f.write(BLOCK)
 
 
 def full(scratch: Path) -> list[dict]:
-  """Fills the disk once the run has saved; frees it, or does not."""
+  """Fills the disk after the first saves, for a while or to the end."""
   sound, rows = scratch / 'sound', []
   if not sound.is_dir():
     finish(start(sound, *FLAGS))
@@ -40,18 +40,18 @@ def full(scratch: Path) -> list[dict]:
     disk = scratch / kind.replace(' ', '_')
     workdir, ballast = disk / 'run', disk / 'ballast'
     mount(disk, 'ro' if kind == 'read-only' else 'size=16m')
-    # The log stands beside the disk, or it would fill up as well.
+    # The log is outside the disk, so that it can be written.
     log = disk.with_suffix('.log')
     log.unlink(missing_ok=True)
     process = start(workdir, *FLAGS, log=log)
     if kind != 'read-only':
-      while process.poll() is None and len(journal(workdir)) < 5:
+      while process.poll() is None and len(read_lines(workdir)) < 5:
         time.sleep(0.01)
       refilled = time.monotonic() + 2
       while process.poll() is None:
-        fill(ballast)  # again: old checkpoints are deleted
-        told = 'could not be written' in log.read_text()
-        if kind == 'full for a while' and told and time.monotonic() > refilled:
+        fill(ballast)  # again, since old checkpoints are deleted
+        logged = 'could not be written' in log.read_text()
+        if kind == 'full for a while' and logged and time.monotonic() > refilled:
           break
         time.sleep(0.05)
       ballast.unlink()

@@ -1,4 +1,4 @@
-"""One run on 4, then 2, then 8 devices, on two processes, and nudged by rounding."""
+"""A run on 4, then 2, then 8 devices; on two processes; and perturbed by rounding."""
 
 import importlib
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from launch import finish, free_address, journal, start, write_config
+from launch import finish, free_address, read_lines, start, write_config
 
 from gan_jax.config import parse_config
 from gan_jax.storage.checkpoint import Checkpointer
@@ -22,9 +22,9 @@ CONFIGS = {  # the second one grows within the 20 steps
 
 
 def config(name: str, optimizer: str, bits: int) -> dict:
-  """A shipped config at its tiny size, with a line and a checkpoint for every step.
+  """A tiny variant that writes metrics and a checkpoint in every step.
 
-  An eps far above every gradient turns Adam into SGD: then it is only a factor.
+  An eps far above every gradient turns Adam into SGD.
   """
   values = importlib.import_module(f'configs.{name}').get_config('tiny').to_dict()
   for section, changes in CONFIGS[name].items():
@@ -44,7 +44,7 @@ def config(name: str, optimizer: str, bits: int) -> dict:
 
 
 def begun(whole: Path, workdir: Path, step: int) -> None:
-  """A copy of a run as it was after `step` steps."""
+  """Copies a run as it was after `step` steps."""
   shutil.copytree(whole, workdir)
   for folder in (workdir / 'checkpoints').iterdir():
     if folder.name != str(step):
@@ -52,7 +52,7 @@ def begun(whole: Path, workdir: Path, step: int) -> None:
 
 
 def nudge(workdir: Path, values: dict, rng: np.random.Generator) -> None:
-  """Moves every parameter of the checkpoint of step 1 by one unit in the last place."""
+  """Moves each parameter of the checkpoint of step 1 by one unit in the last place."""
   r = parse_config(values)
   g_tx, d_tx = make_optimizer(r.g_adam), make_optimizer(r.d_adam)
   like = jax.eval_shape(lambda: init_state(r.gan, g_tx, d_tx, jax.random.key(0)))
@@ -73,13 +73,13 @@ def nudge(workdir: Path, values: dict, rng: np.random.Generator) -> None:
   checkpoints.drop_after(0)
   checkpoints.save(1, state.replace(g=moved(state.g), d=moved(state.d)))
   if not checkpoints.wait():
-    raise SystemExit('the nudged state could not be saved')
+    raise SystemExit('the perturbed state could not be saved')
   checkpoints.close()
 
 
 def apart(ours: Path, theirs: Path) -> list[float]:
-  """For every step, how far the losses are apart, as a part of them where above 1."""
-  pairs = list(zip(journal(ours), journal(theirs), strict=True))
+  """Largest difference of the losses in each step, relative where they are above 1."""
+  pairs = list(zip(read_lines(ours), read_lines(theirs), strict=True))
   assert len(pairs) == STEPS, len(pairs)
   return [
     max(abs(a[k] - b[k]) / max(1, abs(b[k])) for k in b if 'loss' in k)

@@ -1,6 +1,5 @@
-"""Starts runs of gan_jax in processes of their own, and reads what they leave."""
+"""Starts training runs in separate processes, and reads their workdirs."""
 
-import json
 import os
 import socket
 import subprocess
@@ -13,11 +12,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gan_jax.storage.json_lines import read_json_lines
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> Path:
-  """A config file that `gan_jax.main` takes."""
+  """Writes a config as a file for --config, and returns its path."""
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(
     'from ml_collections import ConfigDict\n\n\n'
@@ -29,7 +30,7 @@ def write_config(path: Path, config: Mapping[str, Any]) -> Path:
 def start(
   workdir: Path, *flags: str, devices: int = 1, log: Path | None = None, **env: str
 ) -> subprocess.Popen:
-  """Begins a run; what it says goes to `log`, or a log beside the workdir."""
+  """Starts a run; its output is appended to `log`, by default WORKDIR.log."""
   count = f'--xla_force_host_platform_device_count={devices}'
   quick = '--xla_backend_optimization_level=0'  # as in the tests: half the compile
   workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def start(
 
 
 def finish(*processes: subprocess.Popen) -> None:
-  """Waits for runs that have to succeed."""
+  """Waits for runs, all of which must succeed."""
   codes = [process.wait() for process in processes]
   if any(codes):
     raise SystemExit(f'{processes[0].args}: exit codes {codes}; see the log')
@@ -61,19 +62,13 @@ def free_address() -> str:
     return f'127.0.0.1:{s.getsockname()[1]}'
 
 
-def journal(workdir: Path, key: str = 'd_real', file: str = 'metrics.jsonl') -> list:
-  """The lines that have `key`; the last one may be half written."""
-  path, lines = workdir / file, []
-  for text in path.read_text().splitlines() if path.is_file() else ():
-    try:
-      lines.append(json.loads(text))
-    except ValueError:
-      break
-  return [line for line in lines if key in line]
+def read_lines(workdir: Path, key: str = 'd_real', file: str = 'metrics.jsonl') -> list:
+  """The JSON lines of a workdir's file that have `key`."""
+  return [line for line in read_json_lines(workdir / file) if key in line]
 
 
 def restored(workdir: Path, step: int) -> list[np.ndarray]:
-  """All arrays of a checkpoint, read by orbax alone."""
+  """All arrays of a checkpoint, restored by Orbax without gan_jax."""
   folder = (workdir / 'checkpoints' / str(step) / 'default').absolute()
   reader = ocp.PyTreeCheckpointer()
   tree = reader.metadata(folder).item_metadata.tree

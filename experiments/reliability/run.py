@@ -1,4 +1,4 @@
-"""What kill -9, damage, moves and collapses do to a run; see README.md."""
+"""How runs survive kills, corrupted files, other devices and faults; see README.md."""
 
 import argparse
 import csv
@@ -18,12 +18,16 @@ RESULTS = Path(__file__).parent / 'results'
 
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
-  questions = ('kills', 'flips', 'elastic', 'nans', 'full', 'collapses', 'seeds')
-  p.add_argument('what', choices=questions)
+  experiments = ('kills', 'flips', 'elastic', 'nans', 'full', 'collapses', 'seeds')
+  p.add_argument('experiment', choices=experiments)
   p.add_argument('--scratch', type=Path, required=True, help='folder for the runs')
-  p.add_argument('--n', type=int, default=0, help='kills, flips or seeds')
-  p.add_argument('--images', type=int, default=24_000, help='of a run on emoji')
-  p.add_argument('--seed', type=int, default=0, help='of kills, flips and nudges')
+  p.add_argument('--n', type=int, default=0, help='number of kills, flips or seeds')
+  p.add_argument(
+    '--images', type=int, default=24_000, help='images per run (collapses, seeds)'
+  )
+  p.add_argument(
+    '--seed', type=int, default=0, help='random seed of kills, flips and nudges'
+  )
   args = p.parse_args()
   scratch, rng = args.scratch.absolute(), np.random.default_rng(args.seed)
   scratch.mkdir(parents=True, exist_ok=True)
@@ -35,9 +39,9 @@ def main() -> None:
     'full': lambda: full(scratch),
     'collapses': lambda: collapses(scratch, args.images),
     'seeds': lambda: seeds(scratch, args.images, args.n or 10),
-  }[args.what]()
+  }[args.experiment]()
   RESULTS.mkdir(exist_ok=True)
-  with (RESULTS / f'{args.what}.csv').open('w', newline='') as f:
+  with (RESULTS / f'{args.experiment}.csv').open('w', newline='') as f:
     writer = csv.DictWriter(f, list(rows[0]), lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)

@@ -1,7 +1,7 @@
-"""Strong and weak scaling over virtual devices and processes of this machine.
+"""Strong and weak scaling over virtual devices and processes of one machine.
 
-They share its cores, so nothing can get faster: what is measured is what dividing the
-work costs. See README.md beside this file.
+They share its cores, so nothing gets faster: this measures the cost of dividing the
+work. See README.md.
 """
 
 import argparse
@@ -35,20 +35,20 @@ from gan_jax.training.step import shard_batch
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PARTS = {'devices': (1, 2, 4, 8), 'processes': (1, 2, 4)}
-STRONG, WEAK = 64, 8  # images of a step: of all parts, and of each
+STRONG, WEAK = 64, 8  # images per step: of all devices; of each device
 PATIENCE = 1200  # seconds for one job
 
 
 def timed(batch: int, mapped: str, steps: int, tiny: bool) -> dict[str, Any]:
-  """Compiles the step of the digits demo for all devices there are, and times it."""
+  """Compiles the step of the digits demo for all devices, and times it."""
   config = importlib.import_module('configs.biggan_digits')
   config = config.get_config('tiny' if tiny else '')
   config.schedule.batch = batch
-  read = parse_config(config.to_dict())
-  gan, (stage,), mesh = read.gan, read.stages, make_mesh()
-  k, b, g_batch = read.shape(stage, mesh.size)
-  txs = make_optimizer(read.g_adam), make_optimizer(read.d_adam)
-  key, phase = jax.random.key(0), read.schedule.phase_at(0, gan.res)
+  config = parse_config(config.to_dict())
+  gan, (stage,), mesh = config.gan, config.stages, make_mesh()
+  k, b, g_batch = config.shape(stage, mesh.size)
+  txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
+  key, phase = jax.random.key(0), config.schedule.phase_at(0, gan.res)
   state = sharding.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
   shape = (jax.local_device_count(), k, b, gan.res, gan.res, gan.channels)
   images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -56,10 +56,10 @@ def timed(batch: int, mapped: str, steps: int, tiny: bool) -> dict[str, Any]:
   shown = shard_batch({'images': images, 'labels': labels}, mesh)
   run = step.make_train_step(gan, *txs, mesh, g_batch=g_batch, mapped=mapped)
   run.lower(state, shown, key, phase).compile()
-  # Processes compile at different paces, and a first collective does not wait for long.
+  # Processes compile at different speeds; a first collective times out early.
   multihost.get_barrier_sync_fn()(key='compiled', timeout_ms=1000 * PATIENCE)
   times = []
-  for _ in range(steps + 2):  # the first ones place things
+  for _ in range(steps + 2):  # the first two are not timed
     since = time.perf_counter()
     state, metrics = run(state, shown, key, phase)
     jax.block_until_ready((state, metrics))
@@ -69,21 +69,21 @@ def timed(batch: int, mapped: str, steps: int, tiny: bool) -> dict[str, Any]:
 
 
 def work(job: dict[str, Any]) -> None:
-  """One process of a job; the first one says the times."""
+  """Runs one process of a job; the first process prints the times."""
   if job['processes'] > 1:
     jax.distributed.initialize(
       job['address'],
       job['processes'],
-      job['mine'],
+      job['process'],
       heartbeat_timeout_seconds=PATIENCE,  # a busy machine is slow, not lost
     )
-  found = timed(job['batch'], job['mapped'], job['steps'], job['tiny'])
-  if job['mine'] == 0:
-    print(json.dumps(found))
+  times = timed(job['batch'], job['mapped'], job['steps'], job['tiny'])
+  if job['process'] == 0:
+    print(json.dumps(times))
 
 
 def measure(kind: str, n: int, **job: Any) -> dict[str, Any]:
-  """Starts the processes of a job, n devices of one or n of one device each."""
+  """Runs a job: one process with n devices, or n processes with one device each."""
   processes, devices = (n, 1) if kind == 'processes' else (1, n)
   with socket.socket() as s:
     s.bind(('127.0.0.1', 0))
@@ -99,7 +99,7 @@ def measure(kind: str, n: int, **job: Any) -> dict[str, Any]:
   job |= {'processes': processes, 'address': address}
   started = [
     subprocess.Popen(
-      [sys.executable, __file__, '--job', json.dumps(job | {'mine': i})],
+      [sys.executable, __file__, '--job', json.dumps(job | {'process': i})],
       env=env,
       stdout=subprocess.PIPE,
       text=True,
@@ -112,12 +112,12 @@ def measure(kind: str, n: int, **job: Any) -> dict[str, Any]:
     for p in started:
       p.kill()
   if any(p.returncode for p in started):
-    raise SystemExit(f'{kind} {n}: a process ended with an error, said above')
+    raise SystemExit(f'{kind} {n}: a process failed; see its error above')
   return json.loads(outputs[0].splitlines()[-1])
 
 
 def overhead(rows: list[dict[str, Any]]) -> dict[tuple[str, str, int], list[float]]:
-  """(kind, scaling, n) -> of each round, time for an image over that of one part."""
+  """(kind, scaling, n) -> per round, time per image relative to that with n = 1."""
   alone = {
     (r['round'], r['kind'], r['scaling']): r['step_ms'] / r['batch']
     for r in rows
@@ -156,10 +156,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
-  p.add_argument('--steps', type=int, default=40, help='timed ones of a job')
-  p.add_argument('--rounds', type=int, default=3, help='of all jobs')
+  p.add_argument('--steps', type=int, default=40, help='timed steps per job')
+  p.add_argument('--rounds', type=int, default=3, help='rounds of all jobs')
   p.add_argument('--mapped', default='jit', choices=('pmap', 'jit'))
-  p.add_argument('--tiny', action='store_true', help='a tiny network: does it work?')
+  p.add_argument(
+    '--tiny', action='store_true', help='a tiny network, to try the script'
+  )
   p.add_argument('--out', type=Path, default=HERE / 'results' / 'measured.csv')
   p.add_argument('--job', help=argparse.SUPPRESS)
   args = p.parse_args()

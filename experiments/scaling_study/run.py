@@ -1,4 +1,4 @@
-"""How do the recipes scale over pods? See README.md beside this file."""
+"""How do the configs scale over pods? See README.md."""
 
 import argparse
 import csv
@@ -12,10 +12,10 @@ from gan_jax.plan import __main__ as command
 HERE = Path(__file__).parent / 'results'
 BIGGAN, EMOJI = 'configs/biggan_imagenet.py', 'configs/{}_emoji.py'
 PROGAN, STYLEGAN = 'configs/progan_{}.py', 'configs/stylegan_{}.py'
-# Configs, slices, batches ('': the config's) and, of those that grow, one resolution
-# (0: all). What is asked for most; every other config where it fits, the cheapest to
-# compile first; how they scale. A row is 1 to 60 minutes of one core. Compiled programs
-# stay in the cache, so a run that ends early goes on.
+# Configs, slices, batches ('': that of the config) and, of growing GANs, one resolution
+# (0: all). First the most important configs; then every other config on a slice where
+# it fits, the cheapest to compile first; then how they scale. A row takes 1 to 60
+# minutes of one core. Compiled programs are cached, so an interrupted study resumes.
 STUDY = (
   (f'{BIGGAN}:128', 'v5e:16x16', '2048', 0),
   (f'{BIGGAN}:128', 'v5e:8x8', '2048', 0),
@@ -54,7 +54,7 @@ def name_of(config: str, topology: str, batch: Any, res: int) -> str:
 
 
 def table(folder: Path) -> list[dict[str, Any]]:
-  """One line for each row of every report in the folder."""
+  """One line per row of the reports in a folder."""
   rows: list[dict[str, Any]] = []
   for path in sorted(folder.glob('*.json')):
     rows += [{k: row.get(k, '') for k in KEYS} for row in json.loads(path.read_text())]
@@ -63,8 +63,10 @@ def table(folder: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
-  p.add_argument('--first', type=int, default=len(STUDY), help='lines of the study')
-  p.add_argument('--cache', default='', help='of compiled programs')
+  p.add_argument(
+    '--first', type=int, default=len(STUDY), help='plan only the first lines of STUDY'
+  )
+  p.add_argument('--cache', default='', help='folder of compiled programs')
   args = p.parse_args()
   HERE.mkdir(exist_ok=True)
   for config, topologies, batches, res in STUDY[: args.first]:

@@ -1,4 +1,4 @@
-"""Which form of a layer is fastest on a TPU? See README.md beside this file."""
+"""Which form of a layer is fastest on a TPU? See README.md."""
 
 import argparse
 import csv
@@ -21,11 +21,11 @@ from gan_jax.plan import chips, compilation, hlo
 
 OUT = Path(__file__).parent / 'results' / 'layers.csv'
 WIDE, NARROW = jnp.float32, jnp.bfloat16
-# BigGAN-128's, with 8 images on a chip: the D step has as many fakes beside them.
+# Layers of BigGAN-128 with 8 images per chip; the D step adds 8 fakes.
 UP = ((4, 1536, 1536), (8, 1536, 768), (16, 768, 384), (32, 384, 192), (64, 192, 96))
 DOWN = ((8, 1536), (16, 768), (32, 384), (64, 192), (128, 96))
 SHORTCUT_DOWN = ((128, 3, 96), (64, 96, 192), (32, 192, 384))
-MANY = (  # with 32 images on a chip: D sees twice as many
+MANY = (  # with 32 images per chip; D sees 64
   ('up', ('phases', 'dilated'), 32, 8, 1536, 768),
   ('up', ('phases', 'dilated'), 32, 32, 384, 192),
   ('up', ('phases', 'dilated'), 32, 64, 192, 96),
@@ -39,7 +39,7 @@ Case = tuple[str, str, Callable[..., Array], tuple[Shape, ...]]
 
 
 def formed(function: str, form: str, x: Array, kernel: Array) -> Array:
-  """`up_conv` or `down_conv` in a form of our choice, on a TPU."""
+  """`up_conv` or `down_conv` in a given form, on a TPU."""
   choice = {
     f'{function}_form': lambda *_: form,
     'platform': lambda: '' if form == 'plain' else 'tpu',
@@ -49,27 +49,27 @@ def formed(function: str, form: str, x: Array, kernel: Array) -> Array:
 
 
 def few(form: str, x: Array, kernel: Array) -> Array:
-  """`conv` of a few channels as it is, or in blocks of pixels as on a TPU."""
+  """`conv` of few channels: plain, or in blocks of pixels as on a TPU."""
   with mock.patch.object(convolution, 'platform', lambda: form):
     return convolution.conv(x, kernel.astype(NARROW))
 
 
 def plain_attention(query: Array, key: Array, value: Array) -> Array:
-  """Softmax with all scores of all images at a time, kept for the gradient."""
+  """Attention that keeps all scores of all images for the gradient."""
   scores = jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=WIDE)
   weights = jax.nn.softmax(scores).astype(NARROW)
   return jnp.einsum('bqk,bkc->bqc', weights, value)
 
 
 def normalized(x: Array, kernel: Array, u: Array, v: Array) -> Array:
-  """Spectral norm as it was: sigma from two products, the weight divided by it."""
+  """Plain spectral norm: sigma from two products; the weight is divided by it."""
   u, v = jax.lax.stop_gradient((u, v))
   matrix = kernel.reshape(-1, kernel.shape[-1])
   return convolution.conv(x, (kernel / (v @ matrix @ u)).astype(NARROW))
 
 
 def scaled(x: Array, kernel: Array, u: Array, v: Array) -> Array:
-  """Spectral norm as it is: sigma is known, and the pictures are divided by it."""
+  """Spectral norm of gan_jax: sigma is known; feature maps are divided by it."""
   matrix = kernel.reshape(-1, kernel.shape[-1])
   sigma = spectral_norm._singular_value(matrix, u, v, u[0])
   return convolution.conv(
@@ -78,22 +78,22 @@ def scaled(x: Array, kernel: Array, u: Array, v: Array) -> Array:
 
 
 def cases() -> Iterator[Case]:
-  """(layer, form, function, shapes of the output and of the arguments)."""
+  """(layer, form, function, shapes of the output and of the arguments) of all cases."""
   for size, c, o in UP:
     shapes = ((8, 2 * size, 2 * size, o), (8, size, size, c))
-    pictures = tuple((s, NARROW) for s in shapes)
+    maps = tuple((s, NARROW) for s in shapes)
     for form in ('plain', 'phases'):
       kernel = (3, 3, c, o), WIDE
       yield (
         f'up {size} {c}->{o}',
         form,
         partial(formed, 'up', form),
-        (*pictures, kernel),
+        (*maps, kernel),
       )
     for form in ('plain', 'four times'):
       kernel = (1, 1, c, o), WIDE
       name = f'up {size} {c}->{o}, 1x1'
-      yield name, form, partial(formed, 'up', form), (*pictures, kernel)
+      yield name, form, partial(formed, 'up', form), (*maps, kernel)
   for size, c in DOWN:
     shapes = ((16, size // 2, size // 2, c), (16, size, size, c), (3, 3, c, c))
     typed = tuple(zip(shapes, (NARROW, NARROW, WIDE), strict=True))
@@ -127,7 +127,7 @@ def cases() -> Iterator[Case]:
 
 
 def measure(function: Callable[..., Array], shapes: tuple[Shape, ...], mesh: Any):
-  """Compiles a layer forward and backward for each chip of a slice."""
+  """Compiles the forward and backward pass of a layer for a slice."""
 
   def both(g, *args):
     y, back = jax.vjp(function, *args)
@@ -151,7 +151,7 @@ def measure(function: Callable[..., Array], shapes: tuple[Shape, ...], mesh: Any
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
   p.add_argument('--topology', default='v5e:2x2')
-  p.add_argument('--only', default='', help='layers whose name begins so')
+  p.add_argument('--only', default='', help='only layers whose name starts with this')
   args = p.parse_args()
   rows = list(csv.DictReader(OUT.open())) if OUT.is_file() else []
   done = {(row['layer'], row['form']) for row in rows}

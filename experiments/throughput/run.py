@@ -1,4 +1,4 @@
-"""How long is one training iteration? See README.md beside this file."""
+"""How long does a training iteration take? See README.md."""
 
 import argparse
 import csv
