@@ -132,7 +132,7 @@ def restore_generators(
     step: of the checkpoint; None for the newest.
 
   Raises:
-    UserError: there is no such checkpoint.
+    UserError: no such checkpoint.
   """
   keys = {True: 'ema', False: 'g'}
   shapes, _ = jax.eval_shape(config.gan.init, jax.random.key(0))

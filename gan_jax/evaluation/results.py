@@ -30,12 +30,12 @@ def latest_scores(path: str | Path) -> dict[str, dict[str, Any]]:
   """The last record of each score in a workdir or a score file.
 
   Raises:
-    UserError: there are none.
+    UserError: the file does not exist or holds no scores.
   """
   path = Path(path)
   path = path / SCORES_FILE if path.is_dir() else path
   if not path.is_file():
-    raise UserError(f'{path}: there are no scores; run gan_jax.evaluate there first.')
+    raise UserError(f'{path}: no scores; run gan_jax.evaluate on this run first.')
   records = [x for x in read_json_lines(path) if {'metric', 'value', 'stamp'} <= {*x}]
   if not records:
     raise UserError(f'{path} does not hold scores, one JSON object per line.')

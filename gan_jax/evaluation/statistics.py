@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,10 @@ from gan_jax.evaluation.metrics import (
   ImageStatistics,
 )
 from gan_jax.evaluation.metrics.feature_network import (
+  NPZ_ERRORS,
   FeatureNetwork,
   NetworkStatistics,
+  read_npz,
   save_npz,
 )
 from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
@@ -112,18 +113,13 @@ def gather_statistics(statistics: Any) -> Any:
   for bytes_, size in zip(
     multihost_utils.process_allgather(padded), sizes, strict=True
   ):
-    arrays = _read_npz(io.BytesIO(bytes_[:size].tobytes()))
+    arrays = read_npz(io.BytesIO(bytes_[:size].tobytes()))
     restored = type(statistics).restore(arrays)
     if merged is None:
       merged = restored
     else:
       merged.merge(restored)
   return merged
-
-
-def _read_npz(file: Any) -> dict[str, np.ndarray]:
-  with np.load(file, allow_pickle=False) as z:
-    return {name: z[name] for name in z.files}
 
 
 class RealStatistics:
@@ -175,8 +171,8 @@ class RealStatistics:
       return
     try:
       with path.open('rb') as f:
-        self._statistics[source] = SOURCES[source].restore(_read_npz(f))
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError):
+        self._statistics[source] = SOURCES[source].restore(read_npz(f))
+    except NPZ_ERRORS:
       _logger.warning('%s is corrupted: the statistics are computed again.', path)
 
   def path(self, source: str) -> Path:

@@ -91,6 +91,7 @@ def test_keys_of_a_stamp_stay_as_published(records):
   }
 
 
+@pytest.mark.slow  # compiles everything again, for one device
 def test_scores_do_not_depend_on_devices(make_evaluator, evaluator, records, generator):
   single = make_evaluator(['fd_small', 'swd'], mesh=make_mesh(jax.devices()[:1]))
   expected = {record['metric']: record['value'] for record in records}

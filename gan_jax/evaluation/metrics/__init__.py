@@ -47,7 +47,7 @@ class ImageStatistics(Protocol):
     ...
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """The whole state as arrays for an .npz file."""
+    """The complete state as arrays for an .npz file."""
     ...
 
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
@@ -73,7 +74,7 @@ class NetworkStatistics:
       self.inception_score.merge(other.inception_score)
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """The whole state as arrays for an .npz file; `restore` is the inverse."""
+    """The complete state as arrays for an .npz file; `restore` is the inverse."""
     arrays = self.features.arrays()
     if self.inception_score is not None:
       score = self.inception_score.arrays()
@@ -159,6 +160,16 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     digest.update(f'{name}{value.shape}'.encode())
     digest.update(value.tobytes())
   return digest.hexdigest()
+
+
+# Raised by `read_npz`, or for missing arrays, if a file is corrupted.
+NPZ_ERRORS = (zipfile.BadZipFile, EOFError, KeyError, ValueError)
+
+
+def read_npz(file: BinaryIO) -> dict[str, np.ndarray]:
+  """The arrays of an .npz file. Raises: NPZ_ERRORS."""
+  with np.load(file, allow_pickle=False) as z:
+    return {name: z[name] for name in z.files}
 
 
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -97,7 +97,7 @@ class FeatureStatistics:
     return self._labels[0]
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """The whole state as arrays for an .npz file; `restore` is the inverse."""
+    """The complete state as arrays for an .npz file; `restore` is the inverse."""
     return {
       'n': np.array(self.n),
       'keep': np.array(self.max_rows),

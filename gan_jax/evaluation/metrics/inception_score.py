@@ -46,7 +46,7 @@ class InceptionScore:
     self._p += other._p
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """The whole state as arrays for an .npz file; `restore` is the inverse."""
+    """The complete state as arrays for an .npz file; `restore` is the inverse."""
     return {
       'borders': self.boundaries,
       'seen': np.array(self.position),

@@ -9,7 +9,7 @@ results depend neither on the block size nor on the number of devices.
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -181,10 +181,10 @@ def neighbor_radii(
     low, column = _candidates(points, start, size, starts, m, mesh)
     worst = low.max(1)  # a lower bound of the distance to all other points
     for i in range(min(size, n - start)):
-      row, found = rows[start + i], np.isfinite(low[i])
-      square = np.sort(_exact_distances(row, rows[column[i, found]]))
+      row, valid = rows[start + i], np.isfinite(low[i])
+      square = np.sort(_exact_distances(row, rows[column[i, valid]]))
       # Fewer than m finite candidates are all the points.
-      if not found.all() or n <= m or square[k] <= worst[i]:
+      if not valid.all() or n <= m or square[k] <= worst[i]:
         radii[start + i] = square[k]
       else:
         radii[start + i] = np.partition(_exact_distances(row, rows), k)[k]
@@ -248,8 +248,8 @@ def neighbor_scores(
   for i in fake_starts:
     query = jax.device_put(fakes.ball_block(i, fake_size), sharded)
     for j in real_starts:
-      found = membership(*query, *reals.ball_block(j, real_size))
-      members.add_block(i, j, found)
+      results = membership(*query, *reals.ball_block(j, real_size))
+      members.add_block(i, j, results)
   return NeighborScores(
     precision=float((members.real_balls > 0).mean()),
     recall=float(members.recalled.mean()),
@@ -271,9 +271,9 @@ class _Members:
     # Whether each real image lies in the ball of a generated image.
     self.recalled = np.zeros(len(reals.rows), bool)
 
-  def add_block(self, i: int, j: int, found: Any) -> None:
+  def add_block(self, i: int, j: int, results: tuple[Array, ...]) -> None:
     """Adds the results of `_membership` for fakes from i on and reals from j on."""
-    count, holds, held, undecided_real, undecided_fake, any_undecided = found
+    count, holds, held, undecided_real, undecided_fake, any_undecided = results
     fakes, reals = slice(i, i + len(count)), slice(j, j + len(holds))
     n, m = len(self.real_balls[fakes]), len(self.covered[reals])  # without padding
     self.real_balls[fakes] += np.asarray(count)[:n]

@@ -84,10 +84,10 @@ def extract_patches(
   image = np.arange(len(x)) // (len(x) // len(level))
   rows = (y[:, None] + offsets)[:, None, :]
   columns = (x[:, None] + offsets)[:, :, None]
-  found = level[image[:, None, None], rows, columns]
+  patches = level[image[:, None, None], rows, columns]
   # The memory layout fixes the order of later float32 sums, which shows in the fifth
   # digit of a score.
-  return np.ascontiguousarray(np.moveaxis(found, -1, 1))
+  return np.ascontiguousarray(np.moveaxis(patches, -1, 1))
 
 
 def sliced_distance(
@@ -163,7 +163,7 @@ class PatchStatistics:
     return out
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """The whole state as arrays for an .npz file; `restore` is the inverse."""
+    """The complete state as arrays for an .npz file; `restore` is the inverse."""
     levels = {f'level{i}': np.concatenate(x) for i, x in enumerate(self._levels)}
     return {'n': np.array(self.n), 'keep': np.array(self.max_images), **levels}
 

@@ -8,7 +8,6 @@ of runs on the same data are comparable.
 import hashlib
 import json
 import logging
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from gan_jax.evaluation.metrics.feature_network import (
+  NPZ_ERRORS,
   FeatureNetwork,
   fingerprint,
   make_extractor,
+  read_npz,
   save_npz,
 )
 from gan_jax.evaluation.metrics.resize import PREPROCESSING, preprocess
@@ -172,10 +173,11 @@ def _read_params(path: Path, network: SmallNetwork) -> Any:
   image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
   shapes = jax.eval_shape(network.init, jax.random.key(0), image)
   try:
-    with np.load(path, allow_pickle=False) as z:
-      leaves = [z[f'{i:03d}'] for i in range(len(z.files))]
+    with path.open('rb') as f:
+      arrays = read_npz(f)
+    leaves = [arrays[f'{i:03d}'] for i in range(len(arrays))]
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-  except (zipfile.BadZipFile, EOFError, KeyError, ValueError):
+  except NPZ_ERRORS:
     _logger.warning('%s is corrupted: the network is trained again.', path)
     return None
 
