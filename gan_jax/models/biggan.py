@@ -1,8 +1,6 @@
 """BigGAN and BigGAN-deep (Brock et al. 2019, arXiv:1809.11096)."""
 
 import dataclasses
-import re
-from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import jax
@@ -10,7 +8,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
-from gan_jax import UserError
 from gan_jax.models import losses
 from gan_jax.models.base import (
   Batch,
@@ -21,16 +18,8 @@ from gan_jax.models.base import (
   example_keys,
   to_float,
 )
-from gan_jax.models.biggan_networks import (
-  D_WIDTHS,
-  FINAL_MAP,
-  G_WIDTHS,
-  INITS,
-  Discriminator,
-  Generator,
-)
+from gan_jax.models.biggan_config import BigGANConfig
 from gan_jax.models.truncation_table import statistics_at, update_table
-from gan_jax.nn.norms import BatchStatistics
 from gan_jax.nn.spectral_norm import init_spectral
 
 
@@ -41,207 +30,14 @@ class BigGANInputs(NamedTuple):
   labels: Int[Array, ' b']  # of the fakes
 
 
-class DeepBlock(NamedTuple):
-  """One entry of `g_blocks`."""
-
-  up: bool
-  width: int  # in units of g_ch
-  attention: bool
-
-
-def parse_blocks(texts: tuple[str, ...]) -> list[DeepBlock] | None:
-  """Parses `g_blocks`: '8', 'up 4' (upsamples) or 'up 4 attention'; None: malformed."""
-  pattern = r'(?P<up>up )?(?P<width>[1-9]\d{0,3})(?P<attention> attention)?'
-  matches = [re.fullmatch(pattern, text) for text in texts]
-  if None in matches:
-    return None
-  return [
-    DeepBlock(bool(m['up']), int(m['width']), bool(m['attention']))
-    for m in matches
-    if m
-  ]
-
-
 @dataclasses.dataclass(frozen=True)
-class BigGAN:
-  """The BigGAN family. Fields are the keys of a config's model section.
-
-  Widths are in units of `g_ch` and `d_ch`; empty for the published ones of the
-  resolution. G has one for the 4x4 map and one per doubling, D one per block. Attention
-  follows the blocks whose output has one of the given resolutions.
-
-  Raises:
-    UserError: no network has such a size or combination of options.
-  """
+class BigGAN(BigGANConfig):
+  """The BigGAN family. Fields are the keys of a config's model section."""
 
   ema_lags: ClassVar[bool] = False
   style_based: ClassVar[None] = None
   truncation_space: ClassVar[Literal['z']] = 'z'
   psi_threshold: ClassVar[float] = 2.0
-
-  res: int
-  n_classes: int = 0
-  channels: int = 3
-  dim_z: int = 128
-  shared_dim: int = 128
-  hier: bool = True
-  g_ch: int = 64
-  d_ch: int = 64
-  g_widths: tuple[int, ...] = ()
-  d_widths: tuple[int, ...] = ()
-  g_attention: tuple[int, ...] = ()
-  d_attention: tuple[int, ...] = ()
-  depth: int = 0  # blocks per stage: 2 gives BigGAN-deep, 0 BigGAN
-  g_blocks: tuple[str, ...] = ()  # other blocks for BigGAN-deep's G: `parse_blocks`
-  d_wide: bool = True
-  split_d: bool = False  # D sees fakes and reals in two passes instead of one
-  bn_eps: float = 1e-5
-  rgb_bn_eps: float = 1e-5  # of the last norm, which BigGAN-PyTorch keeps at 1e-5
-  bn_momentum: float = 0.1
-  bn_ddof: int = 1
-  bn_group: int = 0  # number of devices that share batch statistics; 0: all
-  sn_eps: float = 1e-12
-  g_sn_iterations: int = 1
-  d_sn_iterations: int = 1
-  stats_rows: int = 0  # rows of batch statistics as a table over psi; 0: no table
-  g_sn_vectors: int = 1  # singular values followed, the first normalizes; 0: none
-  d_sn_vectors: int = 1
-  g_init: str = 'ortho'
-  d_init: str = 'ortho'
-  remat: bool = False
-  dtype: str = 'float32'
-
-  def __post_init__(self) -> None:
-    self._check_widths()
-    self._check_latents()
-    self._check_blocks()
-    self._check_inits()
-
-  @property
-  def _doublings(self) -> int:
-    """How often G upsamples, from 4x4 to the final resolution."""
-    return self.res.bit_length() - 3
-
-  def _check_widths(self) -> None:
-    if self.res < 16 or self.res & (self.res - 1):
-      raise UserError(
-        f'model.res is {self.res}: BigGAN needs a power of two from 16 up.'
-      )
-    tables = (
-      ('g_widths', self.g_widths, G_WIDTHS),
-      ('d_widths', self.d_widths, D_WIDTHS),
-    )
-    for name, widths, published in tables:
-      if not widths and self.res not in published:
-        known = ', '.join(map(str, published))
-        raise UserError(
-          f'model.{name} is empty and no widths are published for model.res='
-          f'{self.res}: give them, or take one of {known}.'
-        )
-    n = self._doublings
-    if self.g_widths and len(self.g_widths) != n + 1:
-      raise UserError(
-        f'model.g_widths has {len(self.g_widths)} entries: model.res={self.res} needs '
-        f'{n + 1}, for 4x4 and each of {n} doublings.'
-      )
-
-  def _check_latents(self) -> None:
-    chunks = self._doublings + 1
-    if self.hier and not self.depth and self.dim_z % chunks:
-      raise UserError(
-        f'model.dim_z={self.dim_z} does not split into {chunks} equal chunks for '
-        f'model.hier at model.res={self.res}: take a multiple of {chunks}.'
-      )
-    if self.hier and self.n_classes and not self.shared_dim:
-      raise UserError(
-        'model.hier needs model.shared_dim above 0, or model.n_classes=0: a chunk '
-        'of z is joined to the shared class embedding.'
-      )
-
-  def _check_blocks(self) -> None:
-    blocks = parse_blocks(self.g_blocks)
-    if blocks is None or (blocks and not self.depth):
-      raise UserError(
-        f'model.g_blocks is {self.g_blocks}: with model.depth=2 a width, then blocks '
-        "such as '8', 'up 4' or 'up 4 attention'."
-      )
-    ups = sum(block.up for block in blocks[1:])
-    if blocks and ups != self._doublings:
-      raise UserError(
-        f'model.g_blocks upsamples {ups} times, but model.res={self.res} needs '
-        f'{self._doublings}.'
-      )
-    if self.stats_rows == 1 or self.stats_rows < 0:
-      raise UserError(f'model.stats_rows is {self.stats_rows}: 0, or 2 and more.')
-    if self.depth and not self.hier:
-      raise UserError('model.depth (BigGAN-deep) needs model.hier=True.')
-
-  def _check_inits(self) -> None:
-    for name, value in (('g_init', self.g_init), ('d_init', self.d_init)):
-      if value not in INITS:
-        raise UserError(f'model.{name} is {value!r}: allowed are {", ".join(INITS)}.')
-
-  @property
-  def generator(self) -> Generator:
-    widths, deep, attention = self._generator_shape()
-    statistics = partial(
-      BatchStatistics,
-      momentum=self.bn_momentum,
-      ddof=self.bn_ddof,
-      group=self.bn_group,
-    )
-    return Generator(
-      widths=widths,
-      deep=deep,
-      channels=self.channels,
-      n_classes=self.n_classes,
-      shared_dim=self.shared_dim,
-      hier=self.hier,
-      attention=attention,
-      stats=partial(statistics, self.bn_eps),
-      rgb_stats=partial(statistics, self.rgb_bn_eps),
-      init_kernel=self.g_init,
-      remat=self.remat,
-      dtype=self.dtype,
-    )
-
-  def _generator_shape(
-    self,
-  ) -> tuple[tuple[int, ...], tuple[tuple[bool, int], ...], tuple[int, ...]]:
-    """`widths`, `deep` and `attention` of the generator."""
-    if self.g_blocks:
-      first, *blocks = parse_blocks(self.g_blocks) or []
-      deep = tuple((block.up, self.g_ch * block.width) for block in blocks)
-      widths = (self.g_ch * first.width, *(width for _, width in deep))
-      return widths, deep, tuple(i for i, b in enumerate(blocks) if b.attention)
-    widths = tuple(self.g_ch * w for w in self.g_widths or G_WIDTHS[self.res])
-    sizes = [8 << i for i in range(len(widths) - 1)]
-    attention = tuple(i for i, s in enumerate(sizes) if s in self.g_attention)
-    deep = ()
-    if self.depth:
-      for before, after in zip(widths, widths[1:], strict=False):
-        deep += ((False, before),) * (self.depth - 1) + ((True, after),)
-      attention = tuple(self.depth * (i + 1) - 1 for i in attention)
-    return widths, deep, attention
-
-  @property
-  def discriminator(self) -> Discriminator:
-    units = self.d_widths or D_WIDTHS[self.res]
-    blocks = len(units) - bool(self.depth)
-    final = 4 if self.d_widths else FINAL_MAP.get(self.res, 4)
-    downs = min((self.res // final).bit_length() - 1, blocks)
-    sizes = [self.res >> min(i + 1, downs) for i in range(blocks)]
-    return Discriminator(
-      widths=tuple(self.d_ch * w for w in units),
-      downs=downs,
-      depth=self.depth,
-      n_classes=self.n_classes,
-      wide=self.d_wide,
-      attention=tuple(i for i, s in enumerate(sizes) if s in self.d_attention),
-      init_kernel=self.d_init,
-      remat=self.remat,
-      dtype=self.dtype,
-    )
 
   @property
   def group(self) -> int:

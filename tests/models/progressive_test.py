@@ -43,6 +43,7 @@ def trained(gan, devices, at, steps=2, batch=8, tx=ADAM):
   return state, metrics
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_one_device_equals_four(gan):
   # With 2 images per device, the groups of 4 span devices.
@@ -56,6 +57,7 @@ def test_one_device_equals_four(gan):
     assert worst <= 1e-5 * max(np.max(np.abs(b)), 1), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_only_layers_in_use_learn(gan):
   before = step.init_state(gan, *[make_optimizer(AdamConfig())] * 2, jax.random.key(1))

@@ -24,7 +24,7 @@ def plain(x, k):
 
 @pytest.mark.parametrize('size', [1, 3])
 @pytest.mark.parametrize('c, o', [(3, 6), (6, 3), (6, 5)])
-@pytest.mark.parametrize('chunk', [2, 100])
+@pytest.mark.parametrize('chunk', [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_forms_for_cpus_equal_xla_s(c, o, size, chunk, monkeypatch, rng_seed):
   monkeypatch.setattr(convolution, 'CPU_CACHE_VALUES', chunk * 4 * 6 * c)
   rng = np.random.default_rng(rng_seed)
@@ -36,7 +36,9 @@ def test_forms_for_cpus_equal_xla_s(c, o, size, chunk, monkeypatch, rng_seed):
       assert_equal_gradients(made(conv), made(plain), (x, k), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize('channels', [(3, 5), (5, 3), (2, 1)])
+@pytest.mark.parametrize(
+  'channels', [(3, 5), (5, 3), pytest.param((2, 1), marks=pytest.mark.slow)]
+)
 def test_blocks_of_few_channels_on_a_tpu_equal_xla_s(channels, rng_seed):
   rng = np.random.default_rng(rng_seed)
   with traced_for('tpu'), jax.enable_x64(True):

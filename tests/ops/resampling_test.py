@@ -32,7 +32,7 @@ def plain_down(x, k):
 
 
 @pytest.mark.parametrize('size', [1, 3])
-@pytest.mark.parametrize('device', ['cpu', 'tpu'])
+@pytest.mark.parametrize('device', ['cpu', pytest.param('tpu', marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
   'folded, form, plain',
   [

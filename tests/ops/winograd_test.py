@@ -15,7 +15,9 @@ from tests.gradients import (
 from tests.ops.convolution_test import plain
 
 
-@pytest.mark.parametrize('size', [(4, 4), (8, 12)])
+@pytest.mark.parametrize(
+  'size', [(4, 4), pytest.param((8, 12), marks=pytest.mark.slow)]
+)
 def test_values_and_gradients_equal_xla_s(size, rng_seed):
   rng = np.random.default_rng(rng_seed)
   conv = winograd.conv

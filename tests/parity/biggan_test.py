@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gan_jax import importers
 from gan_jax.config.optimizers import AdamConfig
@@ -492,7 +493,9 @@ def pytest_generate_tests(metafunc):
   paths = [p for p in sorted(root.rglob('*.npz')) if is_ours(p)]
   ids = [str(p.relative_to(root).with_suffix('')) for p in paths]
   if 'fixture_path' in metafunc.fixturenames:
-    metafunc.parametrize('fixture_path', paths, ids=ids)
+    slow = lambda path: () if kind_of(path) is losses_and_ortho else pytest.mark.slow
+    params = [pytest.param(path, marks=slow(path)) for path in paths]
+    metafunc.parametrize('fixture_path', params, ids=ids)
 
 
 def test_fixture(fixture_path, record_parity):

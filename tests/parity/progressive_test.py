@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from gan_jax import importers
 from gan_jax.config.optimizers import AdamConfig
@@ -464,6 +465,11 @@ def training(net, check):
     if 'dlatent_avg_after_step' in s:
       ours = state.g['moving']['w_avg'][0]
       check('w_avg in training', ours, s['dlatent_avg_after_step'], TRAINED)
+  check_trained(net, z, state, check)
+
+
+def check_trained(net, z, state, check):
+  """Variables and optimizer states at the end of a recorded run."""
   fixed = {k: v for k, v in under(net.start, 'G/').items() if '/noise' in k}
   for name, ours in (('G', state.g), ('D', state.d), ('Gs', state.ema)):
     final = under(z, f'final/{name}/')
@@ -567,7 +573,13 @@ def fixtures(root):
 def pytest_generate_tests(metafunc):
   found = list(fixtures(Path(metafunc.config.getoption('--reference'))))
   if 'fixture' in metafunc.fixturenames:
-    metafunc.parametrize('fixture', [f for _, f in found], ids=[n for n, _ in found])
+    root = Path(metafunc.config.getoption('--reference'))
+    trains = lambda name: (root / f'{name}_train.npz').exists()
+    params = [
+      pytest.param(f, marks=pytest.mark.slow if trains(name) else ())
+      for name, f in found
+    ]
+    metafunc.parametrize('fixture', params, ids=[name for name, _ in found])
 
 
 def test_fixture(fixture, request, record_parity):
