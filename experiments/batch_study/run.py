@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
+
+# isort: split
 import jax
 import numpy as np
 from tqdm import tqdm

@@ -6,6 +6,9 @@ import json
 import statistics
 import time
 
+import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
+
+# isort: split
 import jax
 import jax.numpy as jnp
 import numpy as np

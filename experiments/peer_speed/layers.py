@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
+
+# isort: split
 import jax
 import jax.numpy as jnp
 import numpy as np

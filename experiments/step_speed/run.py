@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
+
+# isort: split
 import jax
 import jax.numpy as jnp
 from jax import Array

@@ -6,6 +6,9 @@ import statistics
 import time
 from pathlib import Path
 
+import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
+
+# isort: split
 import jax
 import numpy as np
 

@@ -4,6 +4,9 @@ import argparse
 import csv
 from pathlib import Path
 
+import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
+
+# isort: split
 import jax
 import numpy as np
 
