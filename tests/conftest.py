@@ -44,7 +44,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope='session')
 def reference(request) -> Path:
-  """The folder that holds the original implementations' outputs."""
+  """The folder with the outputs of the original implementations."""
   return request.config.getoption('--reference')
 
 
@@ -70,14 +70,14 @@ def trained_workdir(tmp_path_factory):
 
 @pytest.fixture(scope='module', autouse=True)
 def programs_of_a_module():
-  """Lets go of them: a program is many memory mappings, a process may have 65,530."""
+  """Frees compiled programs: Linux limits the memory mappings of a process."""
   yield
   jax.clear_caches()
 
 
 @pytest.fixture
 def rng_seed() -> int:
-  """A new seed for each run; GAN_JAX_TEST_SEED repeats the one a failing test shows."""
+  """A new seed per run; GAN_JAX_TEST_SEED repeats the one a failing test prints."""
   seed = int(os.environ.get('GAN_JAX_TEST_SEED') or random.randrange(2**31))
   print(f'GAN_JAX_TEST_SEED={seed}')
   return seed
@@ -87,8 +87,8 @@ def rng_seed() -> int:
 def strict_dtypes():
   """No implicit dtype promotion, for code that mixes bfloat16 and float32.
 
-  Asked for by the tests that want it: optax's Adam (`decay ** count`) and linen's
-  modules in bfloat16 promote implicitly.
+  Not for all tests: optax's Adam (`decay ** count`) and linen's modules in bfloat16
+  promote implicitly.
   """
   with jax.numpy_dtype_promotion('strict'):
     yield
@@ -96,7 +96,7 @@ def strict_dtypes():
 
 @pytest.fixture
 def record_parity(record_property):
-  """Takes the one line that the session's summary shows for a fixture."""
+  """A function that adds a line to the summary of the session."""
   return lambda line: record_property('parity', line)
 
 
@@ -115,7 +115,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def free_port() -> int:
-  """A TCP port on this machine that nobody listens on."""
+  """A TCP port of this machine that is not in use."""
   with socket.socket() as s:
     s.bind(('127.0.0.1', 0))
     return s.getsockname()[1]
