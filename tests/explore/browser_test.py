@@ -50,27 +50,27 @@ def chromium():
 
 
 class Tab:
-  """A page that notes what it asks for and complains of."""
+  """A page that records its requests, errors and warnings."""
 
   def __init__(self, browser, **options):
     self.context = browser.new_context(**options)
     self.page = self.context.new_page()
-    self.complaints, self.asked = [], []
+    self.complaints, self.urls = [], []
     self.page.on('pageerror', lambda error: self.complaints.append(str(error)))
     self.page.on('dialog', lambda dialog: self.complaints.append(dialog.message))
     self.page.on('console', self._note)
-    self.page.on('request', lambda request: self.asked.append(request.url))
+    self.page.on('request', lambda request: self.urls.append(request.url))
 
   def _note(self, message):
     if message.type in ('error', 'warning'):
       self.complaints.append(message.text)
 
-  def requests(self):
-    return [url for url in self.asked if not url.startswith('data:')]
+  def requested_urls(self):
+    return [url for url in self.urls if not url.startswith('data:')]
 
 
 @pytest.fixture
-def tab(chromium):
+def new_tab(chromium):
   tabs = []
 
   def new(**options):
@@ -78,12 +78,12 @@ def tab(chromium):
     return tabs[-1]
 
   yield new
-  for one in tabs:
-    one.context.close()
+  for tab in tabs:
+    tab.context.close()
 
 
 def shown_pixels(page):
-  """Of the sheet on show, as the browser decoded it."""
+  """Pixels of the displayed sample grid, as the browser decoded it."""
   page.wait_for_function(
     "(() => { const i = document.querySelector('figure img'); "
     'return i.complete && i.naturalWidth > 0 })()'
@@ -96,9 +96,9 @@ def shown_pixels(page):
   )
 
 
-def test_a_report_opens_from_disk(finished_runs, tab):
-  opened = tab()
-  page, address = opened.page, f'file://{finished_runs[0]}/report.html'
+def test_a_report_opens_from_disk(finished_runs, new_tab):
+  tab = new_tab()
+  page, address = tab.page, f'file://{finished_runs[0]}/report.html'
   page.goto(address)
   assert page.inner_text('h1') == 'first' and page.inner_text('.status') == 'finished'
   assert page.locator('.chart canvas').count() >= 5
@@ -110,15 +110,15 @@ def test_a_report_opens_from_disk(finished_runs, tab):
   page.keyboard.press('End')
   assert page.inner_text('#shown').startswith('image 32')
   assert shown_pixels(page) == last
-  assert not opened.complaints and opened.requests() == [address]
+  assert not tab.complaints and tab.requested_urls() == [address]
 
 
-def test_curves_are_read_and_zoomed_without_a_mouse(finished_runs, tab):
-  opened = tab()
-  page = opened.page
+def test_curves_are_read_and_zoomed_without_a_mouse(finished_runs, new_tab):
+  tab = new_tab()
+  page = tab.page
   page.goto(f'file://{finished_runs[0]}/report.html')
   ends = lambda: page.evaluate('drawn.map(({ u }) => [u.scales.x.min, u.scales.x.max])')
-  whole = ends()
+  full_range = ends()
   chart = page.locator('.chart').first
   chart.focus()
   page.keyboard.press('Home')
@@ -127,11 +127,11 @@ def test_curves_are_read_and_zoomed_without_a_mouse(finished_runs, tab):
   page.wait_for_function('drawn.every(({ u }) => u.scales.x.max < 32)')
   page.keyboard.press('0')
   page.wait_for_function('drawn.every(({ u }) => u.scales.x.max === 32)')
-  assert ends() == whole and not opened.complaints
+  assert ends() == full_range and not tab.complaints
 
 
-def test_a_curve_is_zoomed_by_dragging(finished_runs, tab):
-  page = tab().page
+def test_a_curve_is_zoomed_by_dragging(finished_runs, new_tab):
+  page = new_tab().page
   page.goto(f'file://{finished_runs[0]}/report.html')
   over = page.locator('.u-over').first
   over.scroll_into_view_if_needed()
@@ -146,10 +146,10 @@ def test_a_curve_is_zoomed_by_dragging(finished_runs, tab):
   )
 
 
-def test_two_runs_compare(finished_runs, tab, tmp_path):
+def test_two_runs_compare(finished_runs, new_tab, tmp_path):
   out = report.write_report(list(finished_runs), tmp_path / 'compare.html')
-  opened = tab()
-  page = opened.page
+  tab = new_tab()
+  page = tab.page
   page.goto(f'file://{out}')
   assert page.locator('.timeline input').count() == 1
   assert page.locator('figure.sample-grid img').count() == 2
@@ -164,21 +164,21 @@ def test_two_runs_compare(finished_runs, tab, tmp_path):
   page.focus('#time')
   page.keyboard.press('ArrowLeft')
   assert all(a != b for a, b in zip(before, sources(), strict=True))
-  assert not opened.complaints and opened.requests() == [f'file://{out}']
+  assert not tab.complaints and tab.requested_urls() == [f'file://{out}']
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_a_phone_shows_all_of_it(finished_runs, tab, scheme):
-  opened = tab(viewport={'width': 390, 'height': 844}, color_scheme=scheme)
-  page = opened.page
+def test_a_phone_shows_all_of_it(finished_runs, new_tab, scheme):
+  tab = new_tab(viewport={'width': 390, 'height': 844}, color_scheme=scheme)
+  page = tab.page
   page.goto(f'file://{finished_runs[0]}/report.html')
   assert page.evaluate('document.documentElement.scrollWidth') == 390
   color = page.evaluate('getComputedStyle(document.body).backgroundColor')
   dark = all(int(x) < 100 for x in color.removeprefix('rgb(').rstrip(')').split(','))
-  assert dark == (scheme == 'dark') and not opened.complaints
+  assert dark == (scheme == 'dark') and not tab.complaints
 
 
-def test_hostile_text_is_shown_as_text(finished_runs, tab, tmp_path):
+def test_hostile_text_is_shown_as_text(finished_runs, new_tab, tmp_path):
   evil = tmp_path / '<img src=x onerror=alert(1)>'
   shutil.copytree(finished_runs[0], evil)
   about = json.loads((evil / 'run.json').read_text())
@@ -188,15 +188,15 @@ def test_hostile_text_is_shown_as_text(finished_runs, tab, tmp_path):
     f.write(json.dumps({'images': 32, HOSTILE: 1.0, 'collapsed': HOSTILE}) + '\n')
     f.write('{"images": 40, "d_re')  # killed here
   report.write_report([evil])
-  opened = tab()
-  page = opened.page
+  tab = new_tab()
+  page = tab.page
   page.goto((evil / 'report.html').as_uri())
   page.wait_for_selector('.chart canvas')
   assert page.inner_text('h1') == evil.name
   text = page.inner_text('body')
   assert text.count(HOSTILE) >= 3  # of a class, a series and a verdict
   assert page.locator('img[src="x"]').count() == 0
-  assert not opened.complaints
+  assert not tab.complaints
 
 
 @pytest.fixture(scope='module')
@@ -234,42 +234,40 @@ def explorer(stylegan_run, tmp_path_factory):
   process.communicate()
 
 
-def source_of(page):
+def image_source(page):
   return page.get_attribute('#image', 'src')
 
 
-def moved(page, before):
+def changed_image(page, before):
   """Waits for a new image and for no more to come; its source."""
   page.wait_for_function(
     "before => document.querySelector('#image').src !== before", arg=before
   )
   now = None
-  while now != source_of(page):
-    now = source_of(page)
+  while now != image_source(page):
+    now = image_source(page)
     page.wait_for_timeout(300)
   return now
 
 
-def test_the_explorer_follows_its_controls(explorer, tab, monkeypatch):
+def test_the_explorer_follows_its_controls(explorer, new_tab, monkeypatch):
   folder, port = explorer
   address = f'http://127.0.0.1:{port}'
-  opened = tab()
-  page = opened.page
-  opened.context.grant_permissions(
-    ['clipboard-read', 'clipboard-write'], origin=address
-  )
+  tab = new_tab()
+  page = tab.page
+  tab.context.grant_permissions(['clipboard-read', 'clipboard-write'], origin=address)
   page.goto(address)
   page.wait_for_function("document.querySelector('#image')?.src.startsWith('data:')")
-  first = moved(page, '')
+  first = changed_image(page, '')
 
   page.locator('#psi').click(position={'x': 100, 'y': 10})
-  truncated = moved(page, first)
+  truncated = changed_image(page, first)
   assert '--psi=' in page.inner_text('#command')
 
   page.get_by_role('button', name='Mix', exact=True).click()
-  mixed = moved(page, truncated)
+  mixed = changed_image(page, truncated)
   page.get_by_text('middle', exact=True).click()
-  finer = moved(page, mixed)
+  finer = changed_image(page, mixed)
   assert '--mix_layers=coarse+middle' in page.inner_text('#command')
 
   page.click('#copy')
@@ -288,29 +286,29 @@ def test_the_explorer_follows_its_controls(explorer, tab, monkeypatch):
     "document.querySelector('#message').textContent.includes('outside')"
   )
   assert not (folder.parent / 'outside.png').exists()
-  page.fill('#name', 'mine.png')
+  page.fill('#name', 'face.png')
   page.click('#save')
   page.wait_for_function(
     "document.querySelector('#message').textContent.includes('saved')"
   )
-  assert (folder / 'explored' / 'mine.png').read_bytes() == Path(out).read_bytes()
+  assert (folder / 'explored' / 'face.png').read_bytes() == Path(out).read_bytes()
 
   page.get_by_role('button', name='Interpolate', exact=True).click()
-  way = moved(page, finer)
+  frame = changed_image(page, finer)
   page.locator('#frame').click(position={'x': 150, 'y': 10})
-  moved(page, way)
+  changed_image(page, frame)
   page.click('#animation')
   page.wait_for_function(
     "document.querySelector('#message').textContent.includes('webp')"
   )
-  assert not opened.complaints
-  foreign = [url for url in opened.requests() if not url.startswith(address)]
+  assert not tab.complaints
+  foreign = [url for url in tab.requested_urls() if not url.startswith(address)]
   assert not foreign
 
 
-def test_the_explorer_opens_nothing_elsewhere(explorer, tab):
+def test_the_explorer_opens_nothing_elsewhere(explorer, new_tab):
   _, port = explorer
-  page = tab().page
+  page = new_tab().page
   page.goto(f'http://127.0.0.1:{port}/?generator=../../etc/passwd')
   page.wait_for_selector('#refused')
   assert 'lies outside' in page.inner_text('#refused')

@@ -119,7 +119,10 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(n, marks=[pytest.mark.slow] * n.endswith('zip')) for n in PUBLISHED],
+)
 def test_capabilities_and_command_line_of_published_weights(name, tmp_path):
   importers.main([str(GOLDEN / name), f'--workdir={tmp_path}'])
   session = ExplorerSession(tmp_path)

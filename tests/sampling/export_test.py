@@ -59,7 +59,10 @@ def biggan_with_statistics():
   return source.gan, source.ema
 
 
-@pytest.mark.parametrize('make', [biggan, stylegan, biggan_with_statistics])
+@pytest.mark.parametrize(
+  'make',
+  [pytest.param(biggan, marks=pytest.mark.slow), stylegan, biggan_with_statistics],
+)
 def test_an_exported_generator_gives_the_bits_of_the_sampler(tmp_path, rng_seed, make):
   gan, g = make()
   program, weights = export.export_generator(gan, g, tmp_path / 'gen.stablehlo')
