@@ -5,6 +5,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
+from math import inf
 from typing import Any, TypeVar
 
 T = TypeVar('T')
@@ -26,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser, options: type) -> None:
   """Adds one flag for each field of the dataclass `options` that `flag` defined.
 
   The type of the flag is the annotation of the field: bool, or int, float or str, each
-  with or without `| None`. The default is the field's.
+  with or without `| None`. The default is the field's, and the help shows it.
   """
   annotations = typing.get_type_hints(options)
   for field in dataclasses.fields(options):
@@ -34,6 +35,8 @@ def add_flags(parser: argparse.ArgumentParser, options: type) -> None:
       continue
     name, settings = f'--{field.name}', dict(field.metadata)
     settings['default'] = field.default
+    if field.default and 'default' not in settings['help'] and field.default != inf:
+      settings['help'] += f'; default: {field.default}'
     value_type = _value_type(annotations[field.name])
     if value_type is bool:
       del settings['choices'], settings['metavar']
