@@ -82,6 +82,7 @@ def without_times(lines):
   return [{k: v for k, v in line.items() if k != 'images_per_s'} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_as_the_same_run(tmp_path, rng_seed):
   rng = np.random.default_rng(rng_seed)
   # A cache of their own: a process killed while it writes a program corrupts the cache.
@@ -124,6 +125,7 @@ def test_a_second_writer_of_a_workdir_is_rejected(tmp_path):
   assert not (tmp_path / 'config.json').exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_training(tmp_path):
   # In a process of its own: Orbax leaves threads and an event loop of a failed save.
   done = run_program(FULL_DISK, tmp_path / 'briefly_full', tmp_path / 'always_full')
@@ -179,6 +181,7 @@ ROLLBACK = dict(
 )
 
 
+@pytest.mark.slow
 def test_a_collapse_is_rolled_back_at_lower_learning_rates(
   tmp_path, monkeypatch, capsys
 ):
@@ -231,6 +234,7 @@ def on_devices(monkeypatch, n):
   monkeypatch.setattr(trainer, 'make_mesh', mesh)
 
 
+@pytest.mark.slow
 def test_a_run_continues_on_other_numbers_of_devices(tmp_path, monkeypatch):
   # An eps far above every gradient makes Adam's step that of SGD, times a factor: the
   # shipped optimizer enlarges differences of rounding, see experiments/reliability.
@@ -257,6 +261,7 @@ def start_job(workdir, port, timeout):
   ]
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run_and_stop_together(
   tmp_path, monkeypatch, free_port
 ):
@@ -275,6 +280,7 @@ def test_two_processes_train_one_run_and_stop_together(
   assert_same_losses(ours[:6], metric_lines(tmp_path / 'one'))
 
 
+@pytest.mark.slow
 def test_losing_one_process_ends_the_other(tmp_path, free_port):
   processes = start_job(tmp_path, free_port, timeout=20)
   wait_until(lambda: len(metric_lines(tmp_path)) >= 3, *processes)

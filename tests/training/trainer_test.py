@@ -65,6 +65,7 @@ def test_what_a_run_leaves_behind(four_steps):
     assert image.width > 200
 
 
+@pytest.mark.slow
 def test_the_noise_scale_is_a_ratio_of_averages_and_survives_a_restart(tmp_path):
   # Noise scales are undefined for devices that share batch statistics: bn_group=1.
   changes = dict(train__noise_scale=True, log__metrics_every=16, model__bn_group=1)

@@ -1,0 +1,68 @@
+"""Mistakes in a config are one sentence that names the key."""
+
+import json
+
+import pytest
+
+from gan_jax import UserError
+from gan_jax.config import load_raw_config as config_of
+from gan_jax.config import parse_config
+
+
+def config(name, variant=''):
+  return config_of(f'configs/{name}.py:{variant}' if variant else f'configs/{name}.py')
+
+
+@pytest.mark.parametrize(
+  'section, key, value, words',
+  [
+    ('model', 'chh', 3, "no key 'chh'"),
+    ('model', 'g_chs', 3, "did you mean 'g_ch'"),
+    ('model', 'family', 'bigan', "did you mean 'biggan'"),
+    ('model', 'res', '32', 'int is needed'),
+    ('model', 'hier', 1, 'bool is needed'),
+    ('model', 'g_widths', (1.5, 2), r'g_widths\[0\] is 1.5: int is needed'),
+    ('model', 'g_widths', 2, 'g_widths is 2: a tuple of ints'),
+    ('schedule', 'batch', 0, 'schedule.batch is 0'),
+    ('train', 'mapped', 'xmap', 'pmap and jit'),
+    ('score', 'n', -1, 'score.n is -1'),
+    ('score', 'best', 2, "score.best=2 and score.best_by=''"),
+    ('schedule', 'lr', 1e-3, "no key 'lr'"),
+    ('optimizer', 'lr', 1e-3, 'no section'),
+    ('collapse', 'action', 'exit', 'allowed are warn, stop and rollback'),
+    ('collapse', 'lr_factor', 0.0, 'collapse.lr_factor is 0.0'),
+    ('log', 'ring', 2, 'log.ring is now log.keep_periodic'),
+    ('log', 'sheet_every', 2, 'log.sheet_every is now log.grid_every'),
+    (
+      'watch',
+      'response',
+      'tell',
+      'watch.response is now collapse.action',
+    ),
+    ('collapse', 'action', 'tell', "it is now called 'warn'"),
+  ],
+)
+def test_mistakes(section, key, value, words):
+  values = config('biggan_digits')
+  values.setdefault(section, {})[key] = value
+  with pytest.raises(UserError, match=words):
+    parse_config(values)
+
+
+def test_a_missing_key_and_a_batch_that_does_not_divide():
+  values = config('biggan_digits')
+  del values['train']['images']
+  with pytest.raises(UserError, match='train.images is missing'):
+    parse_config(values)
+  values = config('biggan_digits')
+  values['train'] |= dict(accum=4)
+  values['schedule'] |= dict(batch=20)
+  read = parse_config(values)
+  with pytest.raises(UserError, match='schedule.batch=20 .* multiple of 16'):
+    read.shape(read.stages[0], 4)
+
+
+def test_lists_and_ints_come_back_from_json_as_they_were():
+  values = config('biggan_imagenet', 'tiny')
+  values['schedule']['g_lr'] = 1
+  assert parse_config(json.loads(json.dumps(values))) == parse_config(values)
