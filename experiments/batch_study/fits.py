@@ -178,10 +178,10 @@ def plot_quality(cells: Cells, target: float, path: Path) -> None:
   figure.savefig(path, dpi=120)
 
 
-def plot_fits(cells: Cells, told: dict[float, dict[str, float]], path: Path) -> None:
+def plot_fits(cells: Cells, fits: dict[float, dict[str, float]], path: Path) -> None:
   figure = Figure(figsize=(9, 4), layout='constrained')
   left, right = figure.subplots(1, 2)
-  for i, (target, fitted) in enumerate(told.items()):
+  for i, (target, fitted) in enumerate(fits.items()):
     found = ways(arrivals(cells, target))
     b = np.array([*found], float)
     images = np.array([way.images for way in found.values()])
@@ -191,7 +191,7 @@ def plot_fits(cells: Cells, told: dict[float, dict[str, float]], path: Path) -> 
     left.axvline(fitted['b_crit'], color=f'C{i}', linestyle=':', linewidth=1)
   left.set_ylabel('images to the target')
   left.legend(fontsize=8)
-  target = min(told)
+  target = min(fits)
   for batch, way in ways(arrivals(cells, target)).items():
     rows = cells[batch, way.factor]
     ends = np.array(rows[0]['noise/images'])
@@ -226,7 +226,7 @@ def main() -> None:
   cells: Cells = {}
   for row in read_json_lines(args.cells):
     cells.setdefault((row['batch'], row['factor']), []).append(row)
-  table, lines, told = [], [], {}
+  table, lines, fits = [], [], {}
   for target in args.targets:
     logs = arrivals(cells, target)
     scales: dict[str, list[float]] = {'d': [], 'g': []}
@@ -250,7 +250,7 @@ def main() -> None:
     fitted = figures(logs)
     if not fitted:
       continue
-    told[target] = fitted
+    fits[target] = fitted
     ends = intervals(logs)
     line = {'fd_small': target}
     for name, value in fitted.items():
@@ -262,7 +262,7 @@ def main() -> None:
       line[f'{net}_noise_most'] = f'{np.nanmax(found):.4g}'
     lines.append(line)
     print('  '.join(f'{k}={v}' for k, v in line.items()))
-  if not told:
+  if not fits:
     raise SystemExit('no target is reached at three batches')
   args.out.mkdir(parents=True, exist_ok=True)
   write(args.out / 'table.csv', table)
@@ -270,7 +270,7 @@ def main() -> None:
   plot_quality(
     cells, sorted(args.targets)[len(args.targets) // 2], args.out / 'quality.png'
   )
-  plot_fits(cells, told, args.out / 'fits.png')
+  plot_fits(cells, fits, args.out / 'fits.png')
 
 
 if __name__ == '__main__':

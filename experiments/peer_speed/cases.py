@@ -1,13 +1,13 @@
-"""What is timed: recipes as in configs/, their networks in numbers, and their FLOPs.
+"""The cases that are timed: configs, sizes of their networks, and FLOPs.
 
-No framework is imported here: every side reads the same cases.
+No framework is imported here, so that both sides read the same cases.
 """
 
 from typing import Any
 
 Case = dict[str, Any]  # JSON: `config` is gan_jax's, `nets` the networks in numbers
 
-SAMPLES = 16  # pictures drawn at once
+SAMPLES = 16  # images sampled at once
 
 
 def biggan32(batch: int, tiny: bool = False) -> Case:
@@ -144,7 +144,7 @@ def attention_flops(size: int, c: int) -> int:
 
 
 def biggan_flops(nets: dict) -> tuple[int, int, int]:
-  """Forward FLOPs for an image of G, of D, and of those in D that read the picture."""
+  """Forward FLOPs per image of G, of D, and of the layers of D that read the image."""
   widths, chunk = nets['g_widths'], nets['dim_z']
   if nets['hier']:
     chunk //= len(widths)
@@ -200,11 +200,11 @@ def ortho_flops(nets: dict) -> int:
 
 
 def flops(one: Case) -> tuple[int, int]:
-  """Of one training iteration (a D and a G step), and of drawing SAMPLES pictures.
+  """FLOPs of a training iteration (a D and a G step), and of SAMPLES images.
 
-  Backward passes cost two forward ones, less the gradient of the picture where nobody
-  asks for it. A penalty costs six: forward, the picture's gradient, and the backward
-  pass of both; R1 shares its forward pass with the loss on reals.
+  A backward pass costs two forward passes, less the gradient of the image where it is
+  not needed. A penalty costs six: forward, gradient of the image, and the backward pass
+  of both; R1 shares its forward pass with the loss on reals.
   """
   nets, family = one['nets'], one['nets']['family']
   g, d, first = (biggan_flops if family == 'biggan' else growing_flops)(nets)

@@ -1,4 +1,4 @@
-"""The worker of gan_jax: its own compiled step and sampler. See worker.py."""
+"""The gan_jax worker: its compiled training step and sampler. See worker.py."""
 
 import argparse
 import functools
@@ -29,7 +29,7 @@ from gan_jax.training.step import shard_batch
 
 
 def beside() -> None:
-  """Resampling beside the convolutions, as the networks are drawn in the papers."""
+  """Resampling apart from the convolutions, as in the papers' figures."""
   plain = {
     'up_conv': lambda x, kernel: convolution.conv(resampling.upsample(x), kernel),
     'down_conv': lambda x, kernel: resampling.downsample(convolution.conv(x, kernel)),
@@ -41,33 +41,33 @@ def beside() -> None:
 
 
 def folded() -> None:
-  """Doubled maps by a convolution for each parity, halved ones by one of stride 2."""
+  """Upsampling by one convolution per parity, downsampling by a strided convolution."""
   resampling.up_form = lambda *_: 'phases'
   resampling.down_form = lambda *_: 'strided'
 
 
 def by_rule() -> None:
-  """The gradients of 1x1 convolutions and of the nine products as XLA is given them."""
+  """Gradients of 1x1 convolutions and of the nine products by JAX's own rule."""
   convolution.matmul = resampling.matmul = lambda x, weight: x @ weight
 
 
 def reduced() -> None:
-  """Sums over images by XLA's own reduction."""
+  """Sums over images by XLA's reduction."""
   reductions.image_sums = lambda x: x.sum((1, 2), keepdims=True)
 
 
 def at_once() -> None:
-  """Kernels' gradients of a whole batch at once."""
+  """Kernel gradients of the full batch at once, without chunks."""
   convolution.CPU_CACHE_VALUES = 2**40
 
 
 def whole() -> None:
-  """Convolutions to three channels like all others."""
+  """Convolutions to three channels in the form of all others."""
   convolution.FEW_CHANNELS = 0
 
 
 def direct() -> None:
-  """No tiles of Winograd's."""
+  """No Winograd convolution."""
   convolution.use_winograd = lambda x, kernel: False
 
 
@@ -78,11 +78,11 @@ CHANGES = {
 
 class Side:
   def __init__(self, case: dict):
-    r = self._recipe = parse_config(case['config'])
-    gan, self._mesh = r.gan, make_mesh()
-    (self._stage,) = r.stages
-    k, b, g_batch = r.shape(self._stage, self._mesh.size)
-    self._txs = make_optimizer(r.g_adam), make_optimizer(r.d_adam)
+    config = self._config = parse_config(case['config'])
+    gan, self._mesh = config.gan, make_mesh()
+    (self._stage,) = config.stages
+    k, b, g_batch = config.shape(self._stage, self._mesh.size)
+    self._txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
     self._key = jax.random.key(0)
     start = time.perf_counter()
     fresh = lambda: step.init_state(gan, *self._txs, self._key)
@@ -98,9 +98,9 @@ class Side:
       },
       self._mesh,
     )
-    self._phase = r.schedule.phase_at(1, gan.res)
+    self._phase = config.schedule.phase_at(1, gan.res)
     self._step = step.make_train_step(
-      gan, *self._txs, self._mesh, g_batch=g_batch, mapped=r.train.mapped
+      gan, *self._txs, self._mesh, g_batch=g_batch, mapped=config.train.mapped
     )
     self._inputs = self._batch, self._key, self._phase
     start = time.perf_counter()
@@ -129,7 +129,7 @@ class Side:
 
   @functools.cached_property
   def _sampler(self):
-    gan = self._recipe.gan
+    gan = self._config.gan
     seeds = np.arange(SAMPLES, dtype=np.uint32)
     classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)
     classes = classes[seeds % len(classes)]
@@ -145,8 +145,8 @@ class Side:
     return jax.jit(jnp.matmul), jnp.ones((PRODUCT, PRODUCT))
 
   def check(self, path: str) -> dict[str, float]:
-    """Writes the weights and all that the next iteration draws, and takes it."""
-    gan, phase = self._recipe.gan, self._phase
+    """Writes the weights and the random inputs of the next iteration, then runs it."""
+    gan, phase = self._config.gan, self._phase
     key = jax.random.fold_in(self._key, self._state.step)
     index = jnp.arange(self._stage.batch)
     drawn = [
@@ -166,8 +166,8 @@ class Side:
     return self.train(1)
 
   def parts(self, repeats: int = 5) -> dict[str, float]:
-    """Losses and gradients as programs of their own, with and without spectral norm."""
-    gan, phase, state = self._recipe.gan, self._phase, self._state
+    """Times losses and gradients as separate programs, also without spectral norm."""
+    gan, phase, state = self._config.gan, self._phase, self._state
     batch = jax.tree.map(lambda x: x[0, 0], self._batch)
     draws = gan.draw_inputs(self._key, jnp.arange(self._stage.batch), phase)
 
@@ -204,7 +204,7 @@ class Side:
       found[name] = statistics.median(timed(once)['wall'] for _ in range(repeats))
     whole = [timed(self.train, 1)['wall'] for _ in range(1 + repeats)]
     found['iteration'] = statistics.median(whole[1:])
-    found['updates, average and the rest'] = (
+    found['updates, EMA and the rest'] = (
       found['iteration'] - found['D gradient'] - found['G gradient']
     )
     return found

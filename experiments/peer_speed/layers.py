@@ -1,4 +1,4 @@
-"""What single layers take on this CPU, plainly and as they are done. See README.md."""
+"""Times single layers on this CPU: plain, and as gan_jax computes them."""
 
 import argparse
 import csv
@@ -22,7 +22,7 @@ from gan_jax.runtime.environment import keep_freed_memory
 RNG = np.random.default_rng(0)
 
 
-def drawn(*shape: int) -> Array:
+def normal(*shape: int) -> Array:
   return jnp.asarray(RNG.standard_normal(shape, np.float32))
 
 
@@ -51,7 +51,7 @@ def of_both(f: Callable[..., Array]) -> Callable[..., Any]:
 
 
 def normalised(x: Array, gain: Array, bias: Array) -> Array:
-  """Batch norm told by a condition, and ReLU, as they are written down."""
+  """Conditional batch norm and ReLU, in the plain form."""
   mean, square = x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))
   y = (x - mean) * lax.rsqrt(square - mean**2 + 1e-5)
   return jax.nn.relu(y * gain + bias)
@@ -65,22 +65,22 @@ def normalised_by_sums(x: Array, gain: Array, bias: Array) -> Array:
 
 
 def cases() -> dict[str, tuple[Callable, Callable, tuple[Array, ...]]]:
-  x, g, k = drawn(32, 32, 32, 256), drawn(32, 32, 32, 256), drawn(3, 3, 256, 256)
-  small = drawn(32, 16, 16, 256)
-  told = drawn(32, 1, 1, 256), drawn(32, 1, 1, 256)
-  scores, queries = drawn(1, 4096, 1024), drawn(1, 4096, 4)
+  x, g, k = normal(32, 32, 32, 256), normal(32, 32, 32, 256), normal(3, 3, 256, 256)
+  small = normal(32, 16, 16, 256)
+  condition = normal(32, 1, 1, 256), normal(32, 1, 1, 256)
+  scores, queries = normal(1, 4096, 1024), normal(1, 4096, 4)
   return {
     'batch norm and ReLU, 32 x 32x32x256, both ways': (
       of_both(normalised),
       of_both(normalised_by_sums),
-      (x, *told, g),
+      (x, *condition, g),
     ),
-    '3x3 and doubling, 32 x 16x16x256, both ways': (
+    '3x3 and upsampling, 32 x 16x16x256, both ways': (
       of_both(lambda x, k: resampling.up_conv(x, k, 'phases')),
       of_both(resampling.up_conv),
       (small, k, g),
     ),
-    '3x3 and halving, 32 x 32x32x256, both ways': (
+    '3x3 and downsampling, 32 x 32x32x256, both ways': (
       of_both(lambda x, k: resampling.down_conv(x, k, 'strided')),
       of_both(resampling.down_conv),
       (x, k, small),
@@ -92,7 +92,7 @@ def cases() -> dict[str, tuple[Callable, Callable, tuple[Array, ...]]]:
       of_kernel(convolution.matmul),
       (x, k[0, 0], g),
     ),
-    '3x3 to a picture, 32 x 32x32x256': (conv, convolution.conv, (x, k[..., :3])),
+    '3x3 to an image, 32 x 32x32x256': (conv, convolution.conv, (x, k[..., :3])),
     'scores by queries, 1024 keys of 4 channels': (
       lambda s, q: jnp.einsum('bqk,bqc->bkc', s, q),
       lambda s, q: jnp.einsum('bqc,bqk->bck', q, s).swapaxes(1, 2),

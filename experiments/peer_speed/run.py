@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / 'results'
 JAX = (sys.executable, str(HERE / 'jax_side.py'))
 FORMATS = ('contiguous', 'channels_last')
-# glibc that keeps what it has got; ours asks for it itself
+# Lets glibc keep freed memory. gan_jax sets this itself
 # (gan_jax.runtime.environment.keep_freed_memory).
 MALLOC = {
   'MALLOC_MMAP_MAX_': '0',
@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[dict, dict, tuple[str, ...]]] = {
   "weights' gradients by rule": ({}, {}, ('--change=by_rule',)),
   "XLA's reductions for sums over images": ({}, {}, ('--change=reduced',)),
   "kernels' gradients of all images at once": ({}, {}, ('--change=at_once',)),
-  'pictures by usual convolutions': ({}, {}, ('--change=whole',)),
+  'images by usual convolutions': ({}, {}, ('--change=whole',)),
   'no Winograd': ({}, {}, ('--change=direct',)),
   'fakes and reals apart in D': ({}, {'split_d': True}, ()),
   'bfloat16': ({}, {'dtype': 'bfloat16'}, ()),
@@ -104,14 +104,14 @@ class Worker:
 @contextmanager
 def cores(n: int) -> Iterator[dict[str, str]]:
   """This process, and those started here, on n cores; their environment."""
-  mine = os.sched_getaffinity(0)
-  if n > len(mine):
-    raise SystemExit(f'--threads={n}: there are {len(mine)} cores')
-  os.sched_setaffinity(0, sorted(mine)[:n])
+  available = os.sched_getaffinity(0)
+  if n > len(available):
+    raise SystemExit(f'--threads={n}: this machine has {len(available)} cores')
+  os.sched_setaffinity(0, sorted(available)[:n])
   try:
     yield {'OMP_NUM_THREADS': str(n)}
   finally:
-    os.sched_setaffinity(0, mine)
+    os.sched_setaffinity(0, available)
 
 
 def busy_seconds() -> float:
@@ -134,9 +134,9 @@ def interleaved(
   while len(times[0]) < least or time.perf_counter() - start < seconds:
     for worker, found in zip(workers, times):
       time.sleep(0.05)  # idle threads of the other one spin for a moment
-      told = worker.ask(f'{command} {n}')
-      own += told['cpu']
-      found.append({name: told[name] / n for name in ('wall', 'cpu')})
+      answer = worker.ask(f'{command} {n}')
+      own += answer['cpu']
+      found.append({name: answer[name] / n for name in ('wall', 'cpu')})
   others = (busy_seconds() - busy - own) / (time.perf_counter() - start)
   return times, max(others, 0.0)
 
@@ -425,14 +425,16 @@ def start(args: Any) -> None:
       if process.returncode or math.isnan(first):
         raise SystemExit(f'{shlex.join(command)} failed')
       rows.append({'run': 'warm' if i else 'cold', 'number': i, 'first_s': first})
-      print(f'{rows[-1]["run"]}: first iteration told after {first:.1f} s', flush=True)
+      print(
+        f'{rows[-1]["run"]}: first iteration logged after {first:.1f} s', flush=True
+      )
   write(args.out / 'start.csv', rows, ('run', 'number'))
   warm = statistics.median(r['first_s'] for r in rows[1:])
   print(f'from a warm cache, median of {args.repeats}: {warm:.1f} s')
 
 
 def check(args: Any) -> None:
-  """Both sides take one iteration from the same weights, pictures and noise."""
+  """Runs one iteration on both sides from the same weights, images and noise."""
   table = []
   with tempfile.TemporaryDirectory() as folder:
     for name in args.cases:
@@ -505,17 +507,19 @@ def main() -> None:
     '--threads', type=lambda text: [*map(int, names(text))], default=[2, 1]
   )
   p.add_argument('--python', default='', help='interpreter that has torch')
-  p.add_argument('--peer', default='', help='a command that speaks worker.py instead')
-  p.add_argument('--cache', type=Path, help='folder of compiled programs to keep')
-  p.add_argument('--seconds', type=float, default=16, help='of rounds of training')
-  p.add_argument('--least', type=int, default=3, help='rounds, however long')
   p.add_argument(
-    '--visit', type=float, default=0.5, help='seconds of a visit, at least'
+    '--peer', default='', help='another command that speaks the protocol of worker.py'
   )
-  p.add_argument('--largest', type=int, default=128, help='resolution to compile for')
-  p.add_argument('--config', default='configs/biggan_emoji.py', help='to start')
+  p.add_argument('--cache', type=Path, help='folder of compiled programs to keep')
+  p.add_argument(
+    '--seconds', type=float, default=16, help='seconds of training, in rounds'
+  )
+  p.add_argument('--least', type=int, default=3, help='minimum number of rounds')
+  p.add_argument('--visit', type=float, default=0.5, help='minimum seconds per visit')
+  p.add_argument('--largest', type=int, default=128, help='largest resolution of grow')
+  p.add_argument('--config', default='configs/biggan_emoji.py', help='config of start')
   p.add_argument('--repeats', type=int, default=3, help='starts from a warm cache')
-  p.add_argument('--tiny', action='store_true', help='tiny networks: does it run?')
+  p.add_argument('--tiny', action='store_true', help='tiny networks, to try the script')
   p.add_argument('--out', type=Path, default=RESULTS, help='folder of the .csv files')
   args = p.parse_args()
   if unknown := set(args.cases) - set(CASES):

@@ -180,7 +180,7 @@ class Side:
     return torch.ones(PRODUCT, PRODUCT)
 
   def check(self, path: str) -> dict[str, float]:
-    """One iteration from lent weights, pictures and noise."""
+    """One iteration from given weights, images and noise."""
     with np.load(path) as file:
       lent = {name: torch.from_numpy(np.atleast_1d(x)) for name, x in file.items()}
     used = set()

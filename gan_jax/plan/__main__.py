@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--cache',
     type=Path,
-    help='folder of compiled programs; default: ~/.cache/gan_jax/plan',
+    help='folder of compiled programs; default: $GAN_JAX_CACHE/plan or '
+    '~/.cache/gan_jax/plan',
   )
   return p
 
