@@ -108,7 +108,7 @@ def test_the_package_keeps_the_order():
     ('nn/layers.py', 'from gan_jax import UserError, ops', None),
     ('models/base.py', 'from . import biggan\nfrom .. import nn', None),
     ('training/trainer.py', 'from gan_jax import sampling\nimport gan_jax.data', None),
-    ('plan/flops.py', 'from gan_jax.training.step import make_train_step', None),
+    ('plan/flops.py', 'from gan_jax.training.step import train_step', None),
     ('nn/layers.py', 'from gan_jax import models', 'nn may not import models'),
     ('nn/layers.py', 'import gan_jax.data as d', 'nn may not import data'),
     ('nn/layers.py', 'from ..models import run', 'nn may not import models'),

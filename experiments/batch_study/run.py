@@ -19,8 +19,9 @@ from gan_jax.config import Config, parse_config
 from gan_jax.models.base import Batch
 from gan_jax.plan import flops
 from gan_jax.storage.json_lines import read_json_lines
-from gan_jax.training import noise_scale, step, trainer
+from gan_jax.training import noise_scale, trainer
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.train_state import init_state
 
 HERE = Path(__file__).parent
 BATCHES = 8, 16, 32, 64, 128
@@ -58,7 +59,7 @@ def gflop(config: Config) -> tuple[float, float]:
   (stage,) = config.stages
   gan = config.gan
   txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
-  state = jax.eval_shape(lambda: step.init_state(gan, *txs, jax.random.key(0)))
+  state = jax.eval_shape(lambda: init_state(gan, *txs, jax.random.key(0)))
   shape = (1, 1, stage.batch, gan.res, gan.res, gan.channels)
   batch = Batch(
     jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape[:3], np.int32)
@@ -89,7 +90,7 @@ def train_cell(cell: Cell, images: int, every: int, workdir: Path) -> dict[str, 
   row |= {'images': images, 'gflop_image': per_image, 'gflop_step': per_step}
   row |= {'ended': ended, 'score/images': [*scores], 'score/value': [*scores.values()]}
   with_noise = [x for x in lines if 'd_signal' in x]
-  for name in ('images', *noise_scale.NAMES):  # means over the steps of each line
+  for name in ('images', *noise_scale.METRICS):  # means over the steps of each line
     row[f'noise/{name}'] = [x.get(name) for x in with_noise]
   return row
 

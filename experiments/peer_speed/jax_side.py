@@ -18,14 +18,15 @@ from worker import PRODUCT, serve, timed
 
 from gan_jax.config import parse_config
 from gan_jax.models import biggan_networks, progan, progressive, stylegan_networks
+from gan_jax.models.base import Batch
 from gan_jax.ops import convolution, reductions, resampling
-from gan_jax.runtime import sharding
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.mesh import make_mesh
+from gan_jax.runtime.sharding import replicate, shard_batch
 from gan_jax.sampling import samplers
-from gan_jax.training import step
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import shard_batch
+from gan_jax.training.train_state import init_state
 
 
 def beside() -> None:
@@ -85,21 +86,17 @@ class Side:
     self._txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
     self._key = jax.random.key(0)
     start = time.perf_counter()
-    fresh = lambda: step.init_state(gan, *self._txs, self._key)
-    self._state = sharding.replicate(jax.jit(fresh)(), self._mesh)
+    fresh = lambda: init_state(gan, *self._txs, self._key)
+    self._state = replicate(jax.jit(fresh)(), self._mesh)
     jax.block_until_ready(self._state)
     init_s = time.perf_counter() - start
     rng = np.random.default_rng(0)
     shape = (self._mesh.size, k, b, gan.res, gan.res, 3)
-    self._batch = shard_batch(
-      {
-        'images': rng.integers(0, 256, shape, np.uint8),
-        'labels': rng.integers(0, max(gan.n_classes, 1), shape[:3]).astype(np.int32),
-      },
-      self._mesh,
-    )
+    images = rng.integers(0, 256, shape, np.uint8)
+    labels = rng.integers(0, max(gan.n_classes, 1), shape[:3]).astype(np.int32)
+    self._batch = shard_batch(Batch(images, labels), self._mesh)
     self._phase = config.schedule.phase_at(1, gan.res)
-    self._step = step.make_train_step(
+    self._step = make_train_step(
       gan, *self._txs, self._mesh, g_batch=g_batch, mapped=config.train.mapped
     )
     self._inputs = self._batch, self._key, self._phase

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 # gan_jax adds its own XLA flags, so it comes before jax.
-from gan_jax.config import parse_config
-from gan_jax.runtime import sharding
-from gan_jax.runtime.mesh import make_mesh
-
-from gan_jax.training import step  # isort: skip
+from gan_jax.config import parse_config  # isort: skip
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 from orbax.checkpoint import multihost
 
+from gan_jax.models.base import Batch
+from gan_jax.runtime.mesh import make_mesh
+from gan_jax.runtime.sharding import replicate, shard_batch
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import shard_batch
+from gan_jax.training.train_state import init_state
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -49,12 +49,12 @@ def timed(batch: int, mapped: str, steps: int, tiny: bool) -> dict[str, Any]:
   k, b, g_batch = config.shape(stage, mesh.size)
   txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
   key, phase = jax.random.key(0), config.schedule.phase_at(0, gan.res)
-  state = sharding.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
+  state = replicate(jax.jit(lambda: init_state(gan, *txs, key))(), mesh)
   shape = (jax.local_device_count(), k, b, gan.res, gan.res, gan.channels)
   images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
   labels = np.zeros(shape[:3], np.int32)
-  shown = shard_batch({'images': images, 'labels': labels}, mesh)
-  run = step.make_train_step(gan, *txs, mesh, g_batch=g_batch, mapped=mapped)
+  shown = shard_batch(Batch(images, labels), mesh)
+  run = make_train_step(gan, *txs, mesh, g_batch=g_batch, mapped=mapped)
   run.lower(state, shown, key, phase).compile()
   # Processes compile at different speeds; a first collective times out early.
   multihost.get_barrier_sync_fn()(key='compiled', timeout_ms=1000 * PATIENCE)

@@ -13,12 +13,13 @@ import jax
 import numpy as np
 
 from gan_jax.config import Config, Stage, load_config
-from gan_jax.runtime import sharding
+from gan_jax.models.base import Batch
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.training import step
+from gan_jax.runtime.sharding import replicate, shard_batch
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import shard_batch
+from gan_jax.training.train_state import init_state
 
 
 def measure(config: Config, stage: Stage, repeats: int) -> dict:
@@ -27,19 +28,15 @@ def measure(config: Config, stage: Stage, repeats: int) -> dict:
   k, b, g_batch = config.shape(stage, mesh.size)
   txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
   key = jax.random.key(0)
-  state = sharding.replicate(jax.jit(lambda: step.init_state(gan, *txs, key))(), mesh)
+  state = replicate(jax.jit(lambda: init_state(gan, *txs, key))(), mesh)
   rng = np.random.default_rng(0)
   local = mesh.size // jax.process_count()
   shape = (local, k, b, stage.res, stage.res, gan.channels)
-  batch = shard_batch(
-    {
-      'images': rng.integers(0, 256, shape, np.uint8),
-      'labels': np.zeros((local, k, b), np.int32),
-    },
-    mesh,
-  )
+  images = rng.integers(0, 256, shape, np.uint8)
+  labels = np.zeros((local, k, b), np.int32)
+  batch = shard_batch(Batch(images, labels), mesh)
   phase = config.schedule.phase_at(stage.after + 1, gan.res)
-  run = step.make_train_step(
+  run = make_train_step(
     gan, *txs, mesh, d_steps=t.d_steps, g_batch=g_batch, mapped='jit'
   )
   start = time.perf_counter()

@@ -1,48 +1,45 @@
-"""Images seen -> Phase. Host arithmetic only; every unit of time is images."""
+"""Schedules: the number of images seen -> `Phase`. NumPy only; time is in images."""
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from gan_jax import UserError
 from gan_jax.models.base import Phase
 
+T = TypeVar('T')
+
 
 class Stage(NamedTuple):
-  """What is compiled for: one resolution, one batch, one input pipeline."""
+  """One resolution: one compiled step, one batch size, one input pipeline."""
 
-  after: int  # it holds from the first step that starts after more images than these
+  after: int  # starts with the first step for which more images than these were seen
   res: int
-  batch: int  # reals per D step, of all devices
+  batch: int  # real images per D update, all devices together
 
 
 @dataclasses.dataclass(frozen=True)
 class ConstantSchedule:
-  """A schedule without growth; a section of a config.
+  """The section `schedule` of a config without progressive growing."""
 
-  `batch` is the number of reals per D step, of all devices. `ema` is the decay of the
-  moving average per generator step; until `ema_start` images have been seen the
-  average is a copy of the generator.
-  """
-
-  batch: int
+  batch: int  # real images per D update, all devices together
   g_lr: float = 5e-5
   d_lr: float = 2e-4
-  ema: float = 0.9999
-  ema_start: int = 0
+  ema: float = 0.9999  # decay of the EMA weights per iteration
+  ema_start: int = 0  # images; until then the EMA weights are a copy of G's weights
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.batch < 1:
       raise UserError(f'schedule.batch is {self.batch}: it must be at least 1.')
 
   def stages(self, res: int) -> tuple[Stage, ...]:
-    """The only one."""
+    """The only stage."""
     return (Stage(-1, res, self.batch),)
 
   def phase_at(self, images: int, res: int) -> Phase:
-    """What holds for the step that starts after `images` images."""
+    """The phase of the step before which `images` images were seen."""
     return Phase(
       alpha=np.float32(1),
       g_lr=np.float32(self.g_lr),
@@ -52,81 +49,89 @@ class ConstantSchedule:
     )
 
   def resets_between(self, before: int, after: int) -> bool:
-    """Whether the optimizers start anew between two image counts: never."""
+    """Whether the optimizers are reset between two image counts: never."""
     del before, after
     return False
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgressiveSchedule:
-  """Progressive growing (ProGAN, appendix A; StyleGAN's loop is the same).
+  """The section `schedule` of a config with progressive growing.
 
-  Each of the `resolutions` trains for `stabilise` images, then the next one fades in
-  over `fade` images; the final one goes on to the end. Batch and learning rates have
-  one entry for each resolution, or one for all; during a fade the higher resolution
-  counts. `batch` is the number of reals per D step, of all devices.
+  Each resolution trains for `stabilise` images; then the next one fades in over `fade`
+  images. The final one trains until the end (ProGAN, appendix A; the training loop of
+  StyleGAN does the same).
 
-  `ema` is the decay of the generator's moving average per step; `ema_half_life`, in
-  images, replaces it where not 0. Learning rates ramp up over `warmup` images.
+  `batch`, `g_lr` and `d_lr` have one entry per resolution, or one for all. During a
+  fade the entry of the higher resolution counts.
 
   Raises:
-    UserError: resolutions that skip one or are none, or tables of another length.
+    UserError: invalid resolutions, lengths or values.
   """
 
-  resolutions: tuple[int, ...]
-  batch: tuple[int, ...]
+  resolutions: tuple[int, ...]  # consecutive powers of two
+  batch: tuple[int, ...]  # real images per D update, all devices together
   stabilise: int = 600_000
   fade: int = 600_000
   g_lr: tuple[float, ...] = (1e-3,)
   d_lr: tuple[float, ...] = (1e-3,)
-  warmup: int = 0
-  ema: float = 0.999
-  ema_half_life: int = 0
+  warmup: int = 0  # images over which the learning rates rise from 0
+  ema: float = 0.999  # decay of the EMA weights per iteration
+  ema_half_life: int = 0  # images; replaces `ema` unless 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     key, sizes = 'schedule.resolutions', self.resolutions
     if not sizes or sizes[0] < 4 or sizes[0] & (sizes[0] - 1):
-      raise UserError(f'{key} is {sizes}: it starts from a power of two, 4 or more.')
+      raise UserError(
+        f'{key} is {sizes}: it must start with a power of two, at least 4.'
+      )
     for low, high in zip(sizes, sizes[1:], strict=False):
       if high != 2 * low:
-        raise UserError(f'{key} goes from {low} to {high}: {2 * low} has to come next.')
+        raise UserError(f'{key} goes from {low} to {high}: {2 * low} must come next.')
     for name in ('batch', 'g_lr', 'd_lr'):
       table = getattr(self, name)
       if len(table) not in (1, len(sizes)):
         raise UserError(
           f'schedule.{name} has {len(table)} entries: it needs 1 or {len(sizes)}, one '
-          f'for each of {key}.'
+          f'per entry of {key}.'
         )
     if min(self.batch) < 1:
-      raise UserError(f'schedule.batch has {min(self.batch)}: at least 1 is needed.')
+      raise UserError(
+        f'schedule.batch contains {min(self.batch)}: entries must be at least 1.'
+      )
     for name in ('stabilise', 'fade'):
-      if getattr(self, name) < 0:
-        raise UserError(f'schedule.{name} is {getattr(self, name)}: 0 is the least.')
+      value = getattr(self, name)
+      if value < 0:
+        raise UserError(f'schedule.{name} is {value}: it must not be negative.')
     if len(sizes) > 1 and not self.stabilise + self.fade:
-      raise UserError('schedule.stabilise and fade are 0: there is no time to grow.')
+      raise UserError(
+        'schedule.stabilise and schedule.fade are both 0: one of them must be positive '
+        'to train more than one resolution.'
+      )
 
   def stages(self, res: int) -> tuple[Stage, ...]:
-    """One for each resolution.
+    """One stage per resolution.
 
     Raises:
-      UserError: the model's `res` is not the last resolution.
+      UserError: `res`, the resolution of the model, is not the final resolution.
     """
     if res != self.resolutions[-1]:
       raise UserError(
-        f'schedule.resolutions ends in {self.resolutions[-1]}, but model.res is {res}: '
-        'they have to be the same.'
+        f'schedule.resolutions ends with {self.resolutions[-1]}, but model.res is '
+        f'{res}: they must be equal.'
       )
     period = self.stabilise + self.fade
-    first = self.stabilise - (not self.fade)  # a jump is of the higher resolution
+    # Without a fade, the step at the boundary has the higher resolution.
+    first = self.stabilise - (not self.fade)
     return tuple(
       Stage((i - 1) * period + first if i else -1, size, _entry(self.batch, i))
       for i, size in enumerate(self.resolutions)
     )
 
   def lod_at(self, images: int) -> float:
-    """Level of detail after `images` images: see growing.py.
+    """Level of detail after `images` images; see `gan_jax.models.progressive`.
 
-    Where a fade begins and where it ends the lod is whole, and of the lower and of
+    It is an integer outside fades. In a fade it falls from that of the lower to that of
     the higher resolution.
     """
     lod = float(len(self.resolutions) - 1)
@@ -138,7 +143,11 @@ class ProgressiveSchedule:
     return max(lod, 0.0)
 
   def phase_at(self, images: int, res: int) -> Phase:
-    """What holds for the step that starts after `images` images; `res` is the last."""
+    """The phase of the step before which `images` images were seen.
+
+    Args:
+      res: the final resolution.
+    """
     lod = self.lod_at(images)
     stage = len(self.resolutions) - 1 - math.floor(lod)
     ramp = min(images / self.warmup, 1) if self.warmup else 1
@@ -154,12 +163,12 @@ class ProgressiveSchedule:
     )
 
   def resets_between(self, before: int, after: int) -> bool:
-    """Whether the optimizers start anew: a fade has begun or ended since `before`."""
+    """Whether optimizers are reset: a fade began or ended between two image counts."""
     old, new = self.lod_at(before), self.lod_at(after)
     ends = lambda lod: (math.floor(lod), math.ceil(lod))
     return ends(old) != ends(new)
 
 
-def _entry(table: tuple, stage: int):
-  """Of a table for each stage, or of one entry for all."""
+def _entry(table: tuple[T, ...], stage: int) -> T:
+  """The entry of a stage, in a table of one entry per stage or one for all."""
   return table[stage] if len(table) > 1 else table[0]

@@ -24,7 +24,7 @@ from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.files import write_json
 from gan_jax.storage.nested import flatten
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import TrainState, flatten_kernels
+from gan_jax.training.train_state import TrainState, flatten_kernels
 
 _CONFIG_FILE = '''"""{kind}, imported from {name}: the config.json of this folder."""
 

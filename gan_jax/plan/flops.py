@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from gan_jax.models.base import GAN, Batch, Phase
 from gan_jax.runtime.mesh import AXIS
-from gan_jax.training.step import TrainState, train_step
+from gan_jax.training.step import StepConfig, train_step
+from gan_jax.training.train_state import TrainState
 
 # Named scopes of work on weights, done once per step for all images.
 _WEIGHT_SCOPES = ('spectral_norm', 'optimizer')
@@ -55,10 +56,11 @@ def step_flops(
   # Inputs are shapes without sharding, so the axis is not an explicit one.
   devices = batch.labels.shape[0]
   mesh = AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
+  config = StepConfig(gan, *txs, g_batch=g_batch, d_steps=d_steps)
 
   def per_device(state: TrainState, batch: Batch, key: jax.Array, phase: Phase) -> Any:
     batch = jax.tree.map(lambda x: x[0], batch)
-    return train_step(gan, *txs, d_steps, g_batch, 1, state, batch, key, phase)
+    return train_step(config, state, batch, key, phase)
 
   step = jax.shard_map(
     per_device,

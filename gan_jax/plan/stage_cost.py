@@ -18,13 +18,9 @@ from gan_jax.plan.chips import Chip
 from gan_jax.plan.compilation import compile_cached
 from gan_jax.plan.flops import step_flops
 from gan_jax.runtime.mesh import AXIS
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import (
-  TrainState,
-  init_state,
-  make_train_step,
-  state_shardings,
-)
+from gan_jax.training.train_state import TrainState, init_state, state_shardings
 
 Row = dict[str, Any]  # the figures of one stage, ready for JSON
 

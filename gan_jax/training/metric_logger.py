@@ -71,7 +71,7 @@ class MetricLogger:
       with atomic_path(self._path) as part:
         part.write_text(text)
     for line in lines:
-      self._noise_scale.follow(line)
+      self._noise_scale.add_line(line)
       self._on_line(line)
 
   def __enter__(self) -> 'MetricLogger':
@@ -131,7 +131,7 @@ class MetricLogger:
     self._pending = None
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
     if self._active:
-      self._noise_scale.see(values)
+      self._noise_scale.add_step(values)
     self._bar.update(images - self._last_images)
     before, self._last_images = self._last_images, images
     if self._active and crosses_multiple(before, images, every):
@@ -142,7 +142,7 @@ class MetricLogger:
     (images_before, time_before), now = self._last_line, time.perf_counter()
     self._last_line = images, now
     finite = {name: x for name, x in values.items() if math.isfinite(x)}
-    finite |= self._noise_scale.line()
+    finite |= self._noise_scale.next_line()
     rate = (images - images_before) / (now - time_before)
     self.write({'images': images, **finite, 'images_per_s': rate})
     shown = {n: f'{v:.2f}' for n, v in finite.items() if n in ('d_real', 'd_fake')}

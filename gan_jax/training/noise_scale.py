@@ -1,8 +1,8 @@
-"""Gradient noise scale: the batch up to which more images a step save steps.
+"""Gradient noise scale: the batch size beyond which larger batches save few steps.
 
-McCandlish et al. 2018, arXiv:1812.06162, section 2.2 and appendix A.1: where the
-gradient G varies from image to image with covariance Sigma, B_simple = tr(Sigma) /
-|G|^2. Both are told from the lengths of gradients of a small and of a large batch.
+McCandlish et al. 2018, arXiv:1812.06162, section 2.2 and appendix A.1. Let G be the
+gradient and Sigma its covariance over images. The simple noise scale, in images, is
+tr(Sigma) / |G|^2. Both are estimated from gradients of a small and of a large batch.
 """
 
 import math
@@ -10,59 +10,66 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = 'd_signal', 'd_noise', 'g_signal', 'g_noise'
-KEPT = 0.9  # of the averages, from one line of the journal to the next
+# Metrics of a training step: estimates of |G|^2 and of tr(Sigma) for D and G.
+METRICS = 'd_signal', 'd_noise', 'g_signal', 'g_noise'
+DECAY = 0.9  # of the exponential averages, per line of metrics.jsonl
 
 
 def estimate_noise_scale(
-  net: str, small: Any, big: Any, b: int, n: int
+  network: str, small: Any, large: Any, small_batch: int, large_batch: int
 ) -> dict[str, Any]:
-  """Unbiased `<net>_signal`, |G|^2, and `<net>_noise`, tr(Sigma), of a step.
+  """Unbiased estimates from one step: `<network>_signal` and `<network>_noise`.
 
-  E|G_b|^2 = |G|^2 + tr(Sigma) / b, at both sizes. One step's signal may be negative.
+  They solve E|G_b|^2 = |G|^2 + tr(Sigma) / b for both batch sizes b: the signal is
+  |G|^2, the noise tr(Sigma). The signal of a single step may be negative.
 
   Args:
-    small: mean of the squared lengths of the gradients of b images.
-    big: squared length of the gradient of n > b images, of which those are parts.
+    network: 'd' or 'g'.
+    small: squared gradient norm of `small_batch` images, averaged over such batches.
+    large: squared norm of the gradient of all `large_batch` images.
   """
+  b, n = small_batch, large_batch
   return {
-    f'{net}_signal': (n * big - b * small) / (n - b),
-    f'{net}_noise': (small - big) / (1 / b - 1 / n),
+    f'{network}_signal': (n * large - b * small) / (n - b),
+    f'{network}_noise': (small - large) / (1 / b - 1 / n),
   }
 
 
 class NoiseScale:
-  """The noise scale of a run, in images: a ratio of averages, as the mean of ratios is
-  biased and a single step's means nothing.
+  """The gradient noise scale of a run, in images.
 
-  A line has the means of the estimates since the line before it, so that whoever
-  reads the lines can average over longer; `<net>_noise_scale` is that of exponential
-  averages over lines.
+  It is a ratio of averages: that of a single step is too noisy, and the mean of ratios
+  is biased. Signal and noise are averaged over the steps of a line of metrics.jsonl,
+  then exponentially over lines.
   """
 
-  def __init__(self):
-    self._seen: dict[str, list[float]] = {name: [] for name in NAMES}
-    self._average = dict.fromkeys(NAMES, 0.0)
+  def __init__(self) -> None:
+    self._steps: dict[str, list[float]] = {name: [] for name in METRICS}
+    self._averages = dict.fromkeys(METRICS, 0.0)
 
-  def see(self, values: Mapping[str, float]) -> None:
-    """The metrics of a step; those of one that was skipped do not count."""
-    for name in NAMES:
-      if math.isfinite(values.get(name, math.nan)):
-        self._seen[name].append(values[name])
+  def add_step(self, metrics: Mapping[str, float]) -> None:
+    """Adds the metrics of a step, unless non-finite, as those of a skipped update."""
+    for name in METRICS:
+      if math.isfinite(metrics.get(name, math.nan)):
+        self._steps[name].append(metrics[name])
 
-  def line(self) -> dict[str, float]:
-    """For the journal's next line; empty where no estimates were seen."""
-    found = {n: statistics.fmean(seen) for n, seen in self._seen.items() if seen}
-    self._seen = {name: [] for name in NAMES}
-    self.follow(found)
-    for net in ('d', 'g'):
-      signal, noise = (self._average[f'{net}_{x}'] for x in ('signal', 'noise'))
-      if f'{net}_signal' in found and signal > 0:
-        found[f'{net}_noise_scale'] = noise / signal
-    return found
+  def next_line(self) -> dict[str, float]:
+    """Metrics for the next line: `METRICS`, and `<network>_noise_scale` where positive.
 
-  def follow(self, line: Mapping[str, Any]) -> None:
-    """Takes a line's means into the averages: its own, or one of before a restart."""
-    for name in NAMES:
+    `METRICS` are means over the steps since the last line, so that readers can average
+    over more lines. Without such steps the result is empty.
+    """
+    line = {n: statistics.fmean(steps) for n, steps in self._steps.items() if steps}
+    self._steps = {name: [] for name in METRICS}
+    self.add_line(line)
+    for network in ('d', 'g'):
+      signal, noise = (self._averages[f'{network}_{x}'] for x in ('signal', 'noise'))
+      if f'{network}_signal' in line and signal > 0:
+        line[f'{network}_noise_scale'] = noise / signal
+    return line
+
+  def add_line(self, line: Mapping[str, Any]) -> None:
+    """Adds a line to the exponential averages, such as one from before a restart."""
+    for name in METRICS:
       if name in line:
-        self._average[name] = KEPT * self._average[name] + line[name]
+        self._averages[name] = DECAY * self._averages[name] + line[name]

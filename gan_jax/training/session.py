@@ -28,7 +28,7 @@ from gan_jax.training.metric_logger import MetricLogger
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.preemption import PreemptionHandler
 from gan_jax.training.stages import ReadyStage, StagePreparer
-from gan_jax.training.step import TrainState, init_state, make_reset
+from gan_jax.training.train_state import TrainState, init_state, make_reset
 from gan_jax.training.workdir import record_start
 
 ROLLBACKS = 'rollbacks.jsonl'

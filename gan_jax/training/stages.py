@@ -15,8 +15,10 @@ from orbax.checkpoint import multihost
 from gan_jax import data
 from gan_jax.config import Config, Stage
 from gan_jax.models.base import Batch
+from gan_jax.runtime.sharding import shard_batch
+from gan_jax.training.compile_step import TrainStep, make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import TrainState, TrainStep, make_train_step, shard_batch
+from gan_jax.training.train_state import TrainState
 
 COMPILE_TIMEOUT_MS = 3_600_000  # how long processes wait for the slowest compile
 _barrier_number = itertools.count()  # the name of a barrier can be used once
@@ -141,7 +143,7 @@ class StagePreparer:
       flip=config.data.flip,
       threads=config.data.threads,
     )
-    return (shard_batch(batch, mesh) for batch in batches)
+    return (Batch(**shard_batch(batch, mesh)) for batch in batches)
 
   def _make_step(self, stage: Stage) -> TrainStep:
     config = self._config

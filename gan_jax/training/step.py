@@ -1,433 +1,368 @@
-"""One training iteration: D steps, a G step and the moving average, compiled."""
+"""One training iteration on one device: D updates, a G update and the EMA weights."""
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from flax import struct
-from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax import lax
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray, PyTree
 
-from gan_jax.models.base import GAN, Batch, Metrics, Phase, Variables
+from gan_jax.models.base import GAN, Batch, Loss, Metrics, Phase, Variables
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.runtime.sharding import (
-  ShardAxis,
   gather_shards,
+  global_norm,
   local_shard,
   mean_shard,
-  replicate,
   shard_axis,
 )
 from gan_jax.training.noise_scale import estimate_noise_scale
+from gan_jax.training.train_state import TrainState, flatten_kernel
+
+Tree = TypeVar('Tree')
+# (params, g, d, micro-batch) -> (loss, (g, d, metrics))
+LossFunction = Callable[[Variables, Variables, Variables, Any], Loss]
 
 
-class TrainStep(Protocol):
-  """What `make_train_step` returns: to be called, or lowered from shapes first."""
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+  """What is fixed in a compiled training step."""
 
-  def __call__(
-    self, state: 'TrainState', batch: Batch, key: Array, phase: Phase
-  ) -> tuple['TrainState', Metrics]: ...
-
-  def lower(self, *args: Any) -> Any: ...
-
-
-@struct.dataclass
-class TrainState:
-  """All that is learned: arrays only, donated to each step, saved as one tree."""
-
-  step: Array  # iterations done, int32
-  images: Array  # reals shown to D, uint32: also the position in the data
-  g: Variables
-  d: Variables
-  g_opt: optax.OptState
-  d_opt: optax.OptState
-  ema: Variables  # moving average of all of g
+  gan: GAN
+  g_tx: optax.GradientTransformation  # directions; the learning rate is Phase's
+  d_tx: optax.GradientTransformation
+  g_batch: int  # fake images of the G update, per device and micro-batch
+  d_steps: int = 1  # D updates per iteration
+  # 1, or the number of devices: then each device keeps and updates one shard of the
+  # large arrays of g_opt, d_opt and ema, and gathers the updated parameters (ZeRO,
+  # Rajbhandari et al. 2019, arXiv:1910.02054, stage 1).
+  n_shards: int = 1
+  # Adds the metrics of `estimate_noise_scale`. Costs one more pass over the gradients
+  # of each device and micro-batch.
+  noise_scale: bool = False
 
 
-def init_state(
-  gan: GAN,
-  g_tx: optax.GradientTransformation,
-  d_tx: optax.GradientTransformation,
-  key: Array,
-) -> TrainState:
-  """The state before any training; the average starts as a copy of g."""
-  g, d = gan.init(key)
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    images=jnp.zeros((), jnp.uint32),
-    g=g,
-    d=d,
-    g_opt=g_tx.init(flatten_kernels(g['params'])),
-    d_opt=d_tx.init(flatten_kernels(d['params'])),
-    ema=jax.tree.map(jnp.copy, g),
-  )
+class Gradients(NamedTuple):
+  """Means over the images of this device."""
+
+  loss: Float32[Array, '']
+  grads: Variables
 
 
-def flatten_kernels(params: Variables) -> Variables:
-  """Parameters as optimizers see them: kernels [h, w, c, o] as [h * w * c, o].
+class Update(NamedTuple):
+  """The result of an optimizer update."""
 
-  Parts of many rows lie in memory as the whole does, so that gathering moves nothing.
-  """
-  return jax.tree.map(_flatten_kernel, params)
-
-
-def _flatten_kernel(x: Any) -> Any:
-  return x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x
+  params: Variables
+  opt_state: optax.OptState
+  grad_norm: Float[Array, '']  # of the gradient averaged over all devices
+  is_finite: Bool[Array, '']  # False: the update was skipped
 
 
-_CUT = 'g_opt', 'd_opt', 'ema'
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+  """What the updates of one iteration have in common, on one device."""
+
+  config: StepConfig
+  phase: Phase
+  key: PRNGKeyArray  # of this iteration
+  device: Int[Array, '']  # position of this device on the mesh axis
+  n_devices: int
+  micro_batches: Int[Array, ' accum']  # 0, 1, ..., accum - 1
+  d_batch: int  # real images per device and micro-batch
+
+  @property
+  def accum(self) -> int:
+    """Number of micro-batches per update."""
+    return len(self.micro_batches)
+
+  def global_indices(self, micro_batch: Array, size: int) -> Int[Array, ' size']:
+    """Global example indices of this device's images in a micro-batch."""
+    return (micro_batch * self.n_devices + self.device) * size + jnp.arange(size)
+
+  def noise_scale_batches(self) -> dict[str, int]:
+    """Networks whose gradient noise scale is measured -> images of one gradient.
+
+    The gradients of all devices and micro-batches are compared, so there must be two.
+    The noise scale of G is undefined where devices share batch statistics: these
+    correlate the gradients, which then cancel along a bias that they remove.
+    """
+    if not self.config.noise_scale or self.n_devices * self.accum == 1:
+      return {}
+    if self.n_devices > 1 and self.config.gan.shares_batch_stats:
+      return {'d': self.d_batch}
+    return {'d': self.d_batch, 'g': self.config.g_batch}
 
 
 def train_step(
-  gan: GAN,
-  g_tx: optax.GradientTransformation,
-  d_tx: optax.GradientTransformation,
-  d_steps: int,
-  g_batch: int,
-  parts: int,
-  state: TrainState,
-  batch: Batch,
-  key: Array,
-  phase: Phase,
-  noise_scale: bool = False,
+  config: StepConfig, state: TrainState, batch: Batch, key: PRNGKeyArray, phase: Phase
 ) -> tuple[TrainState, Metrics]:
-  """One iteration on one device of the mesh axis.
+  """One iteration on one device of the mesh axis; runs under `shard_map` or `pmap`.
 
-  Noise is drawn for slots of the *global* batch: device j of n sees, in its micro-
-  batch a of size b, the slots (a * n + j) * b + [0, b). So neither the number of
-  devices nor of micro-batches changes what is drawn. Batch statistics are those of
-  a micro-batch, though, as in BigGAN-PyTorch.
+  Random inputs are drawn by *global* example index: on device j of n, micro-batch a of
+  size b has the indices (a * n + j) * b + [0, b). So neither the number of devices nor
+  that of micro-batches changes what is drawn. Batch statistics are those of a micro-
+  batch, as in BigGAN-PyTorch.
 
-  An update of which the loss or the gradient's norm is not finite is skipped whole and
-  counted in the metric `skipped`, as in the optimizer of ProGAN and StyleGAN.
+  A non-finite loss or gradient skips the whole update and counts in the metric
+  `skipped`, as in the optimizer of ProGAN and StyleGAN.
 
   Args:
+    state: replicated, except the shards of g_opt, d_opt and ema.
     batch: images [d_steps * accum, b, h, w, c] and labels [d_steps * accum, b].
-    g_batch: fakes per device and micro-batch in the G step.
-    parts: 1, or the number of devices: then each of them has its own part of large
-      arrays in `g_opt`, `d_opt` and `ema` (`cut_axis`), moves that part of the
-      parameters, and all gather them (ZeRO, Rajbhandari et al. 2019,
-      arXiv:1910.02054, stage 1).
-    key: the run's key; the step number is folded in here.
-    noise_scale: give the metrics of `noise.estimates`, which is one pass more over the
-      gradients of each device and micro-batch; of one of each there are none, and of G
-      none where devices share batch statistics.
+    key: the key of the run; the number of the iteration is folded in here.
+
+  Returns:
+    The new state, and metrics averaged over the devices.
   """
-  devices, me = lax.axis_size(AXIS), lax.axis_index(AXIS)
+  d_steps, (n, d_batch) = config.d_steps, batch.labels.shape
+  device, n_devices = lax.axis_index(AXIS), lax.axis_size(AXIS)
   key = jax.random.fold_in(key, state.step)
-  accum, b = batch.labels.shape[0] // d_steps, batch.labels.shape[1]
-  micro = jax.tree.map(lambda x: x.reshape(d_steps, accum, *x.shape[1:]), batch)
-  compared = {}  # network -> images of a part
-  if noise_scale and devices * accum > 1:
-    # Statistics make the gradients of those who share them lean against each other: all
-    # cancel, and none vanishes, along a bias that they take away. Not G's own noise.
-    shared = devices > 1 and gan.shares_batch_stats
-    compared = {'d': b} if shared else {'d': b, 'g': g_batch}
+  batch = jax.tree.map(lambda x: x.reshape(d_steps, n // d_steps, *x.shape[1:]), batch)
+  micro_batches = jnp.arange(n // d_steps)
+  it = Iteration(config, phase, key, device, n_devices, micro_batches, d_batch)
 
-  def slots(a: Array, size: int) -> Array:
-    return (a * devices + me) * size + jnp.arange(size)
+  skipped = jnp.zeros(())
+  for i in range(d_steps):  # unrolled: a loop hides work from the compiler's analysis
+    state, d_metrics, is_finite = discriminator_update(it, state, batch, i)
+    skipped += 1 - is_finite
+  g_before = state.g
+  state, g_metrics, is_finite = generator_update(it, state)
+  skipped += 1 - is_finite
 
-  def accumulated(net, loss_and_grad, g, d, params, inputs):
-    """Mean loss and gradient over the micro-batches, while the collections move on."""
-
-    def body(carry, x):
-      g, d, total = carry
-      (loss, (g, d, metrics)), grads = loss_and_grad(g, d, params, x)
-      if net in compared:
-        metrics = {**metrics, f'{net}_square': optax.tree.norm(grads, squared=True)}
-      found = loss.astype(jnp.float32), grads
-      return (g, d, jax.tree.map(jnp.add, total, found)), metrics
-
-    zeros = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params)
-    if accum == 1:  # a loop of one would hide its cost from the compiler's analysis
-      (g, d, total), metrics = body((g, d, zeros), jax.tree.map(lambda x: x[0], inputs))
-    else:
-      (g, d, total), metrics = lax.scan(body, (g, d, zeros), inputs)
-      metrics = jax.tree.map(lambda m: m.mean(0), metrics)
-    return g, d, jax.tree.map(lambda t: t / accum, total), metrics
-
-  def updated(tx, opt, params, found, lr):
-    """Parameters and opt one update on, the gradient's norm, and if it is sound.
-
-    What is not finite does not happen at all.
-    """
-    loss, grads = found
-    # Told to the other devices with the gradients: a collective of its own could meet
-    # those of the backward pass in another order on each process, and wait for ever.
-    (one, *rest), tree = jax.tree.flatten(grads)
-    one += jnp.where(jnp.isfinite(loss), 0, jnp.nan).astype(one.dtype)
-    grads = [_flatten_kernel(g) for g in (one, *rest)]
-    whole = jax.tree.leaves(params)
-    cuts = [shard_axis(g.shape, parts) for g in grads]
-    with jax.named_scope('optimizer'):
-      grads = [mean_shard(g, axis) for g, axis in zip(grads, cuts, strict=True)]
-      norm = _norm(grads, cuts)
-      mine = [
-        local_shard(_flatten_kernel(p), axis)
-        for p, axis in zip(whole, cuts, strict=True)
-      ]
-      unflatten = partial(jax.tree.unflatten, tree)
-      direction, after = optax.with_extra_args_support(tx).update(
-        unflatten(grads),
-        opt,
-        unflatten(mine),
-        cuts=unflatten([ShardAxis(axis) for axis in cuts]),
-      )
-      finite = jnp.isfinite(norm)
-      moved = [
-        jnp.where(finite, p - jnp.asarray(lr, p.dtype) * u, p)
-        for p, u in zip(mine, jax.tree.leaves(direction), strict=True)
-      ]
-      # The barrier keeps the compiler from rounding matrices instead of what is read.
-      moved = lax.optimization_barrier(
-        [
-          gather_shards(p, axis).reshape(old.shape)
-          for p, axis, old in zip(moved, cuts, whole, strict=True)
-        ]
-      )
-      return unflatten(moved), unless_broken(finite, after, opt), norm, finite
-
-  def unless_broken(finite, after, before):
-    return jax.tree.map(lambda x, y: jnp.where(finite, x, y), after, before)
-
-  def d_grad(step_key, g, d, params, x):
-    real, a = x
-    draws = gan.draw_inputs(step_key, slots(a, b), phase)
-
-    def loss(p):
-      return gan.d_loss(g, {**d, 'params': p}, real, draws, phase)
-
-    return jax.value_and_grad(loss, has_aux=True)(params)
-
-  def g_grad(step_key, g, d, params, a):
-    draws = gan.draw_inputs(step_key, slots(a, g_batch), phase)
-
-    def loss(p):
-      return gan.g_loss({**g, 'params': p}, d, draws, phase)
-
-    return jax.value_and_grad(loss, has_aux=True)(params)
-
-  g, d, g_opt, d_opt = state.g, state.d, state.g_opt, state.d_opt
-  rounds, skipped = jnp.arange(accum), jnp.zeros(())
-  for i in range(d_steps):  # unrolled: a loop hides work from cost analysis
-    # Else the compiler keeps a rounded copy of all of g's weights from step to step,
-    # which costs more than to round them where they are read.
-    g = {**g, 'params': lax.optimization_barrier(g['params'])}
-    reals = jax.tree.map(lambda x, i=i: x[i], micro)
-    fn = partial(d_grad, jax.random.fold_in(key, i))
-    old, trained = (g, d), d['params']
-    g, d, found, d_metrics = accumulated('d', fn, g, d, trained, (reals, rounds))
-    params, d_opt, d_norm, finite = updated(d_tx, d_opt, trained, found, phase.d_lr)
-    g, d = unless_broken(finite, (g, d), old)  # collections stay as well
-    d = {**d, 'params': params}
-    skipped += 1 - finite
-
-  before = g  # what an average that lags follows: the weights the D step has seen
-  fn = partial(g_grad, jax.random.fold_in(key, d_steps))
-  old, trained = (g, d), g['params']
-  g, d, found, g_metrics = accumulated('g', fn, g, d, trained, rounds)
-  params, g_opt, g_norm, finite = updated(g_tx, g_opt, trained, found, phase.g_lr)
-  g, d = unless_broken(finite, (g, d), old)
-  g = {**g, 'params': params}
-  skipped += 1 - finite
-
-  # Statistics of groups of devices, and metrics, become the mesh's in one all-reduce.
-  stats = {k: v for k, v in g.items() if k in ('batch_stats', 'moving')}
-  lagging = {k: before[k] for k in stats} if gan.ema_lags else {}
-  metrics = {**d_metrics, **g_metrics}
-  metrics |= {'d_grad': d_norm, 'g_grad': g_norm, 'skipped': skipped}
-  stats, lagging, metrics = lax.pmean((stats, lagging, metrics), AXIS)
-  g = {**g, **stats}
-  for net, size in compared.items():
-    small, big = metrics.pop(f'{net}_square'), jnp.square(metrics[f'{net}_grad'])
-    metrics |= estimate_noise_scale(net, small, big, size, size * devices * accum)
-
-  def own(tree):
-    return jax.tree.map(lambda x: local_shard(x, shard_axis(x.shape, parts)), tree)
-
-  if gan.ema_lags:  # and what is not a parameter is copied
-    params = ema_update(state.ema['params'], own(before['params']), phase.ema)
-    ema = {**own(before), **lagging, 'params': params}
-  else:
-    ema = ema_update(state.ema, own(g), phase.ema)
-
-  state = TrainState(
-    step=state.step + 1,
-    images=state.images + jnp.uint32(d_steps * accum * devices * b),
-    g=g,
-    d=d,
-    g_opt=g_opt,
-    d_opt=d_opt,
-    ema=ema,
-  )
+  # One all-reduce for the batch statistics of device groups and the metrics.
+  stats = _batch_statistics(state.g)
+  stats_before = _batch_statistics(g_before) if config.gan.ema_lags else {}
+  metrics = {**d_metrics, **g_metrics, 'skipped': skipped}
+  stats, stats_before, metrics = lax.pmean((stats, stats_before, metrics), AXIS)
+  metrics = _with_noise_scale(it, metrics)
+  g, g_before = {**state.g, **stats}, {**g_before, **stats_before}
+  ema = update_ema(config, state.ema, g_before, g, phase.ema)
+  step, images = state.step + 1, state.images + jnp.uint32(n * n_devices * d_batch)
+  state = dataclasses.replace(state, step=step, images=images, g=g, ema=ema)
   return state, metrics
 
 
-def _norm(grads: list[Array], cuts: list[int | None]) -> Array:
-  """The length of all gradients, of which some are only here in part."""
-  squares = [jnp.square(g).sum() for g in grads]
-  here = [s for s, c in zip(squares, cuts, strict=True) if c is None]
-  total = sum(here, jnp.zeros(()))
-  if len(here) < len(squares):
-    parts = [s for s, c in zip(squares, cuts, strict=True) if c is not None]
-    total += lax.psum(sum(parts[1:], parts[0]), AXIS)
-  return jnp.sqrt(total)
+def discriminator_update(
+  it: Iteration, state: TrainState, batch: Batch, i: int
+) -> tuple[TrainState, Metrics, Bool[Array, '']]:
+  """Update number `i` of D in this iteration.
+
+  Args:
+    batch: images [d_steps, accum, b, h, w, c] and labels [d_steps, accum, b].
+
+  Returns:
+    The new state, metrics, and whether the update was finite.
+  """
+  gan, phase = it.config.gan, it.phase
+  # Without this barrier, XLA keeps a rounded copy of G's weights for all D updates,
+  # which costs more than rounding them where they are read.
+  g = {**state.g, 'params': lax.optimization_barrier(state.g['params'])}
+  reals = jax.tree.map(lambda x: x[i], batch)
+  key = jax.random.fold_in(it.key, i)
+
+  def loss_fn(params: Variables, g: Variables, d: Variables, x: Any) -> Loss:
+    real, micro_batch = x
+    index = it.global_indices(micro_batch, it.d_batch)
+    inputs = gan.draw_inputs(key, index, phase)
+    return gan.d_loss(g, {**d, 'params': params}, real, inputs, phase)
+
+  networks, params = (g, state.d), state.d['params']
+  gradients, new_networks, metrics = accumulate_gradients(
+    loss_fn, networks, params, (reals, it.micro_batches), _square_name(it, 'd')
+  )
+  tx, lr, n_shards = it.config.d_tx, phase.d_lr, it.config.n_shards
+  update = apply_update(tx, state.d_opt, params, gradients, lr, n_shards)
+  g, d = _select(update.is_finite, new_networks, networks)
+  d = {**d, 'params': update.params}
+  state = dataclasses.replace(state, g=g, d=d, d_opt=update.opt_state)
+  return state, {**metrics, 'd_grad': update.grad_norm}, update.is_finite
 
 
-def ema_update(ema: Variables, x: Variables, decay: ArrayLike) -> Variables:
-  """One step of an exponential moving average."""
+def generator_update(
+  it: Iteration, state: TrainState
+) -> tuple[TrainState, Metrics, Bool[Array, '']]:
+  """The update of G in this iteration; returns what `discriminator_update` returns."""
+  gan, phase, g_batch = it.config.gan, it.phase, it.config.g_batch
+  key = jax.random.fold_in(it.key, it.config.d_steps)
 
-  def leaf(e, x):
-    d = jnp.asarray(decay, e.dtype)
-    return d * e + (1 - d) * x
+  def loss_fn(params: Variables, g: Variables, d: Variables, x: Any) -> Loss:
+    inputs = gan.draw_inputs(key, it.global_indices(x, g_batch), phase)
+    return gan.g_loss({**g, 'params': params}, d, inputs, phase)
 
-  with jax.named_scope('average'):
+  networks, params = (state.g, state.d), state.g['params']
+  gradients, new_networks, metrics = accumulate_gradients(
+    loss_fn, networks, params, it.micro_batches, _square_name(it, 'g')
+  )
+  tx, lr, n_shards = it.config.g_tx, phase.g_lr, it.config.n_shards
+  update = apply_update(tx, state.g_opt, params, gradients, lr, n_shards)
+  g, d = _select(update.is_finite, new_networks, networks)
+  g = {**g, 'params': update.params}
+  state = dataclasses.replace(state, g=g, d=d, g_opt=update.opt_state)
+  return state, {**metrics, 'g_grad': update.grad_norm}, update.is_finite
+
+
+def accumulate_gradients(
+  loss_fn: LossFunction,
+  networks: tuple[Variables, Variables],
+  params: Variables,
+  micro_batches: PyTree[Array],
+  square_name: str = '',
+) -> tuple[Gradients, tuple[Variables, Variables], Metrics]:
+  """Loss and gradients, averaged over micro-batches.
+
+  Args:
+    loss_fn: differentiated by its first argument, params.
+    networks: variables of G and D.
+    micro_batches: arrays [accum, ...]; `loss_fn` gets one slice.
+    square_name: name of a metric to add, the mean over micro-batches of the squared
+      norm of a micro-batch's gradient; '' for none.
+
+  Returns:
+    Means of loss, gradients and metrics, and the networks, whose non-parameter
+    collections every micro-batch has updated in turn.
+  """
+  value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def body(carry: Any, micro_batch: Any) -> tuple[Any, Metrics]:
+    (g, d), total = carry
+    (loss, (g, d, metrics)), grads = value_and_grad(params, g, d, micro_batch)
+    if square_name:
+      metrics = {**metrics, square_name: optax.tree.norm(grads, squared=True)}
+    new = Gradients(loss.astype(jnp.float32), grads)
+    return ((g, d), jax.tree.map(jnp.add, total, new)), metrics
+
+  zeros = Gradients(jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
+  carry, accum = (networks, zeros), len(jax.tree.leaves(micro_batches)[0])
+  if accum == 1:  # a loop of one would hide its cost from the compiler's analysis
+    carry, metrics = body(carry, jax.tree.map(lambda x: x[0], micro_batches))
+  else:
+    carry, metrics = lax.scan(body, carry, micro_batches)
+    metrics = jax.tree.map(lambda m: m.mean(0), metrics)
+  networks, total = carry
+  return jax.tree.map(lambda t: t / accum, total), networks, metrics
+
+
+def apply_update(
+  tx: optax.GradientTransformation,
+  opt_state: optax.OptState,
+  params: Variables,
+  gradients: Gradients,
+  lr: ArrayLike,
+  n_shards: int,
+) -> Update:
+  """Averages gradients over the devices and applies one optimizer update.
+
+  Each device updates its shard of large arrays, then all gather the new parameters. If
+  the loss or the gradient norm is non-finite, parameters and optimizer state stay.
+
+  Args:
+    opt_state: of flattened parameters (`flatten_kernels`); large arrays are shards.
+    n_shards: see `StepConfig`.
+  """
+  grads = jax.tree.map(flatten_kernel, _encode_non_finite_loss(gradients))
+  axes = jax.tree.map(lambda x: shard_axis(x.shape, n_shards), grads)
+  with jax.named_scope('optimizer'):
+    grads = jax.tree.map(mean_shard, grads, axes)
+    norm = global_norm(grads, axes)
+    shards = jax.tree.map(
+      lambda p, axis: local_shard(flatten_kernel(p), axis), params, axes
+    )
+    directions, new_opt_state = optax.with_extra_args_support(tx).update(
+      grads, opt_state, shards, shard_axes=axes
+    )
+    is_finite = jnp.isfinite(norm)
+    shards = jax.tree.map(
+      lambda p, u: jnp.where(is_finite, p - jnp.asarray(lr, p.dtype) * u, p),
+      shards,
+      directions,
+    )
+    # Without this barrier, XLA rounds the flattened kernels to bfloat16 instead of the
+    # kernels where they are read.
+    params = lax.optimization_barrier(
+      jax.tree.map(
+        lambda x, axis, old: gather_shards(x, axis).reshape(old.shape),
+        shards,
+        axes,
+        params,
+      )
+    )
+    new_opt_state = _select(is_finite, new_opt_state, opt_state)
+  return Update(params, new_opt_state, norm, is_finite)
+
+
+def _encode_non_finite_loss(gradients: Gradients) -> Variables:
+  """The gradients, with NaN in the first array if the loss is non-finite.
+
+  All devices learn of it by the all-reduce of the gradients. A separate collective
+  could be ordered differently on each process and deadlock.
+  """
+  (first, *rest), treedef = jax.tree.flatten(gradients.grads)
+  first += jnp.where(jnp.isfinite(gradients.loss), 0, jnp.nan).astype(first.dtype)
+  return jax.tree.unflatten(treedef, [first, *rest])
+
+
+def _select(condition: Array, new: Tree, old: Tree) -> Tree:
+  """All arrays of `new` if the condition holds, else those of `old`."""
+  return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
+
+
+def _batch_statistics(g: Variables) -> Variables:
+  """The collections that differ between groups of devices."""
+  return {k: v for k, v in g.items() if k in ('batch_stats', 'moving')}
+
+
+def update_ema(
+  config: StepConfig,
+  ema: Variables,
+  g_before: Variables,
+  g_after: Variables,
+  decay: ArrayLike,
+) -> Variables:
+  """The next EMA weights, of which each device updates its shards.
+
+  Args:
+    ema: EMA of all collections of G; large arrays are shards.
+    g_before: G before the update of this iteration; used if `gan.ema_lags`.
+    g_after: G after it.
+    decay: of the EMA, in [0, 1].
+  """
+
+  def shards(tree: Variables) -> Variables:
+    axis = lambda x: shard_axis(x.shape, config.n_shards)
+    return jax.tree.map(lambda x: local_shard(x, axis(x)), tree)
+
+  if not config.gan.ema_lags:
+    return exponential_average(ema, shards(g_after), decay)
+  params = exponential_average(ema['params'], shards(g_before['params']), decay)
+  copied = {k: v for k, v in g_before.items() if k != 'params'}
+  return {**shards(copied), 'params': params}
+
+
+def exponential_average(ema: Tree, x: Tree, decay: ArrayLike) -> Tree:
+  """decay * ema + (1 - decay) * x, for all arrays of a tree."""
+
+  def leaf(ema: Array, x: Array) -> Array:
+    d = jnp.asarray(decay, ema.dtype)
+    return d * ema + (1 - d) * x
+
+  with jax.named_scope('ema_update'):
     return jax.tree.map(leaf, ema, x)
 
 
-def make_reset(
-  g_tx: optax.GradientTransformation, d_tx: optax.GradientTransformation, mesh: Mesh
-) -> Callable[[TrainState], TrainState]:
-  """Compiles state (donated) -> the state with optimizers as at their start.
-
-  A growing GAN needs it where a fade begins and ends (`schedule.resets_between`).
-  """
-
-  def reset(state):
-    return state.replace(
-      g_opt=g_tx.init(flatten_kernels(state.g['params'])),
-      d_opt=d_tx.init(flatten_kernels(state.d['params'])),
-    )
-
-  return jax.jit(reset, donate_argnums=0, out_shardings=NamedSharding(mesh, P()))
+def _square_name(it: Iteration, network: str) -> str:
+  """The metric from which the noise scale of a network is estimated; '' for none."""
+  return f'{network}_square' if network in it.noise_scale_batches() else ''
 
 
-def state_shardings(state: TrainState, mesh: Mesh, mapped: str) -> TrainState:
-  """The sharding of every array of the state (or of its shapes) on the mesh.
-
-  Replicated; but under 'jit' large arrays of the optimizers and of the average, which
-  no network reads, are cut (`cut_axis`).
-  """
-  everywhere = NamedSharding(mesh, P())
-  parts = mesh.size if mapped == 'jit' else 1
-
-  def cut(x: Any) -> NamedSharding:
-    axis = shard_axis(x.shape, parts)
-    return everywhere if axis is None else NamedSharding(mesh, P(*[None] * axis, AXIS))
-
-  placed = jax.tree.map(lambda _: everywhere, state)
-  cuts = {name: jax.tree.map(cut, getattr(state, name)) for name in _CUT}
-  return dataclasses.replace(placed, **cuts)
-
-
-class _ShardedStep:
-  """A Step under jit; a state that comes in replicated is cut on the way in."""
-
-  def __init__(self, run: Any, mesh: Mesh):
-    self._run, self._mesh = run, mesh
-    self._wanted: dict[str, Any] = {}  # shardings of what is cut, which stay
-
-  def __call__(
-    self, state: TrainState, batch: Batch, key: Array, phase: Phase
-  ) -> tuple[TrainState, Metrics]:
-    return self._run(self._placed(state), batch, key, phase)
-
-  def lower(self, state: TrainState, *args: Any) -> Any:
-    shape = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-    where = state_shardings(state, self._mesh, 'jit')
-    return self._run.lower(jax.tree.map(shape, state, where), *args)
-
-  def _cache_size(self) -> int:
-    return self._run._cache_size()
-
-  def _placed(self, state: TrainState) -> TrainState:
-    if not self._wanted:
-      where = state_shardings(state, self._mesh, 'jit')
-      self._wanted = {name: getattr(where, name) for name in _CUT}
-    mine = {name: getattr(state, name) for name in _CUT}
-    pairs = zip(jax.tree.leaves(mine), jax.tree.leaves(self._wanted), strict=True)
-    if all(x.sharding.is_equivalent_to(s, x.ndim) for x, s in pairs):
-      return state
-    placed = jax.jit(lambda x: x, out_shardings=self._wanted)(mine)
-    return dataclasses.replace(state, **placed)
-
-
-def make_train_step(
-  gan: GAN,
-  g_tx: optax.GradientTransformation,
-  d_tx: optax.GradientTransformation,
-  mesh: Mesh,
-  *,
-  d_steps: int = 1,
-  g_batch: int,
-  mapped: str = 'pmap',
-  noise_scale: bool = False,
-) -> TrainStep:
-  """Compiles `train_step` for every device of the mesh, by `jax.pmap` or `jax.jit`.
-
-  Both mappings take the same arrays: a replicated state (donated), a batch with the
-  device axis in front, [n_devices, d_steps * accum, b, ...], sharded over it, a key
-  and a Phase; both return the state and scalar metrics. One resolution is one compile.
-
-  Under pmap the state stays replicated. Under jit each device keeps and updates its
-  part of large arrays of the optimizers and of the average only (`gathered` gives
-  them whole); where nothing is as large as that, both give the same bits.
-  """
-  n = mesh.size
-  fixed = gan, g_tx, d_tx, d_steps, g_batch
-  per_device = partial(train_step, *fixed, noise_scale=noise_scale)
-
-  if mapped == 'pmap':
-    mapped_step = jax.pmap(
-      partial(per_device, 1),
-      AXIS,
-      in_axes=(None, 0, None, None),
-      out_axes=None,
-      axis_size=n,
-      devices=tuple(mesh.devices.flat),
-      donate_argnums=0,
-    )
-    if jax.process_count() == 1:
-      return mapped_step
-    # With several processes pmap hands back host-local arrays, and lowers only from
-    # values; the state stays global.
-    relay: Any = lambda *args: replicate(mapped_step(*args), mesh)
-    zeros = lambda state: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
-    relay.lower = lambda state, *args: mapped_step.lower(zeros(state), *args)
-    return relay
-
-  def block(state, batch, key, phase):
-    return per_device(n, state, jax.tree.map(lambda x: x[0], batch), key, phase)
-
-  def step(state, batch, key, phase):
-    specs = jax.tree.map(lambda s: s.spec, state_shardings(state, mesh, mapped))
-    sharded = jax.shard_map(
-      block,
-      mesh=mesh,
-      in_specs=(specs, P(AXIS), P(), P()),
-      out_specs=(specs, P()),
-      check_vma=False,
-    )
-    return sharded(state, batch, key, phase)
-
-  return _ShardedStep(jax.jit(step, donate_argnums=0), mesh)
-
-
-def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
-  """This host's part of a batch, [local devices, ...], as global sharded arrays."""
-  sharding = NamedSharding(mesh, P(AXIS))
-  mine = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
-
-  def place(x):
-    parts = [jax.device_put(x[i : i + 1], d) for i, d in enumerate(mine)]
-    shape = (mesh.size, *x.shape[1:])
-    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
-
-  return Batch(place(batch['images']), place(batch['labels']))
+def _with_noise_scale(it: Iteration, metrics: Metrics) -> Metrics:
+  """Metrics with estimates of the gradient noise scale in place of squared norms."""
+  for network, size in it.noise_scale_batches().items():
+    small = metrics.pop(_square_name(it, network))
+    large = jnp.square(metrics[f'{network}_grad'])
+    total = size * it.n_devices * it.accum
+    metrics |= estimate_noise_scale(network, small, large, size, total)
+  return metrics

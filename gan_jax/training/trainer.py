@@ -18,7 +18,7 @@ from gan_jax.storage.lock import lock_workdir
 from gan_jax.training import callbacks
 from gan_jax.training.preemption import PreemptionHandler
 from gan_jax.training.session import TrainingContext, TrainingSession
-from gan_jax.training.step import TrainState
+from gan_jax.training.train_state import TrainState
 from gan_jax.training.workdir import prepare_workdir
 
 PERIOD = 4  # saves between two checkpoints that are kept as periodic ones

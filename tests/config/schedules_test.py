@@ -70,20 +70,23 @@ def test_without_a_fade_the_resolution_jumps():
   [
     (
       lambda: ProgressiveSchedule((5,), (4,)),
-      r'resolutions is \(5,\): it starts from a power',
+      r'resolutions is \(5,\): it must start with a power',
     ),
     (lambda: ProgressiveSchedule((), (4,)), r'resolutions is \(\)'),
-    (lambda: ProgressiveSchedule((4, 16), (4,)), 'from 4 to 16: 8 has to come next'),
+    (lambda: ProgressiveSchedule((4, 16), (4,)), 'from 4 to 16: 8 must come next'),
     (
       lambda: ProgressiveSchedule((4, 8), ()),
       'schedule.batch has 0 entries: it needs 1 or 2',
     ),
-    (lambda: ProgressiveSchedule((4, 8), (4, 0)), 'schedule.batch has 0: at least 1'),
+    (
+      lambda: ProgressiveSchedule((4, 8), (4, 0)),
+      'schedule.batch contains 0: entries must be',
+    ),
     (
       lambda: ProgressiveSchedule((4, 8), (4,)).stages(16),
-      'ends in 8, but model.res is 16',
+      'ends with 8, but model.res is 16',
     ),
-    (lambda: ProgressiveSchedule((4, 8), (4,), 0, 0), 'there is no time to grow'),
+    (lambda: ProgressiveSchedule((4, 8), (4,), 0, 0), 'one of them must be positive'),
   ],
 )
 def test_impossible_schedules_are_errors(make, complaint):

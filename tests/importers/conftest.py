@@ -10,7 +10,7 @@ from gan_jax.config.workdir import read_config
 from gan_jax.importers.sources import read_published
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import init_state
+from gan_jax.training.train_state import init_state
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 

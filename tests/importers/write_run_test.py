@@ -8,7 +8,7 @@ import pytest
 from gan_jax import UserError
 from gan_jax.importers import __main__ as cli
 from gan_jax.importers.sources import read_published
-from gan_jax.training.step import flatten_kernels
+from gan_jax.training.train_state import flatten_kernels
 
 
 def test_a_biggan_folder_becomes_a_run(

@@ -16,8 +16,10 @@ from gan_jax.models.progan import ProGAN
 from gan_jax.ops import resampling
 from gan_jax.runtime import sharding
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.training import step
+from gan_jax.runtime.sharding import shard_batch
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.train_state import init_state
 from tests.models.growing import PROGAN, STYLEGAN, phase
 
 FAMILIES = pytest.mark.parametrize(
@@ -30,15 +32,15 @@ def trained(gan, devices, at, steps=2, batch=8, tx=ADAM):
   """The state after some iterations on images that depend on their index only."""
   mesh = make_mesh(jax.devices()[:devices])
   b = batch // devices
-  run = step.make_train_step(gan, tx, tx, mesh, g_batch=b, mapped='jit')
-  state = sharding.replicate(step.init_state(gan, tx, tx, jax.random.key(1)), mesh)
+  run = make_train_step(gan, tx, tx, mesh, g_batch=b, mapped='jit')
+  state = sharding.replicate(init_state(gan, tx, tx, jax.random.key(1)), mesh)
   rng = np.random.default_rng(0)
   for _ in range(steps):
     shape = (1, devices, b, at.res, at.res, gan.channels)
     images = rng.integers(0, 256, shape, np.uint8).swapaxes(0, 1)
     labels = np.arange(batch, dtype=np.int32).reshape(devices, 1, b)
     labels %= max(gan.n_classes, 1)
-    sharded = step.shard_batch({'images': images, 'labels': labels}, mesh)
+    sharded = shard_batch(Batch(images, labels), mesh)
     state, metrics = run(state, sharded, jax.random.key(3), at)
   return state, metrics
 
@@ -60,7 +62,7 @@ def test_one_device_equals_four(gan):
 @pytest.mark.slow
 @FAMILIES
 def test_only_layers_in_use_learn(gan):
-  before = step.init_state(gan, *[make_optimizer(AdamConfig())] * 2, jax.random.key(1))
+  before = init_state(gan, *[make_optimizer(AdamConfig())] * 2, jax.random.key(1))
   for at, unused in (
     (phase(4, 1.0, 1e-3), ('rgb8', 'rgb16', 'conv8', 'conv16')),
     (phase(8, 0.5, 1e-3), ('rgb16', 'conv16')),

@@ -22,9 +22,10 @@ from gan_jax.models import losses
 from gan_jax.models.base import Batch, apply_network
 from gan_jax.models.biggan import BigGANInputs
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.training import optimizers, step
+from gan_jax.training import optimizers
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import TrainState
+from gan_jax.training.train_state import TrainState, flatten_kernels
 from tests.parity.huggingface_statistics import select_statistics, statistics_row
 from tests.parity.reference_files import (
   Checks,
@@ -249,7 +250,7 @@ class Recorded:
     noise = z['in/z'].astype(self.dtype)
     shape = (self.steps, self.accum, self.batch)
     self.gan = Replay.of(gan, self.key, noise, z['in/gy'], *shape)
-    self.run = step.make_train_step(
+    self.run = make_train_step(
       self.gan,
       self.g_tx,
       self.d_tx,
@@ -286,8 +287,8 @@ class Recorded:
         images=np.uint32(0),
         g=g,
         d=d,
-        g_opt=self.g_tx.init(step.flatten_kernels(g['params'])),
-        d_opt=self.d_tx.init(step.flatten_kernels(d['params'])),
+        g_opt=self.g_tx.init(flatten_kernels(g['params'])),
+        d_opt=self.d_tx.init(flatten_kernels(d['params'])),
         ema=jax.tree.map(np.copy, g),
       )
     )
@@ -415,7 +416,7 @@ def params_like(stored, net, gan, side):
   if side == 'D' and gan.depth:
     table = importers.BIGGAN_DEEP_D
   found = importers.convert_biggan(stored, table, {'params': net['params']})
-  return step.flatten_kernels(found['params'])
+  return flatten_kernels(found['params'])
 
 
 def losses_and_ortho(z, meta) -> Checks:

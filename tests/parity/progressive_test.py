@@ -26,8 +26,10 @@ from gan_jax.models.base import Batch, Phase
 from gan_jax.ops.resampling import downsample, upsample
 from gan_jax.runtime import sharding
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.training import step
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.step import exponential_average
+from gan_jax.training.train_state import TrainState, flatten_kernels, make_reset
 from tests.parity.official_schedule import progressive_schedule
 from tests.parity.reference_files import load, nhwc, on_one_device, report, under
 
@@ -439,18 +441,16 @@ def training(net, check):
   stacked = {r: jax.tree.map(lambda *x: jnp.stack(x), *d) for r, d in draws.items()}
   tx = make_optimizer(AdamConfig(beta1=0.0, beta2=0.99, eps=1e-8, tf_eps=True))
   mesh = make_mesh(jax.devices()[:1])
-  run = step.make_train_step(
-    recorded(gan, stacked), tx, tx, mesh, g_batch=n, mapped='jit'
-  )
-  reset = step.make_reset(tx, tx, mesh)
+  run = make_train_step(recorded(gan, stacked), tx, tx, mesh, g_batch=n, mapped='jit')
+  reset = make_reset(tx, tx, mesh)
   g, d = net.g, net.d
-  state = step.TrainState(
+  state = TrainState(
     step=np.int32(0),
     images=np.uint32(0),
     g=g,
     d=d,
-    g_opt=tx.init(step.flatten_kernels(g['params'])),
-    d_opt=tx.init(step.flatten_kernels(d['params'])),
+    g_opt=tx.init(flatten_kernels(g['params'])),
+    d_opt=tx.init(flatten_kernels(d['params'])),
     ema=g,
   )
   state = sharding.replicate(jax.tree.map(jnp.array, state), mesh)
@@ -530,7 +530,7 @@ def ema_adam_trace(path, check):
   for i, beta in enumerate(z['betas']):
     ema = z['gs0']
     for weights, want in zip(z['g_sequence'], z[f'gs_trace_beta{i}'], strict=True):
-      ema = step.ema_update(ema, weights, beta)
+      ema = exponential_average(ema, weights, beta)
       check('EMA', ema, want, 1e-6)
   tx = make_optimizer(AdamConfig(beta1=0.0, beta2=0.99, eps=1e-8, tf_eps=True))
   v, state = z['adam/v0'], tx.init(z['adam/v0'])

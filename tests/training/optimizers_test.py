@@ -11,8 +11,9 @@ from gan_jax.config.optimizers import AdamConfig
 from gan_jax.models.progan import ProGAN
 from gan_jax.runtime import sharding
 from gan_jax.runtime.mesh import AXIS, make_mesh
-from gan_jax.training import optimizers, step
+from gan_jax.training import optimizers
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.train_state import init_state, make_reset
 
 
 @pytest.mark.parametrize('beta1', [0.0, 0.5])
@@ -75,8 +76,8 @@ def test_orthogonal_term_in_parts(shape, axis, relaxed, rng_seed):
   def term(kernel, cut):
     tree = {'linear': {'kernel': kernel}}
     zeros = jax.tree.map(jnp.zeros_like, tree)
-    cuts = {'linear': {'kernel': sharding.ShardAxis(cut)}}
-    added, _ = tx.update(zeros, tx.init(tree), tree, cuts=cuts)
+    axes = {'linear': {'kernel': sharding.ShardAxis(cut)}}
+    added, _ = tx.update(zeros, tx.init(tree), tree, shard_axes=axes)
     return added['linear']['kernel']
 
   spec = P(*(AXIS if i == axis else None for i in range(2)))
@@ -110,11 +111,11 @@ def test_a_reset_sets_optimizer_states_to_their_start():
   gan = ProGAN(res=8, dim_z=6, g_widths=(6, 6, 5), d_widths=(6, 6, 5))
   tx = make_optimizer(AdamConfig(beta2=0.99, tf_eps=True))
   mesh = make_mesh(jax.devices()[:2])
-  state = step.init_state(gan, tx, tx, jax.random.key(1))
+  state = init_state(gan, tx, tx, jax.random.key(1))
   used = jax.tree.map(jnp.ones_like, (state.g_opt, state.d_opt))
   state = state.replace(g_opt=used[0], d_opt=used[1], step=jnp.ones_like(state.step))
   params = jax.device_get(state.g['params'])
-  state = step.make_reset(tx, tx, mesh)(sharding.replicate(state, mesh))
+  state = make_reset(tx, tx, mesh)(sharding.replicate(state, mesh))
   assert not any(np.any(x) for x in jax.tree.leaves((state.g_opt, state.d_opt)))
   jax.tree.map(np.testing.assert_array_equal, params, state.g['params'])
   assert int(state.step) == 1

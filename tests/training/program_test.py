@@ -20,7 +20,9 @@ from gan_jax.plan import hlo, stage_cost
 from gan_jax.runtime import sharding
 from gan_jax.runtime.mesh import AXIS, make_mesh
 from gan_jax.training import step
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.train_state import init_state
 
 
 def tiny(name, **model):
@@ -49,12 +51,11 @@ def traced(read, platform, devices=2):
     (make_optimizer(read.g_adam), make_optimizer(read.d_adam)),
   )
   k, b, g_batch = read.shape(stage, devices)
+  fixed = step.StepConfig(read.gan, *txs, g_batch=g_batch, d_steps=read.train.d_steps)
 
   def per_device(state, batch, key, phase):
     batch = jax.tree.map(lambda x: x[0], batch)
-    return step.train_step(
-      read.gan, *txs, read.train.d_steps, g_batch, 1, state, batch, key, phase
-    )
+    return step.train_step(fixed, state, batch, key, phase)
 
   mapped = jax.shard_map(
     per_device,
@@ -63,7 +64,7 @@ def traced(read, platform, devices=2):
     out_specs=P(),
     check_vma=False,
   )
-  state = jax.eval_shape(lambda: step.init_state(read.gan, *txs, jax.random.key(0)))
+  state = jax.eval_shape(lambda: init_state(read.gan, *txs, jax.random.key(0)))
   shape = (devices, k, b, stage.res, stage.res, read.gan.channels)
   batch = Batch(
     jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape[:3], np.int32)
@@ -109,7 +110,7 @@ def compiled():
       read.stages[0],
       (make_optimizer(read.g_adam), make_optimizer(read.d_adam)),
     )
-    run = step.make_train_step(read.gan, *txs, mesh, d_steps=2, g_batch=2, mapped='jit')
+    run = make_train_step(read.gan, *txs, mesh, d_steps=2, g_batch=2, mapped='jit')
     args = stage_cost.step_inputs(read, stage, mesh)
     program = run.lower(*args).compile()
     return args[0], program, hlo.parse(program.as_text())

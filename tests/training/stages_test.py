@@ -66,8 +66,8 @@ def test_a_run_resumed_in_a_fade_is_the_same_run(uninterrupted, tmp_path, stop):
   'changes, words',
   [
     (dict(model__res=24), 'model.res is 24: growing takes powers of two'),
-    (dict(model__res=16, model__g_widths=(), model__d_widths=()), 'ends in 8, but'),
-    (dict(schedule__resolutions=(4, 16)), 'from 4 to 16: 8 has to come next'),
+    (dict(model__res=16, model__g_widths=(), model__d_widths=()), 'ends with 8, but'),
+    (dict(schedule__resolutions=(4, 16)), 'from 4 to 16: 8 must come next'),
     (dict(schedule__batch=(8, 6)), 'batch=6 .*model.mbstd_group=4: take a multiple'),
     (dict(model__mbstd_group=3), 'batch=8 .*model.mbstd_group=3'),
     (dict(model__n_classes=5), 'n_classes=5.*10 classes'),

@@ -17,13 +17,15 @@ import pytest
 from gan_jax.config.optimizers import AdamConfig
 from gan_jax.config.schedules import ConstantSchedule
 from gan_jax.models import losses
-from gan_jax.models.base import example_keys
+from gan_jax.models.base import Batch, example_keys
 from gan_jax.models.biggan import BigGAN, BigGANInputs
 from gan_jax.runtime import sharding
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.training import noise_scale, step
+from gan_jax.runtime.sharding import shard_batch
+from gan_jax.training import noise_scale
+from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.step import shard_batch
+from gan_jax.training.train_state import flatten_kernels, init_state
 
 SMALL = BigGAN(
   res=16,
@@ -39,17 +41,21 @@ SGD = optax.identity()  # the direction is the gradient: nothing hides its size
 SCHEDULE = ConstantSchedule(batch=8, g_lr=0.05, d_lr=0.05, ema=0.9)
 
 
+def shard_reals(batch, mesh):
+  return Batch(**shard_batch(batch, mesh))
+
+
 @functools.cache
-def trained(gan, devices, mapped='jit', d_steps=1, shard=shard_batch, **settings):
+def trained(gan, devices, mapped='jit', d_steps=1, shard=shard_reals, **settings):
   """The state after two iterations over one and the same stream of pictures."""
   steps, accum, batch = 2, 1, 8
   mesh = make_mesh(jax.devices()[:devices])
   b = batch // accum // devices
-  run = step.make_train_step(
+  run = make_train_step(
     gan, SGD, SGD, mesh, d_steps=d_steps, g_batch=b, mapped=mapped, **settings
   )
   key = jax.random.key(3)
-  state = step.init_state(gan, SGD, SGD, jax.random.key(1))
+  state = init_state(gan, SGD, SGD, jax.random.key(1))
   state = sharding.replicate(state, mesh)
   rng = np.random.default_rng(0)
   metrics = {}
@@ -111,7 +117,7 @@ def trained_over_processes(mapped):
   mine = [
     i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()
   ]
-  shard = lambda batch, mesh: shard_batch({k: v[mine] for k, v in batch.items()}, mesh)
+  shard = lambda batch, mesh: shard_reals({k: v[mine] for k, v in batch.items()}, mesh)
   return trained(SMALL, 4, mapped, shard=shard)
 
 
@@ -154,19 +160,19 @@ def test_optimizers_in_parts_move_the_same(devices, monkeypatch):
 
   def run(n, mapped):
     mesh = make_mesh(jax.devices()[:n])
-    fn = step.make_train_step(
+    fn = make_train_step(
       SMALL, adam, adam, mesh, d_steps=2, g_batch=8 // n, mapped=mapped
     )
-    state = step.init_state(SMALL, adam, adam, jax.random.key(1))
+    state = init_state(SMALL, adam, adam, jax.random.key(1))
     state = sharding.replicate(state, mesh)
     split = lambda x: np.moveaxis(x.reshape(2, n, 8 // n, *x.shape[2:]), 1, 0)
-    batch = shard_batch({'images': split(images), 'labels': split(labels)}, mesh)
+    batch = shard_reals({'images': split(images), 'labels': split(labels)}, mesh)
     for _ in range(2):
       state, metrics = fn(state, batch, key, phase)
     return fn, state, metrics
 
   _, whole, expected = run(1, 'pmap')
-  monkeypatch.setattr(step, 'CUT_FROM', 16)
+  monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 16)
   fn, state, metrics = run(devices, 'jit')
   assert_close(state, whole, 2e-4)
   assert_close(metrics, expected, 2e-4)
@@ -184,23 +190,21 @@ def test_optimizers_in_parts_move_the_same(devices, monkeypatch):
 
 
 def test_optimizers_see_kernels_as_matrices():
-  seen = step.flatten_kernels(
-    {'kernel': jnp.ones((3, 3, 8, 4)), 'linear': jnp.ones((5, 4))}
-  )
+  seen = flatten_kernels({'kernel': jnp.ones((3, 3, 8, 4)), 'linear': jnp.ones((5, 4))})
   assert jax.tree.map(jnp.shape, seen) == {'kernel': (72, 4), 'linear': (5, 4)}
   tx = optax.scale_by_adam()
-  state = step.init_state(SMALL, tx, tx, jax.random.key(0))
+  state = init_state(SMALL, tx, tx, jax.random.key(0))
   assert all(x.ndim <= 2 for x in jax.tree.leaves((state.g_opt, state.d_opt)))
 
 
 def test_where_an_array_is_cut(monkeypatch):
-  monkeypatch.setattr(step, 'CUT_FROM', 100)
-  assert sharding.shard_axis((3, 3, 8, 4), 4) == 2
-  assert sharding.shard_axis((3, 3, 6, 8), 4) == 3
-  assert sharding.shard_axis((3, 3, 6, 6), 4) is None
-  assert sharding.shard_axis((128,), 4) == 0
-  assert sharding.shard_axis((3, 3, 8, 4), 1) is None
-  assert sharding.shard_axis((8, 8), 4) is None  # too small
+  monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 100)
+  assert sharding.shard_axis((3, 3, 8, 4), 4).axis == 2
+  assert sharding.shard_axis((3, 3, 6, 8), 4).axis == 3
+  assert sharding.shard_axis((3, 3, 6, 6), 4).axis is None
+  assert sharding.shard_axis((128,), 4).axis == 0
+  assert sharding.shard_axis((3, 3, 8, 4), 1).axis is None
+  assert sharding.shard_axis((8, 8), 4).axis is None  # too small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,11 +250,11 @@ def test_micro_batches_do_not_matter(accum, devices):
   def run(accum, devices):
     mesh = make_mesh(jax.devices()[:devices])
     b = 16 // accum // devices
-    fn = step.make_train_step(gan, SGD, SGD, mesh, g_batch=b, mapped='jit')
-    state = sharding.replicate(step.init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+    fn = make_train_step(gan, SGD, SGD, mesh, g_batch=b, mapped='jit')
+    state = sharding.replicate(init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
     x = images.reshape(accum, devices, b, 4, 4, 1).swapaxes(0, 1)
     y = np.zeros((devices, accum, b), np.int32)
-    batch = shard_batch({'images': x, 'labels': y}, mesh)
+    batch = shard_reals({'images': x, 'labels': y}, mesh)
     return fn(state, batch, jax.random.key(1), SCHEDULE.phase_at(0, 4))
 
   (ours, metrics), (theirs, expected) = run(accum, devices), run(1, 1)
@@ -261,8 +265,8 @@ def test_micro_batches_do_not_matter(accum, devices):
 def test_one_compile_and_a_donated_state():
   mesh = make_mesh(jax.devices()[:1])
   gan = Linear()
-  run = step.make_train_step(gan, SGD, SGD, mesh, g_batch=4, mapped='jit')
-  state = sharding.replicate(step.init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+  run = make_train_step(gan, SGD, SGD, mesh, g_batch=4, mapped='jit')
+  state = sharding.replicate(init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
   batch = {
     'images': np.zeros((1, 1, 4, 4, 4, 1), np.uint8),
     'labels': np.zeros((1, 1, 4), np.int32),
@@ -270,7 +274,7 @@ def test_one_compile_and_a_donated_state():
   for i, ema in enumerate((0.9, 0.99, 0.999)):
     before = state
     phase = ConstantSchedule(batch=4, ema=ema, g_lr=0.1 * i).phase_at(i, 4)
-    state, _ = run(state, shard_batch(batch, mesh), jax.random.key(0), phase)
+    state, _ = run(state, shard_reals(batch, mesh), jax.random.key(0), phase)
   assert run._cache_size() == 1
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.g['params']))
   assert int(state.step) == 3 and int(state.images) == 12
@@ -306,8 +310,8 @@ class Broken(Linear):
 def test_an_update_that_is_not_finite_does_not_happen(fault):
   gan, tx = Broken(fault=fault), optax.scale_by_adam()
   mesh = make_mesh(jax.devices()[:2])
-  run = step.make_train_step(gan, tx, tx, mesh, g_batch=2, mapped='jit')
-  state = step.init_state(gan, tx, tx, jax.random.key(0))
+  run = make_train_step(gan, tx, tx, mesh, g_batch=2, mapped='jit')
+  state = init_state(gan, tx, tx, jax.random.key(0))
   state = state.replace(d={**state.d, 'moving': jnp.float32(0)})
   before = jax.tree.map(np.asarray, state)
   images = np.ones((2, 1, 2, 4, 4, 1), np.float32)
@@ -317,7 +321,7 @@ def test_an_update_that_is_not_finite_does_not_happen(fault):
   phase = SCHEDULE.phase_at(0, 4)
   after, metrics = run(
     sharding.replicate(state, mesh),
-    shard_batch(batch, mesh),
+    shard_reals(batch, mesh),
     jax.random.key(1),
     phase,
   )
@@ -365,19 +369,17 @@ def told_of_noise(mapped, devices, accum, cut_from=2**15):
   """The metrics of 300 steps of eight reals, of mean 0.5 and deviation 2, and fakes."""
   before, sharding.MIN_SHARDED_SIZE = sharding.MIN_SHARDED_SIZE, cut_from
   mesh, b = make_mesh(jax.devices()[:devices]), 8 // devices // accum
-  run = step.make_train_step(
+  run = make_train_step(
     Known(), SGD, SGD, mesh, g_batch=b, mapped=mapped, noise_scale=True
   )
-  state = sharding.replicate(
-    step.init_state(Known(), SGD, SGD, jax.random.key(0)), mesh
-  )
+  state = sharding.replicate(init_state(Known(), SGD, SGD, jax.random.key(0)), mesh)
   phase = ConstantSchedule(batch=8, g_lr=0.0, d_lr=0.0).phase_at(0, 4)
   rng = np.random.default_rng(0)
   told = []
   for _ in range(300):
     x = rng.normal(0.5, 2, (accum, devices, b, 4, 4, 1)).astype(np.float32)
     y = np.zeros((devices, accum, b), np.int32)
-    batch = shard_batch({'images': x.swapaxes(0, 1), 'labels': y}, mesh)
+    batch = shard_reals({'images': x.swapaxes(0, 1), 'labels': y}, mesh)
     state, metrics = run(state, batch, jax.random.key(1), phase)
     told.append({k: float(v) for k, v in metrics.items()})
   sharding.MIN_SHARDED_SIZE = before
@@ -387,7 +389,7 @@ def told_of_noise(mapped, devices, accum, cut_from=2**15):
 def test_the_noise_of_gradients_is_that_of_the_examples():
   told = told_of_noise('jit', 4, 1)
   truth = dict(d_signal=16 * 0.5**2, d_noise=16 * 2**2, g_signal=16, g_noise=16)
-  assert set(noise_scale.NAMES) == set(truth)
+  assert set(noise_scale.METRICS) == set(truth)
   for name, expected in truth.items():
     error = told[name].std() / 300**0.5
     assert error < 0.05 * (truth['d_noise'] if name[0] == 'd' else 16), name
@@ -405,17 +407,17 @@ def test_the_noise_of_gradients_is_the_same(mapped, devices, accum, cut_from):
     told_of_noise('jit', 4, 1),
   )
   assert set(ours) == set(theirs)
-  for name in noise_scale.NAMES:
+  for name in noise_scale.METRICS:
     np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-4)
 
 
 def test_one_gradient_tells_nothing_of_noise():
-  assert not set(noise_scale.NAMES) & set(told_of_noise('jit', 1, 1))
+  assert not set(noise_scale.METRICS) & set(told_of_noise('jit', 1, 1))
 
 
 def test_parts_that_share_statistics_tell_nothing_of_the_noise_of_g():
   alone = dataclasses.replace(SMALL, bn_group=1)
-  of_d, of_both = {'d_signal', 'd_noise'}, set(noise_scale.NAMES)
+  of_d, of_both = {'d_signal', 'd_noise'}, set(noise_scale.METRICS)
   for gan, expected in ((SMALL, of_d), (alone, of_both)):
     _, metrics = trained(gan, 2, noise_scale=True)
     assert of_both & set(metrics) == expected

@@ -78,10 +78,10 @@ def test_the_noise_scale_is_a_ratio_of_averages_and_survives_a_restart(tmp_path)
     for name in ('whole', 'parts')
   )
   assert [x['images'] for x in told] == [16, 32, 48, 64]
-  names = (*noise_scale.NAMES, 'd_noise_scale', 'g_noise_scale')
+  names = (*noise_scale.METRICS, 'd_noise_scale', 'g_noise_scale')
   for a, b in zip(told, again, strict=True):
     assert {n: a[n] for n in names if n in a} == {n: b[n] for n in names if n in b}
-  weights = noise_scale.KEPT ** np.arange(3, -1, -1)
+  weights = noise_scale.DECAY ** np.arange(3, -1, -1)
   for net in ('d', 'g'):
     signal, noisy = (
       weights @ [x[f'{net}_{part}'] for x in told] for part in ('signal', 'noise')
@@ -98,12 +98,14 @@ def test_a_line_has_the_means_of_its_steps():
   scale = noise_scale.NoiseScale()
   steps = [dict(d_signal=s, d_noise=n) for s, n in ((1, 5), (np.nan, np.nan), (3, 15))]
   for values in steps:
-    scale.see(values)
-  first = scale.line()
+    scale.add_step(values)
+  first = scale.next_line()
   assert first == dict(d_signal=2, d_noise=10, d_noise_scale=5)
-  scale.see(dict(d_signal=-4.0, d_noise=1.0))
-  assert scale.line() == dict(d_signal=-4, d_noise=1)  # below zero on average: none
-  assert scale.line() == {}
+  scale.add_step(dict(d_signal=-4.0, d_noise=1.0))
+  assert scale.next_line() == dict(
+    d_signal=-4, d_noise=1
+  )  # below zero on average: none
+  assert scale.next_line() == {}
 
 
 def test_a_finished_run_stays_as_it_is(four_steps, tmp_path):
