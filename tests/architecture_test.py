@@ -151,3 +151,14 @@ def test_the_order_has_at_most_twelve_rows_and_the_package_at_most_twenty_entrie
   assert len(ORDER) <= 12
   entries = [path.name for path in ROOT.iterdir() if path.name != '__pycache__']
   assert len(entries) <= 20, sorted(entries)
+
+
+def test_functions_fit_a_screen():
+  long = []
+  for path in sorted(ROOT.rglob('*.py')):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.FunctionDef) and 'parser' not in node.name:
+        lines = (node.end_lineno or node.lineno) - node.lineno + 1
+        if lines > 60:
+          long.append(f'{path.relative_to(ROOT)}: {node.name} has {lines} lines')
+  assert not long, '\n' + '\n'.join(long)
