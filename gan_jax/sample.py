@@ -15,7 +15,7 @@ from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGene
 from gan_jax.sampling.options import SamplingOptions
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.sample',
     description='Samples images from the EMA generator of a run.',
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  args = parser().parse_args(argv)
+  args = make_parser().parse_args(argv)
   logging.set_verbosity(logging.ERROR)  # orbax warns that it cannot write checkpoints
   if bool(args.workdir) == bool(args.program):
     raise UserError('--workdir of a run or --program of an exported one: give one.')

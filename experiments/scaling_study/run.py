@@ -76,7 +76,7 @@ def main() -> None:
         words = [f'--config={config}', f'--topology={topology}', f'--batch={batch}']
         words.append(f'--res={res}')
         words += [f'--cache={args.cache}'] if args.cache else []
-        rows = command.run_plan(command.parser().parse_args(words))
+        rows = command.run_plan(command.make_parser().parse_args(words))
         today = datetime.date.today().isoformat()
         path.write_text(json.dumps([{'date': today} | r for r in rows], indent=1))
         with (HERE / 'table.csv').open('w', newline='') as f:

@@ -18,7 +18,7 @@ from gan_jax.storage.durations import timed_phase
 LOOPBACK = '127.0.0.1'
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.explore',
     description='Explores a generator in the browser: a run, weights that '
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  args = parser().parse_args(argv)
+  args = make_parser().parse_args(argv)
   logging.set_verbosity(logging.ERROR)  # orbax warns that it cannot write checkpoints
   try:
     from gan_jax.explore import view

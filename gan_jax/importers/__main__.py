@@ -11,7 +11,7 @@ from gan_jax.importers.write_run import format_matches, write_run
 from gan_jax.runtime.errors import run_command
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
   """The flags of the command."""
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.importers',
@@ -62,7 +62,7 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command and prints the table of outcomes."""
-  args = parser().parse_args(argv)
+  args = make_parser().parse_args(argv)
   source = read_published(args.source, args.suffix)
   matches = write_run(source, args.workdir, parse_changes(args.set), args.partial)
   print(f'{source.kind}: {format_matches(matches)}')

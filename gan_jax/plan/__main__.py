@@ -21,7 +21,7 @@ from gan_jax.storage.files import atomic_path, cache_folder
 Overrides = dict[str, Any]  # 'batch' or 'section.key' -> value
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.plan',
     description='Compiles the training step of a config for a TPU topology, on a CPU, '
@@ -171,7 +171,7 @@ def add_run_cost(config: Config, rows: list[Row], devices: int) -> None:
 def main() -> None:
   # As in training; without it the measured copy of local devices maps pages anew.
   keep_freed_memory()
-  run_plan(parser().parse_args())
+  run_plan(make_parser().parse_args())
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from gan_jax.report import write_report
 from gan_jax.runtime.errors import run_command
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
   p = argparse.ArgumentParser(
     prog='python -m gan_jax.report',
     description='Writes the report of a run to DIR/report.html; of several runs, one '
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  args = parser().parse_args(argv)
+  args = make_parser().parse_args(argv)
   if args.nice:
     os.nice(19)
   out = args.out or ('compare.html' if len(args.workdirs) > 1 else None)

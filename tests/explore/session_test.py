@@ -270,4 +270,4 @@ def test_a_folder_without_generators(tmp_path):
 
 
 def test_the_server_listens_to_this_machine_only_by_default():
-  assert command.parser().parse_args(['--workdir=x']).host == '127.0.0.1'
+  assert command.make_parser().parse_args(['--workdir=x']).host == '127.0.0.1'

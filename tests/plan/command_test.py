@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def arguments(*more, config='configs/biggan_digits.py:tiny'):
-  return command.parser().parse_args([f'--config={ROOT / config}', *more])
+  return command.make_parser().parse_args([f'--config={ROOT / config}', *more])
 
 
 @pytest.fixture(scope='module')

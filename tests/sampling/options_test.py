@@ -21,7 +21,7 @@ from gan_jax.sampling.options import SamplingOptions, format_ranges, parse_range
   ],
 )
 def test_options_and_flags_are_inverse(options):
-  args = sample.parser().parse_args(options.flags)
+  args = sample.make_parser().parse_args(options.flags)
   assert parsed_flags(SamplingOptions, args) == options
 
 
