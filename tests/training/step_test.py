@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def shard_reals(batch, mesh):
 
 @functools.cache
 def trained(gan, devices, mapped='jit', d_steps=1, shard=shard_reals, **settings):
-  """The state after two iterations over one and the same stream of pictures."""
+  """The state after two iterations over one and the same stream of images."""
   steps, accum, batch = 2, 1, 8
   mesh = make_mesh(jax.devices()[:devices])
   b = batch // accum // devices
@@ -97,46 +98,26 @@ def test_one_device_equals_four():
       np.testing.assert_array_equal(shard, shards[0])
 
 
-PROCESS = """
-import sys
-import gan_jax, jax, numpy as np
-jax.config.update('jax_numpy_rank_promotion', 'raise')
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-sys.path.insert(0, sys.argv[3])
-from tests.training import step_test
-state, _ = step_test.trained_over_processes(sys.argv[4])
-if jax.process_index() == 0:
-  leaves = [np.asarray(x.addressable_data(0)) for x in jax.tree.leaves(state)]
-  np.savez(sys.argv[5], *leaves)
-"""
-
-
 def trained_over_processes(mapped):
-  """As `trained` on four devices, each process feeding its own two."""
+  """As `trained` on four devices, of which each process feeds its own two."""
   mesh = make_mesh()
-  mine = [
+  local = [
     i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()
   ]
-  shard = lambda batch, mesh: shard_reals({k: v[mine] for k, v in batch.items()}, mesh)
+  shard = lambda batch, mesh: shard_reals({k: v[local] for k, v in batch.items()}, mesh)
   return trained(SMALL, 4, mapped, shard=shard)
 
 
-@pytest.mark.parametrize('mapped', ['pmap', 'jit'])
-def test_two_processes_equal_one(tmp_path, mapped, free_port):
-  env_flags = '--xla_force_host_platform_device_count=2'
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path, free_port):
+  """By both mappings, in the same two processes."""
+  root = Path(__file__).parents[2]
+  flags = re.sub(r'(device_count)=\d+', r'\1=2', os.environ['XLA_FLAGS'])
+  program = root / 'tests/training/programs/train_on_two_processes.py'
   processes = [
     subprocess.Popen(
-      [
-        sys.executable,
-        '-c',
-        PROCESS,
-        f'127.0.0.1:{free_port}',
-        str(i),
-        str(Path(__file__).parents[2]),
-        mapped,
-        str(tmp_path / 'state.npz'),
-      ],
-      env={**os.environ, 'XLA_FLAGS': env_flags},
+      [sys.executable, program, f'127.0.0.1:{free_port}', str(i), tmp_path],
+      env={**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(root)},
       stderr=subprocess.PIPE,
       text=True,
     )
@@ -145,13 +126,17 @@ def test_two_processes_equal_one(tmp_path, mapped, free_port):
   errors = [p.communicate(timeout=300)[1] for p in processes]
   assert [p.returncode for p in processes] == [0, 0], errors
   one, _ = trained(SMALL, 1)
-  with np.load(tmp_path / 'state.npz') as z:
-    assert_close([z[f'arr_{i}'] for i in range(len(z.files))], jax.tree.leaves(one))
+  for mapped in ('pmap', 'jit'):
+    with np.load(tmp_path / f'{mapped}.npz') as z:
+      assert_close([z[f'arr_{i}'] for i in range(len(z.files))], jax.tree.leaves(one))
 
 
-@pytest.mark.parametrize('devices', [1, 2, 4])
-def test_optimizers_in_parts_move_the_same(devices, monkeypatch):
-  """Adam with the orthogonal term, cut over the devices, against one device's."""
+@pytest.mark.parametrize(
+  'devices',
+  [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4],
+)
+def test_sharded_optimizers_update_the_same(devices, monkeypatch):
+  """Adam with orthogonal regularization, sharded, against a single device."""
   adam = make_optimizer(AdamConfig(beta1=0.5, eps=1e-3, ortho=1e-2))
   key, phase = jax.random.key(3), SCHEDULE.phase_at(0, SMALL.res)
   rng = np.random.default_rng(0)
@@ -171,22 +156,22 @@ def test_optimizers_in_parts_move_the_same(devices, monkeypatch):
       state, metrics = fn(state, batch, key, phase)
     return fn, state, metrics
 
-  _, whole, expected = run(1, 'pmap')
+  _, replicated, expected = run(1, 'pmap')
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 16)
   fn, state, metrics = run(devices, 'jit')
-  assert_close(state, whole, 2e-4)
+  assert_close(state, replicated, 2e-4)
   assert_close(metrics, expected, 2e-4)
-  for cut in (state.d_opt, state.ema):
-    shares = [x.addressable_data(0).size / x.size for x in jax.tree.leaves(cut)]
+  for tree in (state.d_opt, state.ema):
+    shares = [x.addressable_data(0).size / x.size for x in jax.tree.leaves(tree)]
     assert min(shares) == 1 / devices and max(shares) == 1
-  average = sharding.unshard(state.ema, make_mesh(jax.devices()[:devices]))
-  assert all(x.is_fully_replicated for x in jax.tree.leaves(average))
-  assert_close(average, whole.ema, 2e-4)
+  ema = sharding.unshard(state.ema, make_mesh(jax.devices()[:devices]))
+  assert all(x.is_fully_replicated for x in jax.tree.leaves(ema))
+  assert_close(ema, replicated.ema, 2e-4)
   for leaf in jax.tree.leaves(state.g):
     assert len({s.data.shape for s in leaf.addressable_shards}) == 1
     for shard in leaf.addressable_shards[1:]:
       np.testing.assert_array_equal(shard.data, leaf.addressable_shards[0].data)
-  assert fn._cache_size() == 1  # replicated or cut: one program
+  assert fn._cache_size() == 1  # replicated or sharded: one program
 
 
 def test_optimizers_see_kernels_as_matrices():
@@ -197,7 +182,7 @@ def test_optimizers_see_kernels_as_matrices():
   assert all(x.ndim <= 2 for x in jax.tree.leaves((state.g_opt, state.d_opt)))
 
 
-def test_where_an_array_is_cut(monkeypatch):
+def test_the_axis_along_which_an_array_is_sharded(monkeypatch):
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 100)
   assert sharding.shard_axis((3, 3, 8, 4), 4).axis == 2
   assert sharding.shard_axis((3, 3, 6, 8), 4).axis == 3
@@ -280,7 +265,7 @@ def test_one_compile_and_a_donated_state():
   assert int(state.step) == 3 and int(state.images) == 12
 
 
-def test_the_average_is_a_copy_until_its_start():
+def test_ema_weights_are_a_copy_until_ema_start():
   phase = ConstantSchedule(batch=4, ema=0.9, ema_start=10).phase_at
   assert [float(phase(images, 16).ema) for images in (0, 9, 10)] == [
     0,
@@ -291,7 +276,7 @@ def test_the_average_is_a_copy_until_its_start():
 
 @dataclasses.dataclass(frozen=True)
 class Broken(Linear):
-  """Of which one part is not a number."""
+  """A GAN of which one part is non-finite."""
 
   fault: str = ''
 
@@ -307,7 +292,7 @@ class Broken(Linear):
 
 
 @pytest.mark.parametrize('fault', ['data', 'loss', 'gradient', 'overflow', ''])
-def test_an_update_that_is_not_finite_does_not_happen(fault):
+def test_a_non_finite_update_is_skipped(fault):
   gan, tx = Broken(fault=fault), optax.scale_by_adam()
   mesh = make_mesh(jax.devices()[:2])
   run = make_train_step(gan, tx, tx, mesh, g_batch=2, mapped='jit')
@@ -345,7 +330,7 @@ def test_an_update_that_is_not_finite_does_not_happen(fault):
 
 @dataclasses.dataclass(frozen=True)
 class Known(Linear):
-  """Whose gradients are the reals themselves, for D, and 1 + z, for G."""
+  """A GAN whose gradients are the reals themselves, for D, and 1 + z, for G."""
 
   dim_z: int = 16
 
@@ -365,9 +350,9 @@ class Known(Linear):
 
 
 @functools.cache
-def told_of_noise(mapped, devices, accum, cut_from=2**15):
+def noise_scale_metrics(mapped, devices, accum, min_sharded_size=2**15):
   """The metrics of 300 steps of eight reals, of mean 0.5 and deviation 2, and fakes."""
-  before, sharding.MIN_SHARDED_SIZE = sharding.MIN_SHARDED_SIZE, cut_from
+  before, sharding.MIN_SHARDED_SIZE = sharding.MIN_SHARDED_SIZE, min_sharded_size
   mesh, b = make_mesh(jax.devices()[:devices]), 8 // devices // accum
   run = make_train_step(
     Known(), SGD, SGD, mesh, g_batch=b, mapped=mapped, noise_scale=True
@@ -375,47 +360,48 @@ def told_of_noise(mapped, devices, accum, cut_from=2**15):
   state = sharding.replicate(init_state(Known(), SGD, SGD, jax.random.key(0)), mesh)
   phase = ConstantSchedule(batch=8, g_lr=0.0, d_lr=0.0).phase_at(0, 4)
   rng = np.random.default_rng(0)
-  told = []
+  steps = []
   for _ in range(300):
     x = rng.normal(0.5, 2, (accum, devices, b, 4, 4, 1)).astype(np.float32)
     y = np.zeros((devices, accum, b), np.int32)
     batch = shard_reals({'images': x.swapaxes(0, 1), 'labels': y}, mesh)
     state, metrics = run(state, batch, jax.random.key(1), phase)
-    told.append({k: float(v) for k, v in metrics.items()})
+    steps.append({k: float(v) for k, v in metrics.items()})
   sharding.MIN_SHARDED_SIZE = before
-  return {k: np.array([x[k] for x in told]) for k in told[0]}
+  return {k: np.array([x[k] for x in steps]) for k in steps[0]}
 
 
-def test_the_noise_of_gradients_is_that_of_the_examples():
-  told = told_of_noise('jit', 4, 1)
+def test_the_noise_scale_is_that_of_the_examples():
+  found = noise_scale_metrics('jit', 4, 1)
   truth = dict(d_signal=16 * 0.5**2, d_noise=16 * 2**2, g_signal=16, g_noise=16)
   assert set(noise_scale.METRICS) == set(truth)
   for name, expected in truth.items():
-    error = told[name].std() / 300**0.5
+    error = found[name].std() / 300**0.5
     assert error < 0.05 * (truth['d_noise'] if name[0] == 'd' else 16), name
-    assert abs(told[name].mean() - expected) < 3.5 * error, name
+    assert abs(found[name].mean() - expected) < 3.5 * error, name
 
 
 @pytest.mark.parametrize(
-  'mapped, devices, accum, cut_from',
+  'mapped, devices, accum, min_sharded_size',
   [('pmap', 4, 1, 2**15), ('jit', 4, 1, 16), ('pmap', 2, 2, 2**15), ('jit', 1, 4, 16)],
 )
-def test_the_noise_of_gradients_is_the_same(mapped, devices, accum, cut_from):
-  """By either mapping, cut or not, and of micro-batches as of devices."""
+def test_the_noise_scale_is_the_same(mapped, devices, accum, min_sharded_size):
+  """By either mapping, sharded or replicated, for micro-batches as for devices."""
   ours, theirs = (
-    told_of_noise(mapped, devices, accum, cut_from),
-    told_of_noise('jit', 4, 1),
+    noise_scale_metrics(mapped, devices, accum, min_sharded_size),
+    noise_scale_metrics('jit', 4, 1),
   )
   assert set(ours) == set(theirs)
   for name in noise_scale.METRICS:
     np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-4)
 
 
-def test_one_gradient_tells_nothing_of_noise():
-  assert not set(noise_scale.METRICS) & set(told_of_noise('jit', 1, 1))
+def test_one_gradient_has_no_noise_scale():
+  assert not set(noise_scale.METRICS) & set(noise_scale_metrics('jit', 1, 1))
 
 
-def test_parts_that_share_statistics_tell_nothing_of_the_noise_of_g():
+@pytest.mark.slow
+def test_shared_batch_statistics_leave_the_noise_scale_of_g_undefined():
   alone = dataclasses.replace(SMALL, bn_group=1)
   of_d, of_both = {'d_signal', 'd_noise'}, set(noise_scale.METRICS)
   for gan, expected in ((SMALL, of_d), (alone, of_both)):
