@@ -13,7 +13,7 @@ from tests.models.growing import STYLEGAN, phase
 
 
 def test_psi_moves_w_to_its_average_in_the_truncated_layers():
-  g, _ = STYLEGAN.init(jax.random.key(0))
+  g, _ = jax.jit(STYLEGAN.init)(jax.random.key(0))
   g['moving'] = {'w_avg': jnp.full((1, 7), 2.0)}
   gan = dataclasses.replace(STYLEGAN, truncated_layers=2)
   w = gan.w(g, jnp.ones((3, 6)), jnp.zeros(3, jnp.int32))
