@@ -14,10 +14,12 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 _flags = os.environ.get('XLA_FLAGS', '')
 if 'xla_force_host_platform_device_count' not in _flags:
   _flags += ' --xla_force_host_platform_device_count=8'
-# Each of these two halves the time to compile, in which the tests spend most of theirs.
+# Without optimization, fusion emitters and splitting, programs compile in less than
+# half the time, and compiling is most of what the tests do.
 for _name, _value in (
   ('xla_backend_optimization_level', '0'),
   ('xla_cpu_use_fusion_emitters', 'false'),
+  ('xla_cpu_parallel_codegen_split_count', '1'),
 ):
   if _name not in _flags:
     _flags += f' --{_name}={_value}'

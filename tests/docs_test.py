@@ -33,7 +33,7 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
   )
   for line in ''.join(itertools.chain(*blocks)).replace('\\\n', ' ').splitlines():
     match = re.search(r'python -m gan_jax\.(\w+)([^;&#`]*)', line)
-    if match and '...' not in line:
+    if match and '...' not in line and '[' not in line:
       found.append((match[1], shlex.split(match[2].rstrip("' "))))
   return found
 
