@@ -1,6 +1,5 @@
 """Config files: 'configs/x.py', or 'configs/x.py:variant' -> `Config`."""
 
-import difflib
 import glob
 import importlib.util
 import os
@@ -10,6 +9,7 @@ from typing import Any
 from gan_jax import UserError
 from gan_jax.config.config import Config
 from gan_jax.config.parsing import parse_config
+from gan_jax.runtime.errors import closest
 
 
 def load_config(path: str) -> Config:
@@ -46,6 +46,6 @@ def missing_file(path: str) -> UserError:
   known = {Path(name).stem: name for name in sorted(glob.glob('configs/*.py'))}
   stem = Path(path).stem
   containing = [name for name in known if stem and stem in name]
-  close = difflib.get_close_matches(stem, known, 1) or containing
+  close = closest(stem, known) or containing
   hint = f'; did you mean {known[close[0]]}?' if close else '.'
   return UserError(f'--config={path}: there is no such file{hint}')

@@ -1,7 +1,6 @@
 """Datasets in the layout of tensorflow-datasets, including those of gan_jax.prepare."""
 
 import dataclasses
-import difflib
 import functools
 import json
 import os
@@ -25,6 +24,7 @@ from gan_jax.data.dataset import (
   import_optional,
 )
 from gan_jax.data.decode import UnusableImageError, open_image
+from gan_jax.runtime.errors import closest
 
 MANIFEST = 'manifest.json'  # a folder with this file is a prepared set; written last
 
@@ -279,7 +279,7 @@ def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
         f"Dataset '{name}' is not prepared under {data_dir}; prepare it (some sets "
         f'need tensorflow-cpu for this step) with: {_prepare_command(name, data_dir)}'
       ) from error
-    similar = difflib.get_close_matches(stem, [*BUILT_IN, *known]) or BUILT_IN
+    similar = closest(stem, [*BUILT_IN, *known], 3) or BUILT_IN
     raise UserError(
       f"Unknown dataset '{name}': it is not prepared under {data_dir}, and the "
       f'most similar known names are {", ".join(similar)}.'
