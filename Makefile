@@ -8,7 +8,7 @@ SOURCES := setup.cfg pyproject.toml requirements.txt
 JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-progan demo-stylegan digits test test-fast test-browser lint docs setup clean
+.PHONY: help demo demo-progan demo-stylegan digits test test-fast test-browser lint docs setup setup-ci clean
 
 help:
 	@echo 'make demo    train BigGAN on emoji into runs/emoji'
@@ -99,6 +99,17 @@ $(VENV)/browser.stamp: $(VENV)/test.stamp
 	@echo 'setup: installing NiceGUI and Playwright into $(VENV) (less than a minute)'
 	@$(call install,.[test$(comma)browser])
 	@touch $@
+
+# All extras that CI needs, in one go.
+setup-ci: $(VENV)/ci.stamp
+
+$(VENV)/ci.stamp: $(SOURCES)
+	@$(call venv)
+	@echo 'setup: installing gan_jax and all test tools into $(VENV) (1 to 5 minutes)'
+	@$(call install,.[test$(comma)browser$(comma)docs])
+	@touch $(VENV)/base.stamp $(VENV)/digits.stamp $(VENV)/plots.stamp
+	@touch $(VENV)/test.stamp
+	@touch $(VENV)/browser.stamp $(VENV)/docs.stamp $@
 
 $(VENV)/docs.stamp: $(VENV)/test.stamp
 	@echo 'setup: installing MkDocs into $(VENV) (less than a minute)'

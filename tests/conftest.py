@@ -44,6 +44,15 @@ def pytest_addoption(parser):
   )
 
 
+def pytest_collection_modifyitems(items):
+  """Long tests first, or one worker would wait for the other at the end."""
+  first = ('tests/parity', 'tests/end_to_end', 'tests/training')
+  rank = lambda item: next(
+    (i for i, f in enumerate(first) if item.nodeid.startswith(f)), 3
+  )
+  items.sort(key=rank)
+
+
 @pytest.fixture(scope='session')
 def reference(request) -> Path:
   """The folder with the outputs of the original implementations."""

@@ -15,7 +15,8 @@ from gan_jax.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 QUICK_COMPILES = (
-  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false '
+  '--xla_cpu_parallel_codegen_split_count=1'
 )
 
 

@@ -22,6 +22,7 @@ from gan_jax.models import losses
 from gan_jax.models.base import Batch, apply_network
 from gan_jax.models.biggan import BigGANInputs
 from gan_jax.runtime.mesh import make_mesh
+from gan_jax.runtime.sharding import replicate
 from gan_jax.training import optimizers
 from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
@@ -250,11 +251,12 @@ class Recorded:
     noise = z['in/z'].astype(self.dtype)
     shape = (self.steps, self.accum, self.batch)
     self.gan = Replay.of(gan, self.key, noise, z['in/gy'], *shape)
+    self.mesh = make_mesh(jax.devices()[:1])
     self.run = make_train_step(
       self.gan,
       self.g_tx,
       self.d_tx,
-      make_mesh(jax.devices()[:1]),
+      self.mesh,
       d_steps=self.steps,
       g_batch=max(c['G_batch_size'], self.batch),
       mapped='jit',
@@ -281,7 +283,8 @@ class Recorded:
       }
       sides.append(cast(variables(state, self.gan, side), self.dtype))
     g, d = sides
-    return jax.device_put(
+    # Placed as the step returns it, or the second step would be compiled anew.
+    return replicate(
       TrainState(
         step=np.int32(0),
         images=np.uint32(0),
@@ -290,7 +293,8 @@ class Recorded:
         g_opt=self.g_tx.init(flatten_kernels(g['params'])),
         d_opt=self.d_tx.init(flatten_kernels(d['params'])),
         ema=jax.tree.map(np.copy, g),
-      )
+      ),
+      self.mesh,
     )
 
   def iterate(self, state, k):
