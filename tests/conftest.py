@@ -29,6 +29,7 @@ os.environ['XLA_FLAGS'] = _flags.strip()
 import gan_jax  # noqa: E402, F401, I001
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from absl import logging  # noqa: E402
 
 # A missing axis in a broadcast is an error.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -51,6 +52,12 @@ def pytest_collection_modifyitems(items):
     (i for i, f in enumerate(first) if item.nodeid.startswith(f)), 3
   )
   items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+  """Commands change absl's log level; every test begins with the default one."""
+  logging.set_verbosity(logging.WARNING)
 
 
 @pytest.fixture(scope='session')
