@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Sequence
 from math import inf
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar('T')
@@ -62,6 +63,20 @@ def to_flags(options: Any) -> list[str]:
     elif value != field.default:
       flags.append(f'--{field.name}={value}')
   return flags
+
+
+def path(text: str) -> Path:
+  """The type of a flag that takes a path: '~' becomes the home folder.
+
+  Raises:
+    argparse.ArgumentTypeError: the path is empty, or there is no such user.
+  """
+  if not text:
+    raise argparse.ArgumentTypeError('a path is needed')
+  try:
+    return Path(text).expanduser()
+  except RuntimeError as error:
+    raise argparse.ArgumentTypeError(f'{text}: there is no such user') from error
 
 
 def _value_type(annotation: Any) -> type:

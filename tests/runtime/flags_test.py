@@ -2,10 +2,11 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from gan_jax.runtime.flags import add_flags, flag, parsed_flags, to_flags
+from gan_jax.runtime.flags import add_flags, flag, parsed_flags, path, to_flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,3 +46,12 @@ def test_invalid_flags_are_refused(flags, capsys):
   with pytest.raises(SystemExit):
     parse(flags)
   assert flags[0].split('=')[0] in capsys.readouterr().err
+
+
+def test_a_path_flag_expands_the_home_folder(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/ada')
+  assert path('~/runs') == Path('/home/ada/runs')
+  assert path('runs/~x') == Path('runs/~x')
+  for text in ('', '~nobody-of-this-name/runs'):
+    with pytest.raises(argparse.ArgumentTypeError, match='path is needed|no such user'):
+      path(text)
