@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from gan_jax.data.formats import readable_formats, unidentified_content
+
 PIL_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # number of channels -> PIL mode
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # the only ones read
 MAX_PIXELS = 2**26  # 8192 x 8192: below PIL's limit, above any published dataset
 _ORIENTATION_TAG = 0x0112  # EXIF
 _ORIENTATION_TRANSFORMS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -37,13 +38,11 @@ def open_image(content: bytes) -> Image.Image:
     UnusableImageError: not an image of a supported format, or too many pixels.
   """
   try:
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    image = Image.open(io.BytesIO(content), formats=readable_formats())
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise UnusableImageError(f'declares more than {MAX_PIXELS:,} pixels') from error
   except UnidentifiedImageError as error:
-    raise UnusableImageError(
-      f'is not an image (supported formats: {", ".join(FORMATS)})'
-    ) from error
+    raise UnusableImageError(unidentified_content(content)) from error
   except (OSError, SyntaxError, ValueError, OverflowError, EOFError) as error:
     raise UnusableImageError(f'cannot be decoded ({error})') from error
   if image.width * image.height > MAX_PIXELS:
