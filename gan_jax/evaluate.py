@@ -25,15 +25,15 @@ from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.models.base import Variables
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import add_flags, parsed_flags
+from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags
 from gan_jax.storage import checkpoint
 
 SWEEP_METRICS = ('fd_small', 'prdc_small')  # of --frontier without --metrics
 
 
 def make_parser() -> argparse.ArgumentParser:
-  p = argparse.ArgumentParser(
-    prog='python -m gan_jax.evaluate',
+  p = CommandParser(
+    'gan_jax.evaluate',
     description='Scores the EMA generator of a run against its training data.',
   )
   p.add_argument('--workdir', help='folder of the run')

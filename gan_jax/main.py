@@ -2,137 +2,158 @@
 
 SYNOPSIS
   python -m gan_jax.main --config=CONFIG --workdir=DIR [--config.SECTION.KEY=VALUE ...]
+  python -m gan_jax.main --config=CONFIG --show [--config.SECTION.KEY=VALUE ...]
 
 DESCRIPTION
-  CONFIG is a config file, such as configs/biggan_emoji.py, with a variant after a colon
-  where it has some: configs/biggan_imagenet.py:deep256, or :tiny, which runs two steps
-  on any machine. DIR gets checkpoints, sample grids, metrics.jsonl and report.html, a
-  page to open in a browser. The same command with the same DIR resumes the run. Ctrl-C
-  saves a checkpoint and stops.
+  CONFIG is a config that gan_jax ships, by its name, or a config file of your own. A
+  variant, where it has some, follows after a colon: biggan_imagenet:deep256, or :tiny,
+  which runs two steps on any machine. DIR gets checkpoints, sample grids,
+  metrics.jsonl and report.html, a page to open in a browser. The same command with the
+  same DIR resumes the run. Ctrl-C saves a checkpoint and stops.
+
+CONFIG KEYS
+  --config.SECTION.KEY=VALUE sets any key, whether or not the config file has it.
+  --show lists them all: value, explanation, and which differ from their default.
+  VALUE is written by the type of the key:
+{syntax}
 
 EXAMPLES
   Ten minutes on a laptop:
-    python -m gan_jax.main --config=configs/biggan_emoji.py --workdir=runs/emoji
+    python -m gan_jax.main --config=biggan_emoji --workdir=runs/emoji
   Your own images, in one folder per class:
     python -m gan_jax.prepare photos/ sets/photos --res=256 --crop
-    python -m gan_jax.main --config=configs/stylegan_lsun.py \\
-      --config.data.name=./sets/photos --workdir=runs/photos
+    python -m gan_jax.main --config=stylegan_lsun --config.data.name=./sets/photos \\
+      --workdir=runs/photos
+  Batches of 32 images at 4 to 32 pixels and of 16 at 64, in two micro-batches:
+    python -m gan_jax.main --config=progan_lsun --config.train.accum=2 \\
+      --config.schedule.batch=32,32,32,32,16 --workdir=runs/lsun
   A pod, the same command on every host:
-    python -m gan_jax.main --config=configs/biggan_imagenet.py:128 \\
-      --workdir=/shared/run --distributed=auto
+    python -m gan_jax.main --config=biggan_imagenet:128 --workdir=/shared/run \\
+      --distributed=auto
 
 EXIT STATUS
   0: finished, or stopped by a signal. 2: a mistake that only you can correct. Anything
   else: transient, start the same command again.
 """
 
+import argparse
+import faulthandler
 import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
 
 from gan_jax import UserError
-from gan_jax.config import parse_config
-from gan_jax.config.files import missing_file
-from gan_jax.config.parsing import renamed_key
+from gan_jax.config import Config, load_config
+from gan_jax.config.listing import list_keys
+from gan_jax.config.overrides import split_overrides
+from gan_jax.config.values import SYNTAX
 from gan_jax.runtime.distributed import join
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.flags import CommandParser, boolean, path
 from gan_jax.training.preemption import StoppedError
 from gan_jax.training.trainer import Trainer
-
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file, e.g. configs/biggan_emoji.py or ...py:tiny.'
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder of the run; an existing run is resumed.'
-)
-_ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
-  'allow_config_change',
-  False,
-  'Resume although the config differs from that of the run; logs the differences.',
-)
-_DISTRIBUTED = flags.DEFINE_string(
-  'distributed',
-  '',
-  "Join the other processes of a job: 'auto' on TPU pods, SLURM and GKE, else "
-  'HOST:PORT,NUM_PROCESSES,PROCESS_ID.',
-)
-_PEER_TIMEOUT = flags.DEFINE_integer(
-  'peer_timeout', 60, 'Seconds without a heartbeat after which a process is lost.'
-)
 
 USAGE = """\
 To train, give a config and a folder; this takes ten minutes on a laptop:
 
-  python -m gan_jax.main --config=configs/biggan_emoji.py --workdir=runs/emoji
+  python -m gan_jax.main --config=biggan_emoji --workdir=runs/emoji
 
 Then open runs/emoji/report.html, or sample:
 
   python -m gan_jax.sample --workdir=runs/emoji --seeds=0-63 --out=grid.png
 
-Configs are in configs/; --help lists all flags."""
+--help explains all flags, and --config=CONFIG --show lists the keys of a config."""
 
 
-def parse(argv: list[str]) -> list[str]:
-  """Parses the flags with absl.
+def make_parser() -> CommandParser:
+  """The flags besides --config.SECTION.KEY."""
+  p = CommandParser(
+    'gan_jax.main',
+    description=(__doc__ or '').format(syntax=SYNTAX),
+    formatter=argparse.RawDescriptionHelpFormatter,
+  )
+  p.add_argument(
+    '--config', help='a shipped config or a file, such as biggan_emoji or my/x.py:tiny'
+  )
+  p.add_argument(
+    '--workdir', type=path, help='folder of the run; an existing run is resumed'
+  )
+  p.add_argument(
+    '--show', action='store_true', help='print the config with all its keys, and end'
+  )
+  p.add_argument(
+    '--allow_config_change',
+    type=boolean,
+    nargs='?',
+    const=True,
+    default=False,
+    help='resume although the config differs from that of the run; logs the '
+    'differences',
+  )
+  p.add_argument(
+    '--distributed',
+    default='',
+    help="join the other processes of a job: 'auto' on TPU pods, SLURM and GKE, else "
+    'HOST:PORT,NUM_PROCESSES,PROCESS_ID',
+  )
+  p.add_argument(
+    '--peer_timeout',
+    type=int,
+    default=60,
+    help='seconds without a heartbeat after which a process is lost; default: 60',
+  )
+  return p
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
+  """The flags, and the config with the keys that the command line sets.
+
+  `args.keys` are the names of those keys, such as 'train.accum'.
 
   Raises:
-    UserError: a mistake in the flags, in one sentence.
+    UserError: a mistake in the flags or in the config.
+    SystemExit: --help, or a mistake in the form of the flags.
   """
-  if len(argv) == 1:
+  others, overrides = split_overrides(argv)
+  parser = make_parser()
+  # As with other absl programs, flags may have one dash.
+  args = parser.parse_args([re.sub(r'^-(?=[a-z_]{2})', '--', text) for text in others])
+  if not args.config:
+    raise UserError('--config is needed, e.g. --config=biggan_emoji.')
+  if args.workdir is None and not args.show:
+    run = Path(args.config.partition(':')[0]).stem
+    raise UserError(f'--workdir is needed, e.g. --workdir=runs/{run}.')
+  if args.peer_timeout < 1:
+    raise UserError(f'--peer_timeout={args.peer_timeout}: it must be at least 1.')
+  args.keys = [name for name, _ in overrides]
+  return args, load_config(args.config, overrides)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  argv = sys.argv[1:] if argv is None else argv
+  if not argv:
     print(USAGE, file=sys.stderr)
     sys.exit(2)
-  for arg in argv[1:]:
-    match = re.match(r'--?config\.([\w.]+)', arg)
-    if match and (clause := renamed_key(match[1])):
-      raise UserError(f'renamed config key: {clause}.')
-  try:
-    positional = flags.FLAGS(argv)[1:]
-    if _CONFIG.value is None:
-      raise UserError('--config is needed, e.g. --config=configs/biggan_emoji.py')
-    if not _WORKDIR.value:
-      run = Path(_config_path().partition(':')[0]).stem
-      raise UserError(f'--workdir is needed, e.g. --workdir=runs/{run}')
-    if positional:
-      raise UserError(f'{positional[0]!r} is not a flag.')
-    _CONFIG.value.to_dict()
-  except UserError:
-    raise
-  except OSError:
-    raise missing_file(_config_path().partition(':')[0]) from None
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-    raise UserError(_one_line(error)) from None
-  return argv[:1]
-
-
-def _config_path() -> str:
-  flag: Any = flags.FLAGS['config']
-  return flag.config_filename
-
-
-def _one_line(error: Exception) -> str:
-  """The message of an error on one line; of a quoted traceback only its last line."""
-  lines = str(error.args[0] if error.args else error).strip().splitlines()
-  if any('Traceback' in line for line in lines):
-    return lines[-1].partition(': ')[2]
-  text = ' '.join(lines).replace('\\n', ' ').replace("\\'", '')
-  return ' '.join(text.strip('\'"').split())
-
-
-def main(_: list[str]) -> None:
+  args, config = parse(argv)
+  if args.show:
+    print(list_keys(config, args.keys))
+    return
+  faulthandler.enable()
+  flags.FLAGS.mark_as_parsed()  # absl's log handler asks for it
+  logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   try:
-    if _DISTRIBUTED.value:
-      join(_DISTRIBUTED.value, _PEER_TIMEOUT.value)
-    config = parse_config(_CONFIG.value.to_dict())
-    Trainer(config, str(_WORKDIR.value), _ALLOW_CONFIG_CHANGE.value).run()
+    if args.distributed:
+      join(args.distributed, args.peer_timeout)
+    Trainer(config, str(args.workdir), args.allow_config_change).run()
   except StoppedError:
     print('stopped while there was nothing to save; resume with the same command')
   except UserError as error:
@@ -159,4 +180,4 @@ def _exit(code: int) -> NoReturn:
 
 if __name__ == '__main__':
   keep_freed_memory()
-  run_command(lambda: app.run(main, flags_parser=parse))
+  run_command(main)

@@ -9,15 +9,15 @@ from absl import logging
 from gan_jax import UserError
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import add_flags, parsed_flags
+from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags
 from gan_jax.sampling import image_io
 from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGenerator
 from gan_jax.sampling.options import SamplingOptions
 
 
 def make_parser() -> argparse.ArgumentParser:
-  p = argparse.ArgumentParser(
-    prog='python -m gan_jax.sample',
+  p = CommandParser(
+    'gan_jax.sample',
     description='Samples images from the EMA generator of a run.',
     epilog='example: python -m gan_jax.sample --workdir=runs/emoji --out=grid.png',
   )

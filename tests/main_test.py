@@ -1,55 +1,106 @@
 """The training command: mistakes are one sentence and leave with exit code 2."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
+from gan_jax import UserError, main
+from gan_jax.runtime.errors import run_command
 from tests.runs import start_main
+
+DIGITS = '--config=biggan_digits'
 
 
 @pytest.mark.parametrize(
   'flags, words',
   [
     (('--workdir=x',), '--config is needed'),
-    (('--config=configs/biggan_digits.py',), '--workdir=runs/biggan_digits'),
-    (('--config=emoji', '--workdir=x'), 'did you mean configs/biggan_emoji.py?'),
+    (('--config=', '--workdir=x'), '--config is needed'),
+    ((DIGITS,), '--workdir=runs/biggan_digits'),
+    (('--config=configs/biggan_digits.py:tiny',), '--workdir=runs/biggan_digits'),
+    ((DIGITS, '--workdir='), '--workdir: a path is needed'),
+    ((DIGITS, '--workdir'), '--workdir: expected one argument'),
+    (('--config=emoji', '--workdir=x'), 'did you mean biggan_emoji?'),
     (
       ('--config=configs/biggan_digit.py', '--workdir=x'),
-      'did you mean configs/biggan_digits.py?',
+      'did you mean biggan_digits?',
     ),
-    (('--config=configs/biggan_digits.py:tini', '--workdir=x'), "no variant 'tini'"),
+    ((f'{DIGITS}:tini', '--workdir=x'), "no variant 'tini'"),
     (
-      (
-        '--config=configs/biggan_digits.py',
-        '--workdir=x',
-        '--config.schedule.batches=3',
-      ),
-      'batch',
-    ),
-    (('--config=configs/biggan_digits.py', '--workdir=x', '--wrkdir=y'), 'workdir'),
-    (('--config=configs/biggan_digits.py', '--workdir=x', 'y'), "'y' is not a flag"),
-    (
-      ('--config=configs/biggan_digits.py', '--workdir=x', '--config.log.ring=1'),
-      'log.ring is now log.keep_periodic',
+      (DIGITS, '--workdir=x', '--config.schedule.batches=3'),
+      '--config.schedule.batch?',
     ),
     (
-      ('--config=configs/biggan_digits.py', '--workdir=x', '--config.model.res=48'),
-      'model.res is 48',
+      (DIGITS, '--workdir=x', '--wrkdir=y'),
+      "no flag --wrkdir (did you mean '--workdir'",
     ),
+    ((DIGITS, '--work=x'), 'no flag --work '),
+    ((DIGITS, '--workdir=x', 'y'), "'y' is not a flag"),
+    ((DIGITS, '--workdir=x', '--peer_timeout=soon'), "invalid int value: 'soon'"),
+    ((DIGITS, '--workdir=x', '--peer_timeout=0'), '--peer_timeout=0: it must be'),
+    ((DIGITS, '--workdir=x', '--allow_config_change=2'), 'true or false is needed'),
+    ((DIGITS, '--workdir=x', '--config.log.ring=1'), 'log.ring is now log.keep_per'),
+    ((DIGITS, '--workdir=x', '--config.model.res=48'), 'model.res is 48'),
+    ((DIGITS, '--show', '--config.train.accum=x'), "train.accum is 'x': int is needed"),
   ],
 )
-def test_mistakes_on_the_command_line_are_one_sentence(flags, words):
-  process = start_main(*flags)
-  _, err = process.communicate(timeout=60)
-  assert process.returncode == 2, err
-  assert words in err and 'Traceback' not in err, err
-  assert len(err.strip().splitlines()) == 1, err
+def test_mistakes_on_the_command_line_are_one_sentence(flags, words, capsys):
+  with pytest.raises(SystemExit) as exit:
+    run_command(lambda: main.main(flags))
+  out, err = capsys.readouterr()
+  assert exit.value.code == 2 and words in err and not out
+  assert err.startswith('error: ') and len(err.strip().splitlines()) == 1, err
 
 
-def test_without_flags_it_prints_an_example_and_help_is_a_manual_page():
-  process = start_main()
-  _, err = process.communicate(timeout=60)
-  assert process.returncode == 2
-  command = '--config=configs/biggan_emoji.py --workdir=runs/emoji'
-  assert command in err and 'Traceback' not in err
-  process = start_main('--help')
-  out, _ = process.communicate(timeout=60)
-  assert 'SYNOPSIS' in out and 'EXIT STATUS' in out and '--peer_timeout' in out
+def test_a_mistake_ends_the_process_with_2(tmp_path):
+  process = start_main(DIGITS, f'--workdir={tmp_path / "x"}', '--config.train.accum=x')
+  out, err = process.communicate(timeout=60)
+  assert process.returncode == 2 and not out and not (tmp_path / 'x').exists()
+  assert err == "error: train.accum is 'x': int is needed.\n"
+
+
+def test_paths_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  file = tmp_path / 'mine.py'
+  file.write_text(Path('configs/biggan_digits.py').read_text())
+  args, config = main.parse(['--config=~/mine.py:tiny', '--workdir=~/runs/a'])
+  assert args.workdir == tmp_path / 'runs/a' and config.data.name == 'digits'
+  with pytest.raises(UserError, match='--config=~/his.py: there is no such file'):
+    main.parse(['--config=~/his.py', '--workdir=~/runs/a'])
+
+
+def test_flags_may_have_one_dash_or_a_value_of_their_own():
+  flags = ['-config', 'biggan_digits', '-workdir=x', '--allow_config_change']
+  flags += ['--config.train.accum', '2', '-config.data.flip']
+  args, config = main.parse(flags)
+  assert args.workdir == Path('x') and args.allow_config_change is True
+  assert config.train.accum == 2 and config.data.flip
+  assert args.keys == ['train.accum', 'data.flip']
+  args, _ = main.parse([DIGITS, '--workdir=x', '--allow_config_change=False'])
+  assert args.allow_config_change is False
+
+
+def test_show_lists_the_keys_and_writes_nothing(capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  main.main([f'{DIGITS}:tiny', '--show', '--config.train.accum=2', '--workdir=x'])
+  out = capsys.readouterr().out
+  assert '> train.accum' in out and '* model.family' in out
+  assert os.listdir(tmp_path) == []
+
+
+def test_without_flags_it_prints_an_example_and_help_is_a_manual_page(
+  capsys, monkeypatch
+):
+  monkeypatch.setattr(sys, 'argv', ['gan_jax.main'])
+  with pytest.raises(SystemExit) as exit:
+    main.main()
+  assert exit.value.code == 2
+  assert '--config=biggan_emoji --workdir=runs/emoji' in capsys.readouterr().err
+  with pytest.raises(SystemExit) as exit:
+    main.main(['--help'])
+  out = capsys.readouterr().out
+  assert exit.value.code == 0
+  for words in ('SYNOPSIS', 'EXIT STATUS', '--peer_timeout', '--show', '8,4 or (8, 4)'):
+    assert words in out

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from gan_jax.runtime.keys import key
+
 
 @dataclasses.dataclass(frozen=True)
 class AdamConfig:
@@ -11,8 +13,10 @@ class AdamConfig:
   schedule.
   """
 
-  beta1: float = 0.0
-  beta2: float = 0.999
-  eps: float = 1e-8  # added to the root of the bias-corrected second moment
-  tf_eps: bool = False  # True: added before the bias correction, as in TensorFlow
-  ortho: float = 0.0  # strength of the orthogonal regularization; 0: none
+  beta1: float = key(0.0, 'decay of the first moment', at_least=0, at_most=1)
+  beta2: float = key(0.999, 'decay of the second moment', at_least=0, at_most=1)
+  eps: float = key(
+    1e-8, 'added to the root of the bias-corrected second moment', at_least=0
+  )
+  tf_eps: bool = key(False, 'add eps before the bias correction, as TensorFlow does')
+  ortho: float = key(0.0, 'strength of the orthogonal regularization; 0: none')

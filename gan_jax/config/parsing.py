@@ -7,6 +7,7 @@ from typing import Any
 
 from gan_jax import UserError
 from gan_jax.config.config import FAMILIES, SCHEDULES, SECTIONS, Config
+from gan_jax.config.values import typed
 from gan_jax.models.base import GAN
 from gan_jax.runtime.errors import did_you_mean
 
@@ -35,19 +36,13 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     UserError: an unknown, renamed or missing key, a wrong type or an impossible value;
       one sentence that names the key and what is allowed.
   """
-  _reject_renamed(values)
-  names = ('model', 'schedule', *SECTIONS)
-  for key in values:
-    if key not in names:
-      raise UserError(
-        f'the config has no section {key!r}{did_you_mean(key, names)}: sections are '
-        f'{", ".join(names)}.'
-      )
-  gan = build_gan(values.get('model', {}))
-  sections = SECTIONS | {'schedule': SCHEDULES[values['model']['family']]}
+  check_sections(values)
+  classes = section_classes(values.get('model', {}))
+  gan = build_gan(values['model'])
   parsed = {
     name: _parse_section(cls, name, values.get(name, {}))
-    for name, cls in sections.items()
+    for name, cls in classes.items()
+    if name != 'model'
   }
   config = Config(gan=gan, **parsed)
   for stage in config.stages:
@@ -61,14 +56,29 @@ def build_gan(model: Mapping[str, Any]) -> GAN:
   Raises:
     UserError: as `parse_config`.
   """
-  fields = dict(model)
-  family = fields.pop('family', None)
+  cls = section_classes(model)['model']
+  return _parse_section(cls, 'model', {k: v for k, v in model.items() if k != 'family'})
+
+
+def section_classes(model: Mapping[str, Any]) -> dict[str, Any]:
+  """Section -> its dataclass, which depends on model.family.
+
+  Raises:
+    UserError: the family is unknown or missing.
+  """
+  family = model.get('family')
   if family not in FAMILIES:
     raise UserError(
       f'model.family is {family!r}{did_you_mean(str(family), FAMILIES)}: families are '
       f'{", ".join(FAMILIES)}.'
     )
-  return _parse_section(FAMILIES[family], 'model', fields)
+  return {'model': FAMILIES[family], 'schedule': SCHEDULES[family], **SECTIONS}
+
+
+def section_keys(section: str, classes: Mapping[str, Any]) -> list[str]:
+  """The keys of a section, `model.family` included."""
+  keys = [field.name for field in dataclasses.fields(classes[section])]
+  return ['family', *keys] if section == 'model' else keys
 
 
 def renamed_key(key: str) -> str | None:
@@ -76,7 +86,12 @@ def renamed_key(key: str) -> str | None:
   return f'{key} is now {RENAMED[key]}' if key in RENAMED else None
 
 
-def _reject_renamed(values: Mapping[str, Any]) -> None:
+def check_sections(values: Mapping[str, Any]) -> None:
+  """Checks the names of the sections, and that no key of an earlier version is used.
+
+  Raises:
+    UserError: an unknown section, a section that is no mapping, or a renamed key.
+  """
   keys: list[str] = []
   for name, section in values.items():
     inner = section if isinstance(section, Mapping) else {}
@@ -84,6 +99,17 @@ def _reject_renamed(values: Mapping[str, Any]) -> None:
   clauses = [clause for key in keys if (clause := renamed_key(key))]
   if clauses:
     raise UserError(f'renamed config keys: {", ".join(clauses)}.')
+  names = ('model', 'schedule', *SECTIONS)
+  for name, section in values.items():
+    if name not in names:
+      raise UserError(
+        f'the config has no section {name!r}{did_you_mean(name, names)}: sections are '
+        f'{", ".join(names)}.'
+      )
+    if not isinstance(section, Mapping):
+      raise UserError(
+        f'{name} is {section!r}: a section, a mapping of keys, is needed.'
+      )
   if values.get('collapse', {}).get('action') == 'tell':
     raise UserError("collapse.action is 'tell': it is now called 'warn'.")
 
@@ -100,18 +126,4 @@ def _parse_section(cls: type, name: str, values: Mapping[str, Any]) -> Any:
   for key, field in fields.items():
     if field.default is dataclasses.MISSING and key not in values:
       raise UserError(f'{name}.{key} is missing; it has no default.')
-  return cls(**{k: _typed(f'{name}.{k}', v, hints[k]) for k, v in values.items()})
-
-
-def _typed(key: str, value: Any, hint: Any) -> Any:
-  """The value as the field's type; accepts ints for floats and lists for tuples."""
-  if typing.get_origin(hint) is tuple:
-    item = typing.get_args(hint)[0]
-    if isinstance(value, list | tuple):
-      return tuple(_typed(f'{key}[{i}]', v, item) for i, v in enumerate(value))
-    raise UserError(f'{key} is {value!r}: a tuple of {item.__name__}s is needed.')
-  if hint is float and type(value) is int:
-    return float(value)
-  if type(value) is not hint:
-    raise UserError(f'{key} is {value!r}: {hint.__name__} is needed.')
-  return value
+  return cls(**{k: typed(f'{name}.{k}', v, hints[k]) for k, v in values.items()})

@@ -8,6 +8,7 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.models.base import Phase
+from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
 T = TypeVar('T')
 
@@ -24,15 +25,20 @@ class Stage(NamedTuple):
 class ConstantSchedule:
   """The section `schedule` of a config without progressive growing."""
 
-  batch: int  # real images per D update, all devices together
-  g_lr: float = 5e-5
-  d_lr: float = 2e-4
-  ema: float = 0.9999  # decay of the EMA weights per iteration
-  ema_start: int = 0  # images; until then the EMA weights are a copy of G's weights
+  batch: int = key(
+    REQUIRED, 'real images per D update, all devices together', at_least=1
+  )
+  g_lr: float = key(5e-5, 'learning rate of G', at_least=0)
+  d_lr: float = key(2e-4, 'learning rate of D', at_least=0)
+  ema: float = key(
+    0.9999, 'decay of the EMA weights per iteration', at_least=0, at_most=1
+  )
+  ema_start: int = key(
+    0, "images; until then the EMA weights are a copy of G's weights", at_least=0
+  )
 
   def __post_init__(self) -> None:
-    if self.batch < 1:
-      raise UserError(f'schedule.batch is {self.batch}: it must be at least 1.')
+    check_ranges('schedule', self)
 
   def stages(self, res: int) -> tuple[Stage, ...]:
     """The only stage."""
@@ -69,40 +75,49 @@ class ProgressiveSchedule:
     UserError: invalid resolutions, lengths or values.
   """
 
-  resolutions: tuple[int, ...]  # consecutive powers of two
-  batch: tuple[int, ...]  # real images per D update, all devices together
-  stabilise: int = 600_000
-  fade: int = 600_000
-  g_lr: tuple[float, ...] = (1e-3,)
-  d_lr: tuple[float, ...] = (1e-3,)
-  warmup: int = 0  # images over which the learning rates rise from 0
-  ema: float = 0.999  # decay of the EMA weights per iteration
-  ema_half_life: int = 0  # images; replaces `ema` unless 0
+  resolutions: tuple[int, ...] = key(
+    REQUIRED, 'consecutive powers of two, from 4 or more to model.res'
+  )
+  batch: tuple[int, ...] = key(
+    REQUIRED,
+    'real images per D update, all devices; one entry, or one per resolution',
+    at_least=1,
+  )
+  stabilise: int = key(
+    600_000, 'images at each resolution before the next fades in', at_least=0
+  )
+  fade: int = key(600_000, 'images over which a resolution fades in', at_least=0)
+  g_lr: tuple[float, ...] = key(
+    (1e-3,), 'learning rate of G; one entry, or one per resolution', at_least=0
+  )
+  d_lr: tuple[float, ...] = key(
+    (1e-3,), 'learning rate of D; one entry, or one per resolution', at_least=0
+  )
+  warmup: int = key(0, 'images over which the learning rates rise from 0', at_least=0)
+  ema: float = key(
+    0.999, 'decay of the EMA weights per iteration', at_least=0, at_most=1
+  )
+  ema_half_life: int = key(
+    0, 'images; 0: the decay is ema, else it follows from this', at_least=0
+  )
 
   def __post_init__(self) -> None:
-    key, sizes = 'schedule.resolutions', self.resolutions
+    check_ranges('schedule', self)
+    name, sizes = 'schedule.resolutions', self.resolutions
     if not sizes or sizes[0] < 4 or sizes[0] & (sizes[0] - 1):
       raise UserError(
-        f'{key} is {sizes}: it must start with a power of two, at least 4.'
+        f'{name} is {sizes}: it must start with a power of two, at least 4.'
       )
     for low, high in zip(sizes, sizes[1:], strict=False):
       if high != 2 * low:
-        raise UserError(f'{key} goes from {low} to {high}: {2 * low} must come next.')
+        raise UserError(f'{name} goes from {low} to {high}: {2 * low} must come next.')
     for name in ('batch', 'g_lr', 'd_lr'):
       table = getattr(self, name)
       if len(table) not in (1, len(sizes)):
         raise UserError(
           f'schedule.{name} has {len(table)} entries: it needs 1 or {len(sizes)}, one '
-          f'per entry of {key}.'
+          'per entry of schedule.resolutions.'
         )
-    if min(self.batch) < 1:
-      raise UserError(
-        f'schedule.batch contains {min(self.batch)}: entries must be at least 1.'
-      )
-    for name in ('stabilise', 'fade'):
-      value = getattr(self, name)
-      if value < 0:
-        raise UserError(f'schedule.{name} is {value}: it must not be negative.')
     if len(sizes) > 1 and not self.stabilise + self.fade:
       raise UserError(
         'schedule.stabilise and schedule.fade are both 0: one of them must be positive '

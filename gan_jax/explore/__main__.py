@@ -13,14 +13,15 @@ from gan_jax import UserError
 from gan_jax.explore.session import ControlValues, ExplorerSession
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.flags import CommandParser
 from gan_jax.storage.durations import timed_phase
 
 LOOPBACK = '127.0.0.1'
 
 
 def make_parser() -> argparse.ArgumentParser:
-  p = argparse.ArgumentParser(
-    prog='python -m gan_jax.explore',
+  p = CommandParser(
+    'gan_jax.explore',
     description='Explores a generator in the browser: a run, weights that '
     'gan_jax.importers imported, or an exported .stablehlo in the folder.',
   )

@@ -9,12 +9,13 @@ from gan_jax import UserError
 from gan_jax.importers.sources import read_published
 from gan_jax.importers.write_run import format_matches, write_run
 from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.flags import CommandParser
 
 
 def make_parser() -> argparse.ArgumentParser:
   """The flags of the command."""
-  p = argparse.ArgumentParser(
-    prog='python -m gan_jax.importers',
+  p = CommandParser(
+    'gan_jax.importers',
     description='Turns published weights into a run that can be sampled, evaluated and '
     'trained further.',
   )

@@ -15,6 +15,7 @@ from gan_jax.models.biggan_networks import (
   Generator,
 )
 from gan_jax.nn.norms import BatchStatistics
+from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
 
 class DeepBlock(NamedTuple):
@@ -50,39 +51,72 @@ class BigGANConfig:
     UserError: no network has such a size or combination of options.
   """
 
-  res: int
-  n_classes: int = 0
-  channels: int = 3
-  dim_z: int = 128
-  shared_dim: int = 128
-  hier: bool = True
-  g_ch: int = 64
-  d_ch: int = 64
-  g_widths: tuple[int, ...] = ()
-  d_widths: tuple[int, ...] = ()
-  g_attention: tuple[int, ...] = ()
-  d_attention: tuple[int, ...] = ()
-  depth: int = 0  # blocks per stage: 2 gives BigGAN-deep, 0 BigGAN
-  g_blocks: tuple[str, ...] = ()  # other blocks for BigGAN-deep's G: `parse_blocks`
-  d_wide: bool = True
-  split_d: bool = False  # D sees fakes and reals in two passes instead of one
-  bn_eps: float = 1e-5
-  rgb_bn_eps: float = 1e-5  # of the last norm, which BigGAN-PyTorch keeps at 1e-5
-  bn_momentum: float = 0.1
-  bn_ddof: int = 1
-  bn_group: int = 0  # number of devices that share batch statistics; 0: all
-  sn_eps: float = 1e-12
-  g_sn_iterations: int = 1
-  d_sn_iterations: int = 1
-  stats_rows: int = 0  # rows of batch statistics as a table over psi; 0: no table
-  g_sn_vectors: int = 1  # singular values followed, the first normalizes; 0: none
-  d_sn_vectors: int = 1
-  g_init: str = 'ortho'
-  d_init: str = 'ortho'
-  remat: bool = False
-  dtype: str = 'float32'
+  res: int = key(REQUIRED, 'side of the images in pixels, a power of two')
+  n_classes: int = key(
+    0, 'number of classes of the labels; 0: unconditional', at_least=0
+  )
+  channels: int = key(
+    3, 'of the images: 1 (grey), 3 (RGB) or 4 (RGBA)', at_least=1, at_most=4
+  )
+  dim_z: int = key(128, 'length of the latent vector z', at_least=1)
+  shared_dim: int = key(
+    128, 'length of the shared class embedding; 0: an embedding per norm', at_least=0
+  )
+  hier: bool = key(True, 'each block of G gets a chunk of z of its own')
+  g_ch: int = key(64, 'unit of the widths of G, in channels', at_least=1)
+  d_ch: int = key(64, 'unit of the widths of D, in channels', at_least=1)
+  g_widths: tuple[int, ...] = key(
+    (),
+    'of G at 4x4 and after each doubling, in units of g_ch; (): published',
+    at_least=1,
+  )
+  d_widths: tuple[int, ...] = key(
+    (), "of D's blocks, in units of d_ch; (): published", at_least=1
+  )
+  g_attention: tuple[int, ...] = key((), 'resolutions of G that attention follows')
+  d_attention: tuple[int, ...] = key((), 'resolutions of D that attention follows')
+  depth: int = key(0, 'blocks per stage: 2 gives BigGAN-deep, 0 BigGAN', at_least=0)
+  g_blocks: tuple[str, ...] = key(
+    (), "other blocks for BigGAN-deep's G: a width, then 'up 4 attention', ..."
+  )
+  d_wide: bool = key(True, "the first conv of D's blocks has the width of their output")
+  split_d: bool = key(False, 'D sees fakes and reals in two passes instead of one')
+  bn_eps: float = key(1e-5, 'added to the variance in batch norm', at_least=0)
+  rgb_bn_eps: float = key(
+    1e-5, 'the same for the last norm, which BigGAN-PyTorch keeps at 1e-5', at_least=0
+  )
+  bn_momentum: float = key(
+    0.1, 'weight of a batch in the moving statistics', at_least=0, at_most=1
+  )
+  bn_ddof: int = key(
+    1, '1: unbiased variance in the moving statistics; 0: biased', at_least=0, at_most=1
+  )
+  bn_group: int = key(
+    0, 'number of devices that share batch statistics; 0: all', at_least=0
+  )
+  sn_eps: float = key(
+    1e-12, 'smallest norm that spectral normalization divides by', at_least=0
+  )
+  g_sn_iterations: int = key(1, 'power iterations per step of G', at_least=0)
+  d_sn_iterations: int = key(1, 'power iterations per step of D', at_least=0)
+  stats_rows: int = key(0, 'rows of batch statistics as a table over psi; 0: no table')
+  g_sn_vectors: int = key(
+    1, 'singular values of G followed, the first normalizes; 0: none', at_least=0
+  )
+  d_sn_vectors: int = key(
+    1, 'singular values of D followed, the first normalizes; 0: none', at_least=0
+  )
+  g_init: str = key('ortho', 'initial weights of G: ortho or N02')
+  d_init: str = key('ortho', 'initial weights of D: ortho or N02')
+  remat: bool = key(False, 'recompute activations in the backward pass, to save memory')
+  dtype: str = key(
+    'float32',
+    'of activations and convolutions: float32 or bfloat16',
+    choices=('float32', 'bfloat16'),
+  )
 
   def __post_init__(self) -> None:
+    check_ranges('model', self)
     self._check_widths()
     self._check_latents()
     self._check_blocks()

@@ -17,6 +17,7 @@ from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, leaky_relu
 from gan_jax.nn.norms import pixel_norm
 from gan_jax.ops.resampling import up_conv, upsample
+from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
 
 class Generator(nn.Module):
@@ -93,27 +94,44 @@ class ProGAN(progressive.ProgressiveGAN):
     UserError: no network has such a resolution or so many widths.
   """
 
-  res: int
-  n_classes: int = 0
-  channels: int = 3
-  dim_z: int = 512
-  g_widths: tuple[int, ...] = ()
-  d_widths: tuple[int, ...] = ()
-  normalize_z: bool = True
-  g_norm: bool = True
-  g_relu: bool = False
-  d_fused: bool = True  # D downsamples before bias and activation; False: after
-  equalized: bool = True
-  mbstd_group: int = 4
-  gp_weight: float = 10.0
-  drift: float = 1e-3
-  class_weight: float = 1.0
-  dtype: str = 'float32'
+  res: int = key(REQUIRED, 'side of the images in pixels, a power of two')
+  n_classes: int = key(
+    0, 'number of classes of the labels; 0: unconditional', at_least=0
+  )
+  channels: int = key(
+    3, 'of the images: 1 (grey), 3 (RGB) or 4 (RGBA)', at_least=1, at_most=4
+  )
+  dim_z: int = key(512, 'length of the latent vector z', at_least=1)
+  g_widths: tuple[int, ...] = key(
+    (), "channels of G at 1x1, 4x4, 8x8, ...; (): the paper's", at_least=1
+  )
+  d_widths: tuple[int, ...] = key(
+    (), "channels of D at 1x1, 4x4, 8x8, ...; (): the paper's", at_least=1
+  )
+  normalize_z: bool = key(True, 'pixel norm of z and the class together')
+  g_norm: bool = key(True, 'pixel norm after each activation of G')
+  g_relu: bool = key(False, 'ReLU in G instead of leaky ReLU')
+  d_fused: bool = key(True, 'D downsamples before bias and activation; False: after')
+  equalized: bool = key(True, 'equalized learning rate')
+  mbstd_group: int = key(
+    4, 'group size of the minibatch standard deviation; 1: none', at_least=0
+  )
+  gp_weight: float = key(10.0, 'weight of the gradient penalty (WGAN-GP)', at_least=0)
+  drift: float = key(1e-3, 'weight of the squared score of real images', at_least=0)
+  class_weight: float = key(
+    1.0, 'weight of the classification loss (AC-GAN)', at_least=0
+  )
+  dtype: str = key(
+    'float32',
+    'of activations and convolutions: float32 or bfloat16',
+    choices=('float32', 'bfloat16'),
+  )
 
   style_based: ClassVar[None] = None
   truncation_space: ClassVar[Literal['z']] = 'z'
 
   def __post_init__(self) -> None:
+    check_ranges('model', self)
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
-from gan_jax import UserError
 from gan_jax.models import losses, progressive
 from gan_jax.models.base import (
   Batch,
@@ -20,6 +19,7 @@ from gan_jax.models.base import (
 )
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
 from gan_jax.models.stylegan_networks import Mapping, Synthesis
+from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
 
 class StyleGANInputs(NamedTuple):
@@ -47,47 +47,76 @@ class StyleGAN(progressive.ProgressiveGAN):
     UserError: no network has such a resolution or so many widths; an unknown loss.
   """
 
-  res: int
-  n_classes: int = 0
-  channels: int = 3
-  dim_z: int = 512
-  dim_w: int = 512
-  g_widths: tuple[int, ...] = ()
-  d_widths: tuple[int, ...] = ()
-  mapping_layers: int = 8
-  mapping_width: int = 512
-  mapping_lrmul: float = 0.01
-  normalize_z: bool = True
-  styles: bool = True
-  const: bool = True
-  noise: bool = True
-  g_norm: bool = False  # pixel norm
-  instance_norm: bool = True
-  g_blur: tuple[int, ...] = (1, 2, 1)
-  d_blur: tuple[int, ...] = (1, 2, 1)
-  g_relu: bool = False
-  mapping_relu: bool = False
-  d_relu: bool = False
-  equalized: bool = True
-  mbstd_group: int = 4
-  mbstd_features: int = 1
-  mixing: float = 0.9  # probability of style mixing in training
-  w_avg_beta: float = 0.995
-  truncated_layers: int = 8  # psi truncates w in the first layers, so many
-  loss: str = 'logistic'  # non-saturating with R1; or 'wgan' with WGAN-GP
-  r1_gamma: float = 10.0
-  gp_weight: float = 10.0
-  drift: float = 1e-3
-  dtype: str = 'float32'
+  res: int = key(REQUIRED, 'side of the images in pixels, a power of two')
+  n_classes: int = key(
+    0, 'number of classes of the labels; 0: unconditional', at_least=0
+  )
+  channels: int = key(
+    3, 'of the images: 1 (grey), 3 (RGB) or 4 (RGBA)', at_least=1, at_most=4
+  )
+  dim_z: int = key(512, 'length of the latent vector z', at_least=1)
+  dim_w: int = key(512, 'length of the intermediate latent vector w', at_least=1)
+  g_widths: tuple[int, ...] = key(
+    (), "channels of G at 1x1, 4x4, 8x8, ...; (): the paper's", at_least=1
+  )
+  d_widths: tuple[int, ...] = key(
+    (), "channels of D at 1x1, 4x4, 8x8, ...; (): the paper's", at_least=1
+  )
+  mapping_layers: int = key(8, 'layers of the mapping network; 0: w is z', at_least=0)
+  mapping_width: int = key(
+    512, 'width of the hidden layers of the mapping network', at_least=1
+  )
+  mapping_lrmul: float = key(
+    0.01, 'learning rate of the mapping network, relative', at_least=0
+  )
+  normalize_z: bool = key(True, 'pixel norm of z before the mapping network')
+  styles: bool = key(True, 'w modulates each layer; False: w is only the input of G')
+  const: bool = key(True, 'G starts from a learned constant instead of w')
+  noise: bool = key(True, 'noise is added in each layer')
+  g_norm: bool = key(False, 'pixel norm after each activation of G')
+  instance_norm: bool = key(True, 'instance norm before each style')
+  g_blur: tuple[int, ...] = key((1, 2, 1), 'filter of G after upsampling; (): none')
+  d_blur: tuple[int, ...] = key((1, 2, 1), 'filter of D before downsampling; (): none')
+  g_relu: bool = key(False, 'ReLU in the synthesis network instead of leaky ReLU')
+  mapping_relu: bool = key(False, 'ReLU in the mapping network instead of leaky ReLU')
+  d_relu: bool = key(False, 'ReLU in D instead of leaky ReLU')
+  equalized: bool = key(True, 'equalized learning rate')
+  mbstd_group: int = key(
+    4, 'group size of the minibatch standard deviation; 1: none', at_least=0
+  )
+  mbstd_features: int = key(
+    1, 'features of the minibatch standard deviation', at_least=1
+  )
+  mixing: float = key(
+    0.9, 'probability of style mixing in training', at_least=0, at_most=1
+  )
+  w_avg_beta: float = key(
+    0.995, 'decay of the moving average of w, for truncation', at_least=0, at_most=1
+  )
+  truncated_layers: int = key(8, 'first layers whose w is truncated by psi', at_least=0)
+  loss: str = key(
+    'logistic',
+    "'logistic': non-saturating with R1; 'wgan': WGAN-GP",
+    choices=('logistic', 'wgan'),
+  )
+  r1_gamma: float = key(10.0, 'weight of the R1 penalty', at_least=0)
+  gp_weight: float = key(10.0, 'weight of the gradient penalty (WGAN-GP)', at_least=0)
+  drift: float = key(
+    1e-3, 'weight of the squared score of real images (WGAN-GP)', at_least=0
+  )
+  dtype: str = key(
+    'float32',
+    'of activations and convolutions: float32 or bfloat16',
+    choices=('float32', 'bfloat16'),
+  )
 
   truncation_space: ClassVar[Literal['w']] = 'w'
 
   def __post_init__(self) -> None:
+    check_ranges('model', self)
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )
-    if self.loss not in ('logistic', 'wgan'):
-      raise UserError(f'model.loss is {self.loss!r}: allowed are logistic and wgan.')
 
   @property
   def style_based(self) -> StyleBased:

@@ -1,29 +1,32 @@
 """The command python -m gan_jax.plan --config=configs/biggan_imagenet.py:128."""
 
 import argparse
-import ast
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gan_jax import UserError
-from gan_jax.config import Config, Stage, load_raw_config, parse_config
+from gan_jax.config import Config, Stage, load_config
+from gan_jax.config.overrides import Override, split_overrides
 from gan_jax.plan.chips import topology_mesh
 from gan_jax.plan.formatting import format_row, format_seconds
 from gan_jax.plan.stage_cost import Row, run_seconds, stage_row, with_batch
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.flags import CommandParser
 from gan_jax.storage.files import atomic_path, cache_folder
 
-Overrides = dict[str, Any]  # 'batch' or 'section.key' -> value
+Overrides = dict[str, str | None]  # 'batch' or 'section.key' -> text of its value
 
 
 def make_parser() -> argparse.ArgumentParser:
-  p = argparse.ArgumentParser(
-    prog='python -m gan_jax.plan',
+  p = CommandParser(
+    'gan_jax.plan',
     description='Compiles the training step of a config for a TPU topology, on a CPU, '
     'or for the local devices, and predicts its memory and time. Options with several '
     'comma-separated values plan every combination.',
@@ -31,7 +34,8 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--config',
     required=True,
-    help='such as configs/x.py, or configs/x.py:tiny',
+    help='a shipped config or a file, such as biggan_emoji or my/x.py:tiny; '
+    '--config.SECTION.KEY=VALUE sets a key, as in training',
   )
   p.add_argument(
     '--topology',
@@ -63,34 +67,31 @@ def make_parser() -> argparse.ArgumentParser:
   return p
 
 
-def parse_value(text: str) -> Any:
-  """A Python literal such as 1, 0.5, True or (1, 2); other text is a string."""
-  try:
-    return ast.literal_eval(text)
-  except (SyntaxError, ValueError):
-    return text
-
-
 def combinations(args: argparse.Namespace) -> Iterator[tuple[Overrides, str]]:
   """Every combination of overrides (--batch, --sweep) and topologies to plan.
 
   Raises:
-    UserError: --sweep names no config key.
+    UserError: --sweep has no key or no values.
   """
-  choices: list[list[tuple[str, Any]]] = []
+  choices: list[list[tuple[str, str]]] = []
   if args.batch:
-    choices.append([('batch', parse_value(b)) for b in args.batch.split(',')])
+    choices.append([('batch', text) for text in args.batch.split(',')])
   for text in args.sweep:
     key, equals, values = text.partition('=')
-    if not equals or key.count('.') != 1:
+    if not equals or not values:
       raise UserError(
         f'--sweep={text}: give a key of the config and its values, such as '
         'model.remat=False,True.'
       )
-    choices.append([(key, parse_value(value)) for value in values.split(',')])
+    choices.append([(key, value) for value in split_values(values)])
   for topology in args.topology.split(','):
     for overrides in itertools.product(*choices):
       yield dict(overrides), topology
+
+
+def split_values(text: str) -> list[str]:
+  """'a,(1, 2)' -> ['a', '(1, 2)']: commas within brackets do not separate values."""
+  return [''.join(match) for match in re.findall(r'([(\[].*?[)\]])|([^,]+)', text)]
 
 
 def load_with_overrides(path: str, overrides: Overrides) -> Config:
@@ -103,31 +104,36 @@ def load_with_overrides(path: str, overrides: Overrides) -> Config:
   Raises:
     UserError: there is no such config, or a value is not valid.
   """
-  raw_config = load_raw_config(path)
-  for key, value in overrides.items():
-    if key != 'batch':
-      section, _, name = key.partition('.')
-      raw_config.setdefault(section, {})[name] = value
-  config = parse_config(raw_config)
+  keys = {key: text for key, text in overrides.items() if key != 'batch'}
+  config = load_config(path, list(keys.items()))
   if 'batch' not in overrides:
     return config
-  batch = overrides['batch']
-  if type(batch) is not int or batch < 1:
-    raise UserError(f'--batch={batch}: a whole number above 0 is needed.')
-  return with_batch(config, batch)
+  text = overrides['batch'] or ''
+  if not re.fullmatch('[1-9][0-9]*', text):
+    raise UserError(f'--batch={text}: a whole number above 0 is needed.')
+  return with_batch(config, int(text))
 
 
-def run_plan(args: argparse.Namespace) -> list[Row]:
-  """Plans every combination; prints a paragraph per stage and returns all figures."""
+def run_plan(args: argparse.Namespace, keys: Sequence[Override] = ()) -> list[Row]:
+  """Plans every combination; prints a paragraph per stage and returns all figures.
+
+  Args:
+    args: the flags of `make_parser`.
+    keys: config keys of the command line, which --sweep may override.
+  """
   cache = args.cache or cache_folder('plan')
+  plans = [
+    (load_with_overrides(args.config, {**dict(keys), **overrides}), overrides, topology)
+    for overrides, topology in combinations(args)
+  ]
   all_rows: list[Row] = []
-  for overrides, topology in combinations(args):
-    config = load_with_overrides(args.config, overrides)
+  for config, overrides, topology in plans:
     stages = select_stages(config, args)
     mesh, chip = topology_mesh(topology)
     rows: list[Row] = []
     for stage in stages:
-      identity = {'config': args.config, 'topology': topology, **overrides}
+      identity = {'config': args.config, 'topology': topology}
+      identity |= chosen_values(config, [*dict(keys), *overrides])
       rows.append(identity | stage_row(config, stage, mesh, chip, cache))
       print(format_row(rows[-1], args.top), flush=True)
     if len(stages) == len(config.stages):
@@ -137,6 +143,13 @@ def run_plan(args: argparse.Namespace) -> list[Row]:
     with atomic_path(Path(args.json)) as part:
       part.write_text(json.dumps(all_rows, indent=1) + '\n')
   return all_rows
+
+
+def chosen_values(config: Config, keys: Iterable[str]) -> dict[str, Any]:
+  """'section.key' -> value, for those of the keys that are in the config."""
+  values = config.to_dict()
+  parts = {key: key.partition('.') for key in keys if '.' in key}
+  return {key: values[section][name] for key, (section, _, name) in parts.items()}
 
 
 def select_stages(config: Config, args: argparse.Namespace) -> Sequence[Stage]:
@@ -171,7 +184,8 @@ def add_run_cost(config: Config, rows: list[Row], devices: int) -> None:
 def main() -> None:
   # As in training; without it the measured copy of local devices maps pages anew.
   keep_freed_memory()
-  run_plan(make_parser().parse_args())
+  arguments, keys = split_overrides(sys.argv[1:])
+  run_plan(make_parser().parse_args(arguments), keys)
 
 
 if __name__ == '__main__':

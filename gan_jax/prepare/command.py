@@ -24,13 +24,13 @@ from gan_jax.prepare.survey import (
   unusable_images,
 )
 from gan_jax.prepare.writer import write_dataset
+from gan_jax.runtime.flags import CommandParser
 
 
 def make_parser() -> argparse.ArgumentParser:
-  p = argparse.ArgumentParser(
-    'python -m gan_jax.prepare',
+  p = CommandParser(
+    'gan_jax.prepare',
     description='Converts images to a dataset with all resolutions of a GAN.',
-    allow_abbrev=False,
   )
   p.add_argument(
     'src',

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from gan_jax.report import write_report
 from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.flags import CommandParser
 
 
 def make_parser() -> argparse.ArgumentParser:
-  p = argparse.ArgumentParser(
-    prog='python -m gan_jax.report',
+  p = CommandParser(
+    'gan_jax.report',
     description='Writes the report of a run to DIR/report.html; of several runs, one '
     'page that compares their curves and sample grids.',
   )

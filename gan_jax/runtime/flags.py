@@ -2,14 +2,63 @@
 
 import argparse
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+from gan_jax.runtime.commands import program_name
+from gan_jax.runtime.errors import did_you_mean
 
 T = TypeVar('T')
+
+
+class CommandParser(argparse.ArgumentParser):
+  """The parser of a command: a mistake is one sentence, and exit code 2.
+
+  Flags cannot be abbreviated, since an abbreviation may change its meaning when a flag
+  is added.
+  """
+
+  def __init__(
+    self,
+    module: str,
+    description: str,
+    epilog: str | None = None,
+    formatter: type[argparse.HelpFormatter] = argparse.HelpFormatter,
+  ) -> None:
+    """`module` is what `python -m` runs, such as 'gan_jax.sample'."""
+    super().__init__(
+      program_name(module),
+      description=description,
+      epilog=epilog,
+      formatter_class=formatter,
+      allow_abbrev=False,
+    )
+
+  def parse_args(  # type: ignore[override]
+    self, args: Sequence[str] | None = None, namespace: Any = None
+  ) -> argparse.Namespace:
+    parsed, unknown = self.parse_known_args(args, namespace)
+    if unknown:
+      self.error(self._unknown(unknown[0]))
+    return parsed
+
+  def error(self, message: str) -> NoReturn:
+    """Prints the sentence and ends the process."""
+    text = message.removeprefix('argument ').rstrip('.')
+    print(f'error: {text}; {self.prog} --help lists the flags.', file=sys.stderr)
+    sys.exit(2)
+
+  def _unknown(self, argument: str) -> str:
+    name = argument.partition('=')[0]
+    known = [flag for action in self._actions for flag in action.option_strings]
+    if name.startswith('-'):
+      return f'there is no flag {name}{did_you_mean(name, known)}'
+    return f'{argument!r} is not a flag'
 
 
 def flag(
@@ -77,6 +126,17 @@ def path(text: str) -> Path:
     return Path(text).expanduser()
   except RuntimeError as error:
     raise argparse.ArgumentTypeError(f'{text}: there is no such user') from error
+
+
+def boolean(text: str) -> bool:
+  """The type of a flag that may have a value: --flag, --flag=true or --flag=false.
+
+  Raises:
+    argparse.ArgumentTypeError: another value.
+  """
+  if text.lower() not in ('true', 'false'):
+    raise argparse.ArgumentTypeError(f'{text!r}: true or false is needed')
+  return text.lower() == 'true'
 
 
 def _value_type(annotation: Any) -> type:

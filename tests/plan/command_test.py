@@ -74,8 +74,10 @@ def test_a_step_that_does_not_fit_is_printed_without_times():
     (['--topology=h100:8'], 'v4, v5e, v5p, v6e'),
     (['--batch=12'], 'schedule.batch=12 does not divide by 8 devices'),
     (['--batch=x'], 'a whole number above 0'),
-    (['--sweep=remat=1'], 'a key of the config'),
-    (['--sweep=model.remt=1'], "did you mean 'remat'"),
+    (['--sweep=remat=1'], 'did you mean --config.model.remat'),
+    (['--sweep=model.remt=1'], 'did you mean --config.model.remat'),
+    (['--sweep=model.remat'], 'a key of the config'),
+    (['--sweep=model.remat=2'], "model.remat is '2': bool is needed"),
     (['--res=5'], '--res=5 is no stage'),
   ],
 )
@@ -100,9 +102,20 @@ def test_a_sweep_plans_every_combination():
   assert list(command.combinations(args)) == [
     ({'batch': b, 'model.dtype': 'float32'}, t)
     for t in ('v5e:2x2', 'v4:2x2x1')
-    for b in (8, 16)
+    for b in ('8', '16')
   ]
   config = command.load_with_overrides(
-    args.config, {'batch': 16, 'model.dtype': 'bfloat16'}
+    args.config, {'batch': '16', 'model.dtype': 'bfloat16'}
   )
   assert config.stages[0].batch == 16 and config.gan.dtype == 'bfloat16'
+
+
+def test_values_of_a_sweep_may_be_tuples_and_keys_may_be_set_as_in_training():
+  assert command.split_values('(8, 4),[16,8],2') == ['(8, 4)', '[16,8]', '2']
+  keys = {'schedule.batch': '16', 'train.accum': '2', 'model.remat': None}
+  config = command.load_with_overrides(f'{ROOT}/configs/biggan_digits.py', keys)
+  assert command.chosen_values(config, ['batch', *keys]) == {
+    'schedule.batch': 16,
+    'train.accum': 2,
+    'model.remat': True,
+  }
