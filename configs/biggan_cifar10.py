@@ -36,7 +36,7 @@ def get_config(variant: str = '') -> ConfigDict:
       ),
       g_adam=dict(beta1=0.0, beta2=0.999),
       d_adam=dict(beta1=0.0, beta2=0.999),
-      data=dict(name='synthetic' if tiny else 'cifar10', flip=True),
+      data=dict(name='synthetic' if tiny else 'cifar10'),  # no flips: the script
       train=dict(images=2 * per_step if tiny else 500 * 50_000, d_steps=d_steps),
       log=dict(
         metrics_every=(1 if tiny else 100) * per_step,

@@ -62,7 +62,8 @@ def get_config(variant: str = '') -> ConfigDict:
       ),
       g_adam=dict(beta1=0.0, beta2=0.999, eps=1e-6, ortho=1e-4),  # paper; eps: PyTorch
       d_adam=dict(beta1=0.0, beta2=0.999, eps=1e-6),
-      data=dict(name='synthetic' if tiny else 'imagenet2012', flip=True, threads=64),
+      # no flips: as the HDF5 path of BigGAN-PyTorch, and compare_gan
+      data=dict(name='synthetic' if tiny else 'imagenet2012', threads=64),
       train=dict(
         images=(2 if tiny else 150_000) * per_step,
         d_steps=d_steps,  # paper

@@ -2,51 +2,87 @@
 
   python -m gan_jax.main --config=configs/progan_celebahq.py --workdir=DIR
 
-Variants: pod (large batches), tiny (two steps, a laptop). The StyleGAN paper reports
-FID 7.79 for these settings (its table 1, A). The data must be prepared once by
-tensorflow-datasets as `celeb_a_hq/1024`.
+Variants: 4gpu, 2gpu, 1gpu (the repository's presets; the default is that for 8 GPUs),
+paper (appendix A.1), pod (large batches), tiny (two steps, a laptop). The StyleGAN
+paper reports FID 7.79 for the 8-GPU settings (its table 1, A). The data must be
+prepared once by tensorflow-datasets as `celeb_a_hq/1024`.
 """
 
 from ml_collections import ConfigDict
 
-# From the original's 8-GPU configuration, for 4, 8, ... 1024 pixels.
-BATCH = (512, 256, 128, 64, 32, 32, 32, 32, 32)
-RATE = (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3, 3e-3, 3e-3)
+# Batch size and learning rate at 4, 8, ... 1024 pixels. The default, 4gpu, 2gpu and
+# 1gpu are presets of the official repository (config.py); batch sizes are totals.
+PRESETS = {
+  '': (
+    (512, 256, 128, 64, 32, 32, 32, 32, 32),
+    (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3, 3e-3, 3e-3),
+  ),
+  '4gpu': (
+    (512, 256, 128, 64, 32, 16, 16, 16, 16),
+    (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3, 3e-3),
+  ),
+  '2gpu': (
+    (256, 256, 128, 64, 32, 16, 8, 8, 8),
+    (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3),
+  ),
+  '1gpu': (
+    (128, 128, 128, 64, 32, 16, 8, 4, 4),
+    (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3),
+  ),
+  # paper, appendix A.1
+  'paper': (
+    (16, 16, 16, 16, 16, 16, 14, 6, 3),
+    (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3),
+  ),
+}
 
 TINY = dict(dim_z=4, g_widths=(4, 4, 4), d_widths=(4, 4, 4))
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
 # (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 2048, 1024, 512, 512, 512, 512, 512)
+VARIANTS = ('', 'paper', '4gpu', '2gpu', '1gpu', 'pod', 'tiny')
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  if variant not in ('', 'pod', 'tiny'):
-    raise ValueError(f'progan_celebahq has no variant {variant!r}: pod, tiny, or none')
-  tiny, pod = variant == 'tiny', variant == 'pod'
-  batch, rate = (8,) if tiny else POD_BATCH if pod else BATCH, RATE
+  if variant not in VARIANTS:
+    raise ValueError(
+      f'progan_celebahq has no variant {variant!r}: {", ".join(filter(None, VARIANTS))}'
+    )
+  tiny, pod, paper = variant == 'tiny', variant == 'pod', variant == 'paper'
+  batch, rate = PRESETS.get(variant, PRESETS[''])
   if pod:
-    rate = tuple(r * (k / b) ** 0.5 for r, k, b in zip(RATE, POD_BATCH, BATCH))
+    rate = tuple(r * (k / b) ** 0.5 for r, k, b in zip(rate, POD_BATCH, batch))
+    batch = POD_BATCH
   return ConfigDict(
     dict(
       model=dict(
         family='progan',
         res=8 if tiny else 1024,
+        mbstd_group=16 if paper else 4,  # paper: the group of the 1-GPU preset (v1)
         **(TINY if tiny else {}),
       ),
       schedule=dict(
         resolutions=(4, 8) if tiny else tuple(4 << i for i in range(9)),
-        batch=batch,
-        stabilise=4 if tiny else 600_000,  # paper
-        fade=8 if tiny else 600_000,  # paper
+        batch=(8,) if tiny else batch,
+        stabilise=4
+        if tiny
+        else 800_000
+        if paper
+        else 600_000,  # paper, A.1; the repository
+        fade=8 if tiny else 800_000 if paper else 600_000,  # paper, A.1; the repository
         g_lr=(1e-3,) if tiny else rate,
         d_lr=(1e-3,) if tiny else rate,
-        ema=0.999,  # the original's, for all batch sizes
-        ema_half_life=22_000 if pod else 0,  # equals 0.999 at batch 32
+        ema=0.999,  # paper, appendix A.1; for all batch sizes
+        ema_half_life=22_000 if pod else 0,  # ours: equals 0.999 at batch 32
       ),
-      g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),  # paper
+      # paper, appendix A.1; tf_eps: the repository
+      g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
       d_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
       data=dict(name='synthetic' if tiny else 'celeb_a_hq/1024', flip=True, threads=64),
-      train=dict(images=16 if tiny else 12_000_000),  # paper
+      train=dict(
+        # paper: the total of the repository's 1-GPU preset (v1); else its v2 presets
+        images=16 if tiny else 19_000_000 if paper else 12_000_000
+      ),
       log=dict(
         metrics_every=8 if tiny else 10_000,
         grid_every=16 if tiny else 100_000,

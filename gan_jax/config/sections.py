@@ -34,6 +34,7 @@ class TrainConfig:
     REQUIRED, 'real images shown to D by the end of training', at_least=1
   )
   d_steps: int = key(1, 'D steps per G step', at_least=1)
+  simultaneous: bool = key(False, 'update G against D as it was before the D step')
   accum: int = key(
     1, 'micro-batches per batch; each has its own batch statistics', at_least=1
   )
@@ -50,6 +51,11 @@ class TrainConfig:
 
   def __post_init__(self) -> None:
     check_ranges('train', self)
+    if self.simultaneous and self.d_steps > 1:
+      raise UserError(
+        f'train.simultaneous is True and train.d_steps is {self.d_steps}: G and D can '
+        'be updated together only with train.d_steps=1.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

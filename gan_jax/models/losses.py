@@ -90,12 +90,14 @@ def gradient_penalty(
   fake: Float[Array, 'b h w c'],
   interpolation: Float[Array, ' b'],
   copies: int = 1,
+  target: float = 1.0,
 ) -> Scalar:
-  """WGAN-GP: the mean of (gradient norm - 1)^2 at images between real and fake.
+  """WGAN-GP: the mean of (norm / target - 1)^2 at images between real and fake.
 
-  Source: Gulrajani et al. 2017, arXiv:1704.00028. As in the original code, nothing
-  guards the square root: the penalty's own gradient is NaN where a norm is zero.
+  The norm is that of the gradient of a score by its image. Source: Gulrajani et al.
+  2017, arXiv:1704.00028. As in the original code, nothing guards the square root: the
+  penalty's own gradient is NaN where a norm is zero.
   """
   images = interpolate_images(real, fake, interpolation)
   norms = jnp.sqrt(squared_gradients(critic, images, copies)[1])
-  return jnp.square(norms - 1).mean()
+  return jnp.square(norms - target).mean() / target**2

@@ -88,6 +88,7 @@ def stage_row(config: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
     *txs,
     mesh,
     d_steps=train.d_steps,
+    simultaneous=train.simultaneous,
     g_batch=g_batch,
     mapped='jit',
     noise_scale=train.noise_scale,

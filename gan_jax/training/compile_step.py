@@ -44,6 +44,7 @@ def make_train_step(
   *,
   g_batch: int,
   d_steps: int = 1,
+  simultaneous: bool = False,
   mapped: str = 'jit',
   noise_scale: bool = False,
 ) -> TrainStep:
@@ -60,10 +61,17 @@ def make_train_step(
   Args:
     g_batch: fake images of the G update, per device and micro-batch.
     d_steps: D updates per iteration.
+    simultaneous: take the gradient of G at the D before its update.
     noise_scale: add the metrics of `estimate_noise_scale`.
   """
   config = StepConfig(
-    gan, g_tx, d_tx, g_batch=g_batch, d_steps=d_steps, noise_scale=noise_scale
+    gan,
+    g_tx,
+    d_tx,
+    g_batch=g_batch,
+    d_steps=d_steps,
+    simultaneous=simultaneous,
+    noise_scale=noise_scale,
   )
   if mapped == 'jit':
     return _JitStep(dataclasses.replace(config, n_shards=mesh.size), mesh)

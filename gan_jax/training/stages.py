@@ -154,6 +154,7 @@ class StagePreparer:
       make_optimizer(config.d_adam),
       self._mesh,
       d_steps=config.train.d_steps,
+      simultaneous=config.train.simultaneous,
       g_batch=g_batch,
       mapped=config.train.mapped,
       noise_scale=config.train.noise_scale,

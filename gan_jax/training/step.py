@@ -37,6 +37,8 @@ class StepConfig:
   d_tx: optax.GradientTransformation
   g_batch: int  # fake images of the G update, per device and micro-batch
   d_steps: int = 1  # D updates per iteration
+  # Takes the gradient of G at the D before its update. Without it D is updated first.
+  simultaneous: bool = False
   # 1, or the number of devices: then each device keeps and updates one shard of the
   # large arrays of g_opt, d_opt and ema, and gathers the updated parameters (ZeRO,
   # Rajbhandari et al. 2019, arXiv:1910.02054, stage 1).
@@ -125,12 +127,13 @@ def train_step(
   micro_batches = jnp.arange(n // d_steps)
   it = Iteration(config, phase, key, device, n_devices, micro_batches, d_batch)
 
-  skipped = jnp.zeros(())
+  skipped, d_before = jnp.zeros(()), state.d
   for i in range(d_steps):  # unrolled: a loop hides work from the compiler's analysis
     state, d_metrics, is_finite = discriminator_update(it, state, batch, i)
     skipped += 1 - is_finite
   g_before = state.g
-  state, g_metrics, is_finite = generator_update(it, state)
+  d = d_before if config.simultaneous else state.d
+  state, g_metrics, is_finite = generator_update(it, state, d)
   skipped += 1 - is_finite
 
   # One all-reduce for the batch statistics of device groups and the metrics.
@@ -183,9 +186,13 @@ def discriminator_update(
 
 
 def generator_update(
-  it: Iteration, state: TrainState
+  it: Iteration, state: TrainState, d: Variables
 ) -> tuple[TrainState, Metrics, Bool[Array, '']]:
-  """The update of G in this iteration; returns what `discriminator_update` returns."""
+  """The update of G in this iteration; returns what `discriminator_update` returns.
+
+  Args:
+    d: variables of the D that scores the fakes.
+  """
   gan, phase, g_batch = it.config.gan, it.phase, it.config.g_batch
   key = jax.random.fold_in(it.key, it.config.d_steps)
 
@@ -193,14 +200,14 @@ def generator_update(
     inputs = gan.draw_inputs(key, it.global_indices(x, g_batch), phase)
     return gan.g_loss({**g, 'params': params}, d, inputs, phase)
 
-  networks, params = (state.g, state.d), state.g['params']
+  networks, params = (state.g, d), state.g['params']
   gradients, new_networks, metrics = accumulate_gradients(
     loss_fn, networks, params, it.micro_batches, _square_name(it, 'g')
   )
   tx, lr, n_shards = it.config.g_tx, phase.g_lr, it.config.n_shards
   update = apply_update(tx, state.g_opt, params, gradients, lr, n_shards)
   g, d = _select(update.is_finite, new_networks, networks)
-  g = {**g, 'params': update.params}
+  g, d = {**g, 'params': update.params}, {**d, 'params': state.d['params']}
   state = dataclasses.replace(state, g=g, d=d, g_opt=update.opt_state)
   return state, {**metrics, 'g_grad': update.grad_norm}, update.is_finite
 

@@ -31,16 +31,16 @@ def config(name, variant=''):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_builds_at_full_size(name):
   module = importlib.import_module(f'configs.{name}')
-  for variant in getattr(module, 'VARIANTS', ('',)):
-    read = parse_config(config(name, variant))
-    g, d = jax.eval_shape(read.gan.init, jax.random.key(0))
+  variants = getattr(module, 'VARIANTS', ('',))
+  for gan in {parse_config(config(name, variant)).gan for variant in variants}:
+    g, d = jax.eval_shape(gan.init, jax.random.key(0))
     images = jax.eval_shape(
-      read.gan.generate,
+      gan.generate,
       g,
-      jax.ShapeDtypeStruct((2, read.gan.dim_z), 'float32'),
+      jax.ShapeDtypeStruct((2, gan.dim_z), 'float32'),
       jax.ShapeDtypeStruct((2,), 'int32'),
     )
-    assert images.shape == (2, read.gan.res, read.gan.res, read.gan.channels)
+    assert images.shape == (2, gan.res, gan.res, gan.channels)
   with pytest.raises(ValueError, match='nonsense'):
     module.get_config('nonsense')
 

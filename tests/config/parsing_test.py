@@ -66,3 +66,17 @@ def test_lists_and_ints_come_back_from_json_as_they_were():
   values = config('biggan_imagenet', 'tiny')
   values['schedule']['g_lr'] = 1
   assert parse_config(json.loads(json.dumps(values))) == parse_config(values)
+
+
+@pytest.mark.parametrize(
+  'section, key, value, words',
+  [
+    ('model', 'gp_target', 0.0, 'model.gp_target is 0.0'),
+    ('train', 'd_steps', 2, 'train.simultaneous is True and train.d_steps is 2'),
+  ],
+)
+def test_mistakes_of_a_wasserstein_gan(section, key, value, words):
+  values = config('progan_cifar10', 'paper')
+  values[section][key] = value
+  with pytest.raises(UserError, match=words):
+    parse_config(values)

@@ -33,9 +33,14 @@ def test_penalties_equal_finite_differences(rng_seed):
       scores, ours = losses.r1(critic, real, copies)
       np.testing.assert_allclose(ours, at_real.mean() / copies, rtol=1e-8)
       np.testing.assert_array_equal(scores, critic(real))
-      want = np.square(np.sqrt(at_between / copies) - 1).mean()
-      ours = losses.gradient_penalty(critic, real, fake, interpolation, copies)
-      np.testing.assert_allclose(ours, want, rtol=1e-8)
+      args = critic, real, fake, interpolation, copies
+      for target in (1.0, 750.0):
+        want = np.square(np.sqrt(at_between / copies) / target - 1).mean()
+        ours = losses.gradient_penalty(*args, target)
+        np.testing.assert_allclose(ours, want, rtol=1e-8)
+      np.testing.assert_array_equal(
+        losses.gradient_penalty(*args), losses.gradient_penalty(*args, 1.0)
+      )
 
 
 def test_a_penalty_at_low_resolution_is_that_of_repeated_pixels(rng_seed):

@@ -247,6 +247,27 @@ def test_micro_batches_do_not_matter(accum, devices):
   assert_close(metrics, expected, 1e-6)
 
 
+@pytest.mark.parametrize('simultaneous', [False, True])
+def test_g_is_updated_against_d_before_or_after_its_update(simultaneous):
+  gan, key, phase = Linear(), jax.random.key(1), SCHEDULE.phase_at(0, 4)
+  start = init_state(gan, SGD, SGD, jax.random.key(0))
+  g, d = jax.device_get((start.g, start.d))
+  mesh = make_mesh(jax.devices()[:1])
+  run = make_train_step(gan, SGD, SGD, mesh, g_batch=4, simultaneous=simultaneous)
+  images = np.random.default_rng(0).integers(0, 256, (1, 1, 4, 4, 4, 1), np.uint8)
+  batch = {'images': images, 'labels': np.zeros((1, 1, 4), np.int32)}
+  state = sharding.replicate(start, mesh)
+  state, _ = run(state, shard_reals(batch, mesh), key, phase)
+  # The same by hand, with the draws of the step: key of the iteration, then of G.
+  d_after = jax.device_get(state.d)
+  assert np.abs(d_after['params']['w'] - d['params']['w']).max() > 1e-3
+  key = jax.random.fold_in(jax.random.fold_in(key, 0), 1)
+  inputs = gan.draw_inputs(key, jnp.arange(4), phase)
+  loss = lambda g: gan.g_loss(g, d if simultaneous else d_after, inputs, phase)[0]
+  want = g['params']['w'] - phase.g_lr * jax.grad(loss)(g)['params']['w']
+  np.testing.assert_allclose(state.g['params']['w'], want, rtol=1e-6, atol=1e-7)
+
+
 def test_one_compile_and_a_donated_state():
   mesh = make_mesh(jax.devices()[:1])
   gan = Linear()
