@@ -32,21 +32,22 @@ EXAMPLES
       --distributed=auto
 
 EXIT STATUS
-  0: finished, or stopped by a signal. 2: a mistake that only you can correct. Anything
-  else: transient, start the same command again.
+  0: finished, or stopped by Ctrl-C at a terminal. 2: a mistake that only you can
+  correct. 42: stopped on request before the end. 127 or more: another failure, or
+  killed. After 42 and after 127 or more, start the same command again; docs/pods.md
+  says what schedulers do.
 """
 
 import argparse
 import faulthandler
 import os
 import re
+import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import jax
 from absl import flags, logging
 
 from gan_jax import UserError
@@ -54,9 +55,10 @@ from gan_jax.config import Config, load_config
 from gan_jax.config.listing import list_keys
 from gan_jax.config.overrides import split_overrides
 from gan_jax.config.values import SYNTAX
-from gan_jax.runtime.distributed import join
+from gan_jax.runtime.distributed import join, leave
 from gan_jax.runtime.environment import keep_freed_memory
-from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.errors import report_failure, run_command
+from gan_jax.runtime.exit_codes import ExitCode
 from gan_jax.runtime.flags import CommandParser, boolean, path
 from gan_jax.training.preemption import StoppedError
 from gan_jax.training.trainer import Trainer
@@ -150,31 +152,37 @@ def main(argv: Sequence[str] | None = None) -> None:
   flags.FLAGS.mark_as_parsed()  # absl's log handler asks for it
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
+  _exit(train(args, config))
+
+
+def train(args: argparse.Namespace, config: Config) -> ExitCode:
+  """Trains as the flags say; returns how it ended."""
   try:
     if args.distributed:
       join(args.distributed, args.peer_timeout)
-    Trainer(config, str(args.workdir), args.allow_config_change).run()
-  except StoppedError:
-    print('stopped while there was nothing to save; resume with the same command')
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    _exit(2)
-  except BaseException:
-    traceback.print_exc()
-    _exit(1)
-  _exit(0)
+    trainer = Trainer(config, str(args.workdir), args.allow_config_change)
+    try:
+      if int(trainer.run().images) >= config.train.images:
+        return ExitCode.FINISHED
+    except StoppedError:
+      print('stopped while there was nothing to save; resume with the same command')
+    at_terminal = trainer.stop_signal == signal.SIGINT and os.isatty(0)
+    return ExitCode.FINISHED if at_terminal else ExitCode.STOPPED
+  except KeyboardInterrupt:
+    return ExitCode.INTERRUPTED
+  except BaseException as error:
+    return report_failure(error)
 
 
-def _exit(code: int) -> NoReturn:
-  """Ends the process without waiting for threads that compile or for other processes.
-
-  After success the processes of a job leave together; otherwise the last ones would
-  report the first as lost.
-  """
-  if code == 0 and jax.process_count() > 1:
-    jax.distributed.shutdown()
+def _exit(code: ExitCode) -> NoReturn:
+  """Ends the process without waiting for threads that compile."""
+  if code in (ExitCode.FINISHED, ExitCode.USER_ERROR, ExitCode.STOPPED):
+    leave()
   sys.stdout.flush()
   sys.stderr.flush()
+  if code == ExitCode.INTERRUPTED:  # die of it, as loops in a shell expect
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
   os._exit(code)
 
 

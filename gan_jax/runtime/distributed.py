@@ -1,10 +1,17 @@
-"""Multi-process jobs."""
+"""Multi-process jobs: joining one, ending together, and errors that all share."""
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from gan_jax.runtime.errors import UserError
+
+_SENTENCE_BYTES = 2048  # of a UserError that is sent to the other processes
 
 
 def join(job: str, peer_timeout: int) -> None:
@@ -16,19 +23,77 @@ def join(job: str, peer_timeout: int) -> None:
     peer_timeout: seconds without a heartbeat after which another process is lost.
 
   Raises:
-    UserError: `job` has another form.
+    UserError: `job` has another form, or is 'auto' where there is no cluster.
   """
   timeouts: Any = dict(
     heartbeat_timeout_seconds=peer_timeout, shutdown_timeout_seconds=peer_timeout
   )
-  if job == 'auto':
-    jax.distributed.initialize(**timeouts)
+  if job != 'auto':
+    jax.distributed.initialize(*parse_job(job), **timeouts)
     return
   try:
-    address, count, index = job.split(',')
-    num_processes, process_id = int(count), int(index)
-  except ValueError:
+    jax.distributed.initialize(**timeouts)
+  except (ImportError, KeyError, TypeError, ValueError) as error:
     raise UserError(
-      f'--distributed={job}: allowed are auto and HOST:PORT,NUM_PROCESSES,PROCESS_ID.'
-    ) from None
-  jax.distributed.initialize(address, num_processes, process_id, **timeouts)
+      '--distributed=auto: no TPU pod, SLURM, Open MPI or Kubernetes job was found '
+      f'({error}): give HOST:PORT,NUM_PROCESSES,PROCESS_ID, or leave out the flag to '
+      'train with one process.'
+    ) from error
+
+
+def parse_job(job: str) -> tuple[str, int, int]:
+  """'HOST:PORT,NUM_PROCESSES,PROCESS_ID' -> (address, number of processes, own one).
+
+  Raises:
+    UserError: `job` has another form.
+  """
+  match = re.fullmatch(r'([^,\s]+):(\d{1,5}),(\d+),(\d+)', job)
+  if not match:
+    raise UserError(
+      f'--distributed={job}: allowed are auto and HOST:PORT,NUM_PROCESSES,PROCESS_ID, '
+      'such as 10.0.0.1:9876,4,0.'
+    )
+  host, port, count, index = match[1], *map(int, match.groups()[1:])
+  if not 0 < port < 65536:
+    raise UserError(f'--distributed={job}: {port} is no port; allowed are 1 to 65535.')
+  if not index < count:
+    raise UserError(
+      f'--distributed={job}: process {index} of {count} does not exist; processes are '
+      'numbered from 0.'
+    )
+  return f'{host}:{port}', count, index
+
+
+@contextlib.contextmanager
+def shared_errors() -> Iterator[None]:
+  """A UserError of any process in the block is raised on all. Collective.
+
+  Otherwise the other processes would wait for that one, and then end with a code that
+  asks for a restart.
+  """
+  error = None
+  try:
+    yield
+  except UserError as raised:
+    error = raised
+  if jax.process_count() > 1:
+    own = np.zeros(_SENTENCE_BYTES, np.uint8)
+    sentence = np.frombuffer(str(error or '').encode()[:_SENTENCE_BYTES], np.uint8)
+    own[: len(sentence)] = sentence
+    sentences = np.asarray(multihost_utils.process_allgather(own))
+    for process, row in enumerate(sentences):
+      if error is None and row[0]:
+        text = row[row > 0].tobytes().decode(errors='ignore')
+        error = UserError(f'process {process}: {text}')
+  if error is not None:
+    raise error
+
+
+def leave() -> None:
+  """Waits until all processes of the job leave, or for the peer timeout.
+
+  Those that are still there would report the first as lost.
+  """
+  if jax.distributed.is_initialized():
+    with contextlib.suppress(RuntimeError):
+      jax.distributed.shutdown()

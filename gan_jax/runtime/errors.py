@@ -1,8 +1,11 @@
-"""Mistakes of the user: one sentence, and exit code 2."""
+"""What ends a command: mistakes of the user are one sentence and exit code 2."""
 
 import difflib
 import sys
+import traceback
 from collections.abc import Callable, Iterable
+
+from gan_jax.runtime.exit_codes import USER_ERRNOS, ExitCode
 
 
 class UserError(ValueError):
@@ -20,10 +23,37 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
   return f' (did you mean {close[0]!r}?)' if close else ''
 
 
+def raise_as_user_error(error: OSError, what: str) -> None:
+  """Raises UserError '`what`: <reason>.' if only the user can correct `error`."""
+  if error.errno in USER_ERRNOS:
+    raise UserError(f'{what}: {error.strerror}.') from error
+
+
+def report_failure(error: BaseException) -> ExitCode:
+  """Prints why a command ends, and returns its exit code.
+
+  UserError and errors of files are one sentence, anything else is a traceback.
+  """
+  if isinstance(error, UserError):
+    print(f'error: {error}', file=sys.stderr)
+    return ExitCode.USER_ERROR
+  if not isinstance(error, OSError) or error.filename is None:
+    traceback.print_exception(error)
+    return ExitCode.TRANSIENT
+  sentence = f'error: {error.filename}: {error.strerror}'
+  if error.errno in USER_ERRNOS:
+    print(f'{sentence}: check the path and its permissions.', file=sys.stderr)
+    return ExitCode.USER_ERROR
+  print(f'{sentence}; run the same command again to go on.', file=sys.stderr)
+  return ExitCode.TRANSIENT
+
+
 def run_command(main: Callable[[], None]) -> None:
-  """Runs `main`; a UserError is printed and ends the process with exit code 2."""
+  """Runs `main`; ends the process with an `ExitCode` if it raises an error.
+
+  An error that is neither the user's nor the operating system's is not caught.
+  """
   try:
     main()
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  except (UserError, OSError) as error:
+    sys.exit(report_failure(error))

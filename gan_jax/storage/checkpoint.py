@@ -41,6 +41,13 @@ class _Restore(ocp.args.StandardRestore):
   pass
 
 
+class _Manager(ocp.CheckpointManager):
+  """Leaves preemption to the training loop, which counts JAX's numbers for it."""
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
 def _files(folder: Path) -> list[tuple[str, Path]]:
   paths = (p for p in sorted(folder.rglob('*')) if p.is_file() and p.name != MANIFEST)
   return [(str(p.relative_to(folder)), p) for p in paths]
@@ -115,7 +122,7 @@ class Checkpointer:
       enable_async_checkpointing=True,
     )
     options = dict(read_only=True) if read_only else writing
-    self._manager = ocp.CheckpointManager(
+    self._manager = _Manager(
       self.folder,
       item_handlers=None if read_only else _ManifestHandler(),
       options=ocp.CheckpointManagerOptions(**options),

@@ -26,7 +26,7 @@ from gan_jax.training.callbacks import Callback, Iteration, SampleGrids
 from gan_jax.training.collapse_monitor import CollapseMonitor
 from gan_jax.training.metric_logger import MetricLogger
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.preemption import PreemptionHandler
+from gan_jax.training.preemption import PreemptionHandler, StoppedError
 from gan_jax.training.stages import ReadyStage, StagePreparer
 from gan_jax.training.train_state import TrainState, init_state, make_reset
 from gan_jax.training.workdir import record_start
@@ -112,6 +112,7 @@ class TrainingSession:
     """Trains to the end, or until preemption.
 
     Raises:
+      StoppedError: preemption while the first step compiled.
       CollapseError: the run has to be rolled back.
       UserError: too many non-finite updates, or a collapse is to stop the run.
     """
@@ -131,13 +132,17 @@ class TrainingSession:
   def _loop(self) -> None:
     config, preemption = self._config, self._context.preemption
     with self._context.timed(f'compiling the step at {self.phase.res} pixels'):
-      stage = self._stages.enter(self.images)
+      stage = self._stages.enter(self.images, preemption.result)
     preemption.idle = False
-    while self.images < config.train.images and not preemption.requested(self.step):
-      phase = self.phase = self._phase_at(self.images)
+    while self.images < config.train.images and not preemption.requested():
+      phase = self._phase_at(self.images)
       started, grown = time.perf_counter(), phase.res != stage.res
       if grown:
-        stage = self._next_stage()
+        try:
+          stage = self._next_stage()
+        except StoppedError:
+          break
+      self.phase = phase
       scaled = self._scale_rates(phase)
       self.state, metrics = stage.step(
         self.state, next(stage.batches), self._key, scaled
@@ -186,10 +191,14 @@ class TrainingSession:
     return dataclasses.replace(phase, g_lr=g_lr, d_lr=d_lr)
 
   def _next_stage(self) -> ReadyStage:
-    """Enters the next stage; a signal during the wait loses nothing if all is saved."""
+    """Enters the next stage.
+
+    Raises:
+      StoppedError: a signal arrived during the wait.
+    """
     preemption = self._context.preemption
     preemption.idle = self._context.checkpointer.wait()
-    stage = self._stages.enter(self.images)
+    stage = self._stages.enter(self.images, preemption.result)
     preemption.idle = False
     return stage
 

@@ -75,23 +75,28 @@ class StagePreparer:
   def __exit__(self, *_: Any) -> None:
     self._worker.shutdown(wait=False, cancel_futures=True)
 
-  def enter(self, images: int) -> ReadyStage:
+  def enter(
+    self, images: int, wait: Callable[[Future[ReadyStage]], ReadyStage]
+  ) -> ReadyStage:
     """The stage that trains after `images` images; starts to prepare the one after it.
 
-    A worker thread does the work, so that a signal can interrupt the wait. Several
-    processes wait for each other here: one of them may compile longer than collectives
-    wait for a late process (30 s on CPUs). Collective: all processes must call it.
+    A worker thread does the work, so that a signal can interrupt the wait. Collective:
+    all processes must call it.
+
+    Args:
+      wait: waits for the result of the worker thread.
     """
-    stage = (self._next or self._worker.submit(self._prepare, images)).result()
+    stage = wait(self._next or self._submit(images))
     if stage.start != images:  # prepared for another number of images
-      stage = self._worker.submit(self._prepare, images).result()
+      stage = wait(self._submit(images))
     next_start = self._start_of_next(stage)
     self._next = None
     if next_start is not None and next_start < self._config.train.images:
-      self._next = self._worker.submit(self._prepare, next_start)
-    wait_for_all = multihost.get_barrier_sync_fn()
-    wait_for_all(key=f'stage {next(_barrier_number)}', timeout_ms=COMPILE_TIMEOUT_MS)
+      self._next = self._submit(next_start)
     return stage
+
+  def _submit(self, images: int) -> Future[ReadyStage]:
+    return self._worker.submit(self._prepare, images, next(_barrier_number))
 
   def _start_of_next(self, stage: ReadyStage) -> int | None:
     """Images seen when the stage after this one begins; None after the last."""
@@ -105,8 +110,12 @@ class StagePreparer:
       images += stage.images_per_step
     return images
 
-  def _prepare(self, images: int) -> ReadyStage:
-    """Opens the input pipeline and compiles the step of the stage at `images`."""
+  def _prepare(self, images: int, barrier: int) -> ReadyStage:
+    """Opens the input pipeline and compiles the step of the stage at `images`.
+
+    Several processes wait for each other here: one of them may compile longer than
+    collectives wait for a late process (30 s on CPUs).
+    """
     config, began = self._config, time.perf_counter()
     phase = config.schedule.phase_at(images, config.gan.res)
     (stage,) = [s for s in config.stages if s.res == phase.res]
@@ -118,6 +127,8 @@ class StagePreparer:
     step.lower(self._state, first, self._key, phase).compile()
     compiled = time.perf_counter()
     self._on_compiled(self._state, stage.res)
+    wait_for_all = multihost.get_barrier_sync_fn()
+    wait_for_all(key=f'stage {barrier}', timeout_ms=COMPILE_TIMEOUT_MS)
     return ReadyStage(
       res=stage.res,
       images_per_step=config.images_per_step(stage),

@@ -1,8 +1,9 @@
 """`Trainer`: trains a GAN in a workdir, or resumes one."""
 
 import dataclasses
+import signal
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from gan_jax import UserError, data, report
 from gan_jax.config import Config
+from gan_jax.runtime.distributed import shared_errors
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.lock import lock_workdir
@@ -41,6 +43,12 @@ class Trainer:
     """
     self._config, self._workdir = config, Path(workdir)
     self._allow_config_change = allow_config_change
+    self._preemption: PreemptionHandler | None = None
+
+  @property
+  def stop_signal(self) -> signal.Signals | None:
+    """The signal that stopped the run; None if none did, or with several processes."""
+    return self._preemption.signal if self._preemption else None
 
   def run(self, images: int | None = None) -> TrainState:
     """Trains to the end, from the newest checkpoint if there is one.
@@ -62,18 +70,23 @@ class Trainer:
     mesh, is_main = make_mesh(), jax.process_index() == 0
     for stage in config.stages:
       config.shape(stage, mesh.size)
-    dataset = data.load_dataset(**config.source())
-    data.check_labels(dataset, config.gan.n_classes)
+    with shared_errors():
+      dataset = data.load_dataset(**config.source())
+      data.check_labels(dataset, config.gan.n_classes)
     data.check_hosts(dataset)
     log = tqdm.write if is_main else lambda _: None
     scores = None
     if config.score.every:
       scores = callbacks.Scores(config, dataset, self._workdir, log)
-    lock = lock_workdir(self._workdir) if is_main else nullcontext()
-    with lock, PreemptionHandler(log) as preemption:
-      prepare_workdir(
-        self._workdir, config, mesh, dataset, log, self._allow_config_change
-      )
+    with ExitStack() as stack:
+      preemption = stack.enter_context(PreemptionHandler(log))
+      self._preemption = preemption
+      with shared_errors():
+        if is_main:
+          stack.enter_context(lock_workdir(self._workdir))
+        prepare_workdir(
+          self._workdir, config, mesh, dataset, log, self._allow_config_change
+        )
       context = _make_context(
         config, dataset, self._workdir, mesh, scores, preemption, log
       )

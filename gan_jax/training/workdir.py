@@ -18,6 +18,7 @@ import gan_jax
 from gan_jax import UserError, data
 from gan_jax.config import Config
 from gan_jax.config.workdir import read_config
+from gan_jax.runtime.errors import raise_as_user_error
 from gan_jax.storage.files import write_json
 from gan_jax.storage.nested import flatten
 
@@ -63,9 +64,8 @@ def prepare_workdir(
     write_json(workdir / 'config.json', config.to_dict())
     write_json(workdir / 'run.json', environment_record(mesh) | {'dataset': summary})
   except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be written: {error.strerror}.'
-    ) from error
+    raise_as_user_error(error, f'--workdir={workdir} cannot be written')
+    raise
 
 
 def config_changes(old: Config, new: Config) -> list[str]:

@@ -19,6 +19,7 @@ import pytest
 from gan_jax import UserError
 from gan_jax.config.schedules import ConstantSchedule
 from gan_jax.models.biggan import BigGAN
+from gan_jax.runtime.exit_codes import ExitCode, asks_for_restart
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.lock import lock_workdir
@@ -115,7 +116,7 @@ def test_sigterm_while_compiling_stops_at_once(tmp_path):
   time.sleep(0.5)
   process.send_signal(signal.SIGTERM)
   printed = output(process)
-  assert process.returncode == 0, printed
+  assert process.returncode == ExitCode.STOPPED, printed
   assert 'nothing to save' in printed and 'Traceback' not in printed
   assert not metric_lines(tmp_path)
 
@@ -251,12 +252,16 @@ def test_a_run_continues_on_other_numbers_of_devices(tmp_path, monkeypatch):
   assert_same_losses(ours, theirs)
 
 
-def start_job(workdir, port, timeout):
+def start_job(workdir, port, timeout, **env):
   """A run of two processes with two devices each."""
   flags = (*DIGITS, ENDLESS, f'--peer_timeout={timeout}')
   return [
     start_main(
-      f'--workdir={workdir}', *flags, f'--distributed=127.0.0.1:{port},2,{i}', devices=2
+      f'--workdir={workdir}',
+      *flags,
+      f'--distributed=127.0.0.1:{port},2,{i}',
+      devices=2,
+      **env,
     )
     for i in range(2)
   ]
@@ -270,7 +275,7 @@ def test_two_processes_train_one_run_and_stop_together(
   wait_until(lambda: len(metric_lines(tmp_path / 'two')) >= 6, *processes)
   processes[1].send_signal(signal.SIGTERM)
   printed = [output(p) for p in processes]
-  assert [p.returncode for p in processes] == [0, 0], printed
+  assert [p.returncode for p in processes] == [ExitCode.STOPPED] * 2, printed
   ours = metric_lines(tmp_path / 'two')
   with contextlib.closing(
     Checkpointer(tmp_path / 'two', read_only=True)
@@ -279,13 +284,26 @@ def test_two_processes_train_one_run_and_stop_together(
   on_devices(monkeypatch, 4)
   train(small_config(train__images=48, log__grid_every=800), tmp_path / 'one')
   assert_same_losses(ours[:6], metric_lines(tmp_path / 'one'))
+  # Resumed and stopped again before the first step.
+  processes = start_job(
+    tmp_path / 'two', free_port, timeout=600, JAX_ENABLE_COMPILATION_CACHE='false'
+  )
+  for line in processes[0].stdout:
+    if 'restoring' in line:
+      break
+  processes[1].send_signal(signal.SIGTERM)
+  printed = [output(p) for p in processes]
+  assert [p.returncode for p in processes] == [ExitCode.STOPPED] * 2, printed
+  assert all('nothing to save' in text for text in printed), printed
+  assert metric_lines(tmp_path / 'two') == ours
 
 
 @pytest.mark.slow
-def test_losing_one_process_ends_the_other(tmp_path, free_port):
+def test_losing_one_process_ends_the_other_with_a_restart_code(tmp_path, free_port):
   processes = start_job(tmp_path, free_port, timeout=20)
   wait_until(lambda: len(metric_lines(tmp_path)) >= 3, *processes)
   processes[1].kill()
   printed = output(processes[0])
-  assert processes[0].returncode not in (0, None), printed
+  code = processes[0].returncode
+  assert asks_for_restart(code if code >= 0 else 128 - code), printed
   output(processes[1])

@@ -14,6 +14,7 @@ from gan_jax import UserError
 from gan_jax.config import parse_config
 from gan_jax.config.workdir import read_config
 from gan_jax.evaluation.metrics import small_network
+from gan_jax.runtime.exit_codes import ExitCode
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.training import noise_scale
 from gan_jax.training.trainer import Trainer
@@ -184,7 +185,7 @@ def test_a_ranking_score_that_is_not_computed_is_rejected(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_sigterm_saves_and_exits_with_zero(tmp_path):
+def test_sigterm_saves_and_asks_for_a_restart(tmp_path):
   process = start_main(
     '--config=configs/biggan_digits.py:tiny',
     f'--workdir={tmp_path}',
@@ -193,7 +194,7 @@ def test_sigterm_saves_and_exits_with_zero(tmp_path):
   wait_until(lambda: len(metric_lines(tmp_path)) >= 3, process)
   process.send_signal(signal.SIGTERM)
   printed = output(process)
-  assert process.returncode == 0 and 'stopped' in printed, printed
+  assert process.returncode == ExitCode.STOPPED and 'stopped' in printed, printed
   assert read_config(tmp_path).gan.res == 16
   saved = max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir())
   assert saved * 8 == metric_lines(tmp_path)[-1]['images']
