@@ -72,12 +72,11 @@ def find_config(name: str) -> tuple[Path, str]:
   raise _missing_config(name, path, configs)
 
 
-def shipped_configs() -> dict[str, Path]:
+def shipped_configs(package: Path = Path(__file__).parents[1]) -> dict[str, Path]:
   """Name -> file of the configs that gan_jax ships.
 
-  They are in configs/ of the repository, and in gan_jax/configs of a wheel.
+  They are in gan_jax/configs of a wheel, and in configs/ of the repository.
   """
-  package = Path(__file__).parents[1]
   for folder in (package / 'configs', package.parent / 'configs'):
     if folder.is_dir():
       return {path.stem: path for path in sorted(folder.glob('*.py'))}
