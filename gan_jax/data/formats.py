@@ -41,13 +41,21 @@ IMAGE_FORMATS = (  # tried in this order
   ImageFormat('JXL', ('.jxl',), 'pillow-jxl-plugin'),
 )
 _NEVER_READ = {
+  '.dds': 'DDS',
+  '.eps': 'EPS',
   '.exr': 'OpenEXR',
+  '.hdr': 'Radiance HDR',
+  '.ico': 'icon',
+  '.jxr': 'JPEG XR',
+  '.pcx': 'PCX',
   '.psd': 'Photoshop',
   '.svg': 'SVG',
   '.tga': 'TGA',
+  '.xcf': 'GIMP',
   **dict.fromkeys(('.j2k', '.jp2', '.jpx'), 'JPEG 2000'),
   **dict.fromkeys(
-    ('.arw', '.cr2', '.cr3', '.dng', '.nef', '.orf', '.raf', '.rw2'), 'raw camera data'
+    ('.arw', '.cr2', '.cr3', '.dng', '.nef', '.orf', '.raf', '.raw', '.rw2'),
+    'raw camera data',
   ),
 }
 _SIGNATURES = (  # (offset, bytes, format) of content that no reader accepted
@@ -144,3 +152,11 @@ def _is_readable(name: str) -> bool:
       importlib.import_module('pillow_jxl')  # importing registers it
     return True
   return False
+
+
+def format_of_content(head: bytes) -> str:
+  """The format that the first 32 bytes of a file declare beyond doubt, or ''."""
+  for offset, signature, name in _SIGNATURES:
+    if len(signature) > 2 and head[offset : offset + len(signature)] == signature:
+      return name
+  return ''

@@ -38,8 +38,9 @@ def load_dataset(
         folder or zip of images;
       - the name of a prepared tensorflow-datasets set: 'cifar10', 'lsun/church',
         'my_set:1.0.0'.
-    split: 'train'; prepared and tensorflow-datasets sets accept any split expression,
-      such as 'train[:90%]'.
+    split: 'train'; of a folder or zip the name of one of its splits, if it has some;
+      prepared and tensorflow-datasets sets accept any split expression, such as
+      'train[:90%]'.
     data_dir: folder of the tensorflow-datasets sets; default: $TFDS_DATA_DIR, else
       ~/tensorflow_datasets.
     res: side of the square images, in pixels.
@@ -88,9 +89,9 @@ def _check_sizes(dataset: Dataset, res: int) -> None:
 
 
 def _load_folder_or_zip(name: str, split: str, res: int, channels: int) -> Dataset:
-  if split != 'train':
-    raise UserError(f"{name} has only the split 'train', not '{split}'.")
-  source = open_folder_or_zip(name)
+  source = open_folder_or_zip(name, split)
+  if source.ignored:
+    logging.warning('%s: not image data: %s.', name, list_refused(source.ignored))
   if source.refused:
     logging.warning('%s: files left out: %s.', name, list_refused(source.refused))
   counts: tuple[int, ...] = ()
@@ -102,5 +103,5 @@ def _load_folder_or_zip(name: str, split: str, res: int, channels: int) -> Datas
     source.class_names,
     tuple(int(count) for count in counts),
     f'{source.kind}, {len(source.refused)} image files left out, '
-    f'{source.n_other_files} other files',
+    f'{source.n_other_files} other files; labels from {source.labels_from}',
   )

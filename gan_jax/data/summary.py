@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from gan_jax import UserError
 from gan_jax.data.dataset import Dataset, label_of, source_size
 from gan_jax.data.decode import UnusableImageError
-from gan_jax.data.folder import escape_unprintable
+from gan_jax.data.names import escape_unprintable
 
 _SAMPLE_SIZE = 512  # images read for statistics; reading all could take hours
 _GRID_SIZE = 64

@@ -73,7 +73,11 @@ def make_parser() -> argparse.ArgumentParser:
     action='store_true',
     help='leave out images that cannot be used; manifest.json lists them',
   )
-  p.add_argument('--split', default='train', help='split of a TFDS set')
+  p.add_argument(
+    '--split',
+    default='train',
+    help='split of a TFDS set, or one of the folders train, val, test, ... of SRC',
+  )
   p.add_argument('--data_dir', help='folder of the TFDS sets')
   p.add_argument(
     '--dry-run',
@@ -192,7 +196,7 @@ def open_source(name: str, split: str, data_dir: str | None) -> ImageSource:
       raise UserError(
         f'{name} is a prepared set already: SRC has to be what it was prepared from.'
       )
-    return open_folder_or_zip(name)
+    return open_folder_or_zip(name, split)
   records = open_tfds(name, split=split, data_dir=data_dir)
 
   def read(i: int) -> tuple[bytes, int]:

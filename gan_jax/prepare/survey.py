@@ -77,8 +77,11 @@ class HeaderSurvey:
     if len(source.class_names) and len(source.labels):
       counts = np.bincount(source.labels, minlength=len(source.class_names))
       lines.append(f'labels: {format_counts(source.class_names, counts)}')
+      lines.append(f'labels come from {source.labels_from}')
     elif not len(source.class_names):
       lines.append('labels: none')
+    if source.ignored:
+      lines.append(f'not image data: {list_refused(source.ignored, _N_LISTED)}')
     usable = self._usable_sizes()
     if len(usable):
       lines.append(self._describe_sizes(usable))
