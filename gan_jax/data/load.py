@@ -13,6 +13,7 @@ from gan_jax.data.folder import is_path, list_refused, open_folder_or_zip
 from gan_jax.data.summary import source_sizes
 from gan_jax.data.tfds_source import (
   MANIFEST,
+  is_tfds_name,
   load_prepared,
   load_tfds,
   tfds_data_dir,
@@ -35,7 +36,8 @@ def load_dataset(
     name: one of
       - 'emoji', 'digits' or 'synthetic';
       - a path (/a, ./a, ~/a or a.zip) of a set prepared by gan_jax.prepare, or of a
-        folder or zip of images;
+        folder or zip of images; a folder that exists needs no './', unless it has
+        the name of one of the other sets;
       - the name of a prepared tensorflow-datasets set: 'cifar10', 'lsun/church',
         'my_set:1.0.0'.
     split: 'train'; of a folder or zip the name of one of its splits, if it has some;
@@ -63,6 +65,8 @@ def load_dataset(
     raise UserError(f'res must be a positive number of pixels, not {res!r}.')
   if name in BUILT_IN:
     return load_built_in(name, split, res, channels)
+  if Path(name).is_dir() and not is_path(name) and not is_tfds_name(name, data_dir):
+    name = f'./{name}'
   path = name if is_path(name) else f'{tfds_data_dir(data_dir)}/{name}'
   folder = Path(path).expanduser()
   if (folder / MANIFEST).is_file():

@@ -210,6 +210,15 @@ def tfds_data_dir(data_dir: str | None) -> str:
   )
 
 
+def is_tfds_name(name: str, data_dir: str | None) -> bool:
+  """Whether a set of this name is in `data_dir`, or one that TFDS can prepare."""
+  stem = _stem(name)
+  if (Path(tfds_data_dir(data_dir)) / stem).is_dir():
+    return True
+  tfds = _import_tfds('tensorflow_datasets', name)
+  return stem in tfds.list_builders(with_community_datasets=False)
+
+
 def load_tfds(
   name: str, split: str, data_dir: str | None, res: int, channels: int
 ) -> Dataset:
@@ -273,17 +282,24 @@ def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
     return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
   except ValueError as error:
     known = tfds.list_builders(with_community_datasets=False)
-    stem = name.split('/')[0].split(':')[0]
+    stem = _stem(name)
     if stem in known:
+      here = f'take the folder here with data.name=./{name}, or '
       raise UserError(
-        f"Dataset '{name}' is not prepared under {data_dir}; prepare it (some sets "
-        f'need tensorflow-cpu for this step) with: {_prepare_command(name, data_dir)}'
+        f"Dataset '{name}' is not prepared under {data_dir}; "
+        f'{here if os.path.isdir(name) else ""}prepare it (some sets need '
+        f'tensorflow-cpu for this step) with: {_prepare_command(name, data_dir)}'
       ) from error
     similar = closest(stem, [*BUILT_IN, *known], 3) or BUILT_IN
     raise UserError(
       f"Unknown dataset '{name}': it is not prepared under {data_dir}, and the "
       f'most similar known names are {", ".join(similar)}.'
     ) from error
+
+
+def _stem(name: str) -> str:
+  """'lsun/church' and 'my_set:1.0.0' -> the name of the set alone."""
+  return name.split('/')[0].split(':')[0]
 
 
 def _prepare_command(name: str, data_dir: str) -> str:

@@ -46,6 +46,21 @@ def test_a_folder_and_a_zip_of_it_are_the_same_dataset(tmp_path):
     data.load_dataset(str(tmp_path / 'empty'), res=8, channels=3)
 
 
+def test_an_existing_folder_needs_no_dot_and_slash(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+  for name in ('pets', 'sets/my pets', 'emoji', 'cifar10'):
+    write_image_folder(tmp_path / name, n=3)
+  for name in ('pets', 'sets/my pets'):
+    taken = data.load_dataset(name, res=8, channels=3)
+    assert taken.name == f'./{name}' and taken.class_names == ('cat', 'dog')
+  assert len(data.load_dataset('emoji', res=8, channels=3).class_names) == 9
+  with pytest.raises(UserError, match=r'the folder here with data.name=\./cifar10, or'):
+    data.load_dataset('cifar10', res=8, channels=3)
+  with pytest.raises(UserError, match="Unknown dataset 'pests'"):
+    data.load_dataset('pests', res=8, channels=3)
+
+
 def test_upsampling_is_refused_without_upscale(tmp_path, tiny_tfds):
   pixels = write_image_folder(tmp_path / 'pets', n=5)
   prepare.main([str(tmp_path / 'pets'), str(tmp_path / 'set')])
