@@ -2,15 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import logging
 
 from gan_jax import UserError
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags
-from gan_jax.sampling import image_io
+from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path
+from gan_jax.sampling import export, image_io, output
 from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGenerator
 from gan_jax.sampling.options import SamplingOptions
 
@@ -21,25 +20,46 @@ def make_parser() -> argparse.ArgumentParser:
     description='Samples images from the EMA generator of a run.',
     epilog='example: python -m gan_jax.sample --workdir=runs/emoji --out=grid.png',
   )
-  p.add_argument('--workdir', help='folder of the run')
+  p.add_argument('--workdir', type=path, help='folder of the run')
   p.add_argument(
     '--program',
+    type=path,
     metavar='GEN.stablehlo',
     help='an exported generator, instead of --workdir',
   )
   p.add_argument(
     '--export',
+    type=path,
     metavar='GEN.stablehlo',
     help='write the generator as a program that needs only jax, and its weights as '
     'GEN.safetensors, instead of images',
   )
   p.add_argument(
     '--out',
-    help='grid.png, images.npz, morph.webp (.gif, .mp4), or a folder for PNGs',
+    type=path,
+    help='grid.png, images.npz, morph.webp (.gif, .mp4, .apng), or a folder for PNGs',
   )
+  existing = p.add_mutually_exclusive_group()
+  for name, help_text in (
+    ('append', 'number the images of a folder after those that it holds'),
+    ('replace', 'remove the images that an earlier command wrote into the folder'),
+  ):
+    existing.add_argument(
+      f'--{name}',
+      dest='existing',
+      action='store_const',
+      const=name,
+      default='',
+      help=help_text,
+    )
   p.add_argument('--checkpoint', type=int, help='step to load; default: the newest')
+  p.add_argument(
+    '--raw', action='store_true', help='raw weights instead of EMA weights'
+  )
   add_flags(p, SamplingOptions)
-  p.add_argument('--fps', type=int, default=24, help='frames per second of animations')
+  p.add_argument(
+    '--fps', type=float, default=24, help='frames per second of animations; default: 24'
+  )
   return p
 
 
@@ -50,23 +70,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise UserError('--workdir of a run or --program of an exported one: give one.')
   if bool(args.out) == bool(args.export):
     raise UserError('--out for images or --export for the generator: give one.')
-  if args.program and (args.export or args.checkpoint):
-    raise UserError('--export and --checkpoint are for a run, not a --program.')
+  if args.program and (args.export or args.raw or args.checkpoint is not None):
+    raise UserError('--export, --raw and --checkpoint are for a run, not a --program.')
   options = parsed_flags(SamplingOptions, args)
   if args.export:
-    trained = TrainedGenerator(args.workdir, args.checkpoint)
+    export.check_export(args.export)
+    trained = TrainedGenerator(args.workdir, args.checkpoint, not args.raw)
     program, weights = trained.export(args.export, options)
     print(f'the generator is in {program}, its weights in {weights}')
     return
-  out = Path(args.out)
-  image_io.check_output(out, args.fps)
+  output.check_output(args.out, args.fps, args.existing)
   if args.program:
     generator: Generator = ExportedGenerator(args.program)
   else:
-    generator = TrainedGenerator(args.workdir, args.checkpoint)
+    generator = TrainedGenerator(args.workdir, args.checkpoint, not args.raw)
   planned = generator.plan(options)
-  image_io.write_images(out, *planned, args.fps)
-  print(f'{len(planned.seeds)} images in {out}')
+  try:
+    image_io.write_images(args.out, planned, args.fps, args.existing)
+  except OSError as error:
+    raise output.cannot_write(args.out, error) from error
+  print(f'{len(planned.seeds)} images in {args.out}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import logging
 
@@ -13,7 +12,7 @@ from gan_jax import UserError
 from gan_jax.explore.session import ControlValues, ExplorerSession
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser
+from gan_jax.runtime.flags import CommandParser, path
 from gan_jax.storage.durations import timed_phase
 
 LOOPBACK = '127.0.0.1'
@@ -25,7 +24,10 @@ def make_parser() -> argparse.ArgumentParser:
     description='Explores a generator in the browser: a run, weights that '
     'gan_jax.importers imported, or an exported .stablehlo in the folder.',
   )
-  p.add_argument('--workdir', required=True, help='folder of the run')
+  p.add_argument('--workdir', type=path, required=True, help='folder of the run')
+  p.add_argument(
+    '--raw', action='store_true', help='raw weights instead of EMA weights'
+  )
   p.add_argument('--port', type=int, default=8080, help='default: 8080')
   p.add_argument(
     '--host',
@@ -45,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise UserError(
       "the explorer needs a package: pip install 'gan_jax[explore]'."
     ) from error
-  workdir = Path(args.workdir)
+  workdir = args.workdir
   if not workdir.is_dir():
     raise UserError(f'--workdir={workdir}: there is no such folder.')
   check_address(args.host, args.port)
-  session = ExplorerSession(workdir)
+  session = ExplorerSession(workdir, not args.raw)
   choice = session.select()
   log = functools.partial(print, flush=True)
   with timed_phase(workdir, f'opening and compiling {choice.name}', log):

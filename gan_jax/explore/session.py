@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import io
-import json
 import shlex
 import threading
 from collections.abc import Sequence
@@ -14,13 +13,12 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.sampling import image_io
-from gan_jax.sampling.generator import (
-  ExportedGenerator,
-  Generator,
-  PlannedImages,
-  TrainedGenerator,
-)
+from gan_jax.sampling.animation import ANIMATIONS
+from gan_jax.sampling.class_names import format_labels, read_class_names
+from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGenerator
 from gan_jax.sampling.options import SamplingOptions
+from gan_jax.sampling.output import cannot_write, check_output
+from gan_jax.sampling.planning import PlannedImages, n_frames
 from gan_jax.sampling.style_mixing import style_ranges
 
 SAVE_FOLDER = 'explored'  # in the workdir
@@ -66,7 +64,7 @@ class GeneratorChoice:
 class Capabilities:
   """Which controls apply to a generator."""
 
-  class_names: tuple[str, ...] = ()
+  class_names: tuple[str, ...] = ()  # with the label, 3 cat
   style_based: bool = False
   n_layers: int = 0  # of the synthesis network
   truncated_layers: int = 0  # default number of layers on which psi acts
@@ -80,6 +78,8 @@ def path_inside(folder: Path, name: str) -> Path:
   Raises:
     UserError: it lies outside the folder.
   """
+  if name.startswith('~'):  # of a home folder
+    raise UserError(f'{name} lies outside {folder}.')
   path = (folder / name).resolve()
   if not path.is_relative_to(folder.resolve()):
     raise UserError(f'{name} lies outside {folder}.')
@@ -89,12 +89,15 @@ def path_inside(folder: Path, name: str) -> Path:
 class ExplorerSession:
   """Samples from the generators of one workdir. Thread-safe."""
 
-  def __init__(self, workdir: Path):
+  def __init__(self, workdir: Path, ema: bool = True):
     """
+    Args:
+      ema: the EMA weights of checkpoints; False: the raw ones.
+
     Raises:
       UserError: the folder has no generator.
     """
-    self.workdir = workdir
+    self.workdir, self._ema = workdir, ema
     self._lock = threading.Lock()
     self._load = functools.lru_cache(2)(self._load_generator)  # more would hold memory
     self.choices()
@@ -134,7 +137,7 @@ class ExplorerSession:
 
   def _load_generator(self, choice: GeneratorChoice) -> Generator:
     if choice.path is None:
-      return TrainedGenerator(self.workdir, choice.step)
+      return TrainedGenerator(self.workdir, choice.step, self._ema)
     name = str(choice.path.relative_to(self.workdir))
     return ExportedGenerator(path_inside(self.workdir, name))
 
@@ -146,7 +149,10 @@ class ExplorerSession:
     """
     with self._lock:
       generator = self._load(choice)
-    class_names = self._class_names(generator.n_classes)
+    names = read_class_names(self.workdir, generator.n_classes)
+    class_names = tuple(map(str, range(generator.n_classes)))
+    if names:
+      class_names = tuple(f'{i} {name}' for i, name in enumerate(names))
     if not isinstance(generator, TrainedGenerator):
       return Capabilities(class_names)
     style = generator.gan.style_based
@@ -154,7 +160,7 @@ class ExplorerSession:
       standing = generator.gan.has_batch_stats
       return Capabilities(class_names, standing_statistics=standing)
     n_layers = style.layers(style.res)
-    ranges = style_ranges(style).items()
+    ranges = style_ranges(style, generator.resolution).items()
     return Capabilities(
       class_names,
       style_based=True,
@@ -162,17 +168,6 @@ class ExplorerSession:
       truncated_layers=min(style.truncated_layers, n_layers),
       style_ranges=tuple(name for name, layers in ranges if layers),
     )
-
-  def _class_names(self, n: int) -> tuple[str, ...]:
-    """'3 cat' for each label, with the name from run.json if it has n names."""
-    try:
-      run = json.loads((self.workdir / 'run.json').read_text())
-      names = run['dataset']['classes']
-    except (OSError, ValueError, KeyError, TypeError):
-      names = []
-    if len(names) != n:
-      return tuple(str(i) for i in range(n))
-    return tuple(f'{i} {name}' for i, name in enumerate(names))
 
   def sampling_options(
     self, capabilities: Capabilities, values: ControlValues, draft: bool = False
@@ -216,7 +211,7 @@ class ExplorerSession:
     options = self.sampling_options(capabilities, values, draft)
     if values.mode != 'interpolation':
       return options
-    last = (len(values.pinned_seeds) - 1) * int(values.frames) - 1
+    last = n_frames(values.pinned_seeds, int(values.frames)) - 1
     return dataclasses.replace(options, only=min(max(int(values.frame), 0), last))
 
   def command_line(
@@ -227,6 +222,7 @@ class ExplorerSession:
       generator = [f'--program={choice.path}']
     else:
       generator = [f'--workdir={self.workdir}', f'--checkpoint={choice.step}']
+      generator += [] if self._ema else ['--raw']
     out = f'--out={self.workdir / SAVE_FOLDER / name}'
     return shlex.join(
       ['python', '-m', 'gan_jax.sample', *generator, *options.flags, out]
@@ -242,7 +238,7 @@ class ExplorerSession:
       planned = self._plan(choice, options)
       images = np.concatenate(list(planned.images))
     png = io.BytesIO()
-    image_io.image_grid(images, planned.columns).save(png, 'png')
+    image_io.arrange(images, planned.cells).save(png, 'png')
     return png.getvalue()
 
   def save(self, choice: GeneratorChoice, options: SamplingOptions, name: str) -> Path:
@@ -254,13 +250,14 @@ class ExplorerSession:
     """
     path_inside(self.workdir, SAVE_FOLDER)  # it may be a symbolic link
     out = path_inside(self.workdir / SAVE_FOLDER, name)
-    if out.suffix not in ('.png', *image_io.ANIMATIONS):
-      raise UserError(f'{name}: end it in .png, {", ".join(image_io.ANIMATIONS)}.')
+    if out.suffix.lower() not in ('.png', *ANIMATIONS):
+      raise UserError(f'{name}: end it in .png, {", ".join(ANIMATIONS)}.')
+    check_output(out, FPS)
     try:
       with self._lock:
-        image_io.write_images(out, *self._plan(choice, options), fps=FPS)
+        image_io.write_images(out, self._plan(choice, options), FPS)
     except OSError as error:
-      raise UserError(f'{out} cannot be written: {error.strerror}.') from error
+      raise cannot_write(out, error) from error
     return out
 
   def _plan(self, choice: GeneratorChoice, options: SamplingOptions) -> PlannedImages:
@@ -273,7 +270,8 @@ def _shared_options(
   """Options that do not depend on the mode."""
   options: dict[str, Any] = {'psi': round(values.psi, 4)}
   if values.label is not None and capabilities.class_names:
-    options['classes'] = str(values.label)
+    names = [entry.partition(' ')[2] for entry in capabilities.class_names]
+    options['classes'] = format_labels(values.label, names)
   if values.truncation < MAX_TRUNCATION:
     options['truncation'] = round(values.truncation, 4)
   if capabilities.style_based:

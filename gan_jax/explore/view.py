@@ -20,6 +20,7 @@ from gan_jax.explore.session import (
   GeneratorChoice,
 )
 from gan_jax.sampling.options import MAX_SEED, SamplingOptions
+from gan_jax.sampling.planning import n_frames
 
 MODES = {'single': 'Single', 'grid': 'Grid', 'interpolation': 'Interpolate'}
 STYLE_MODES = {
@@ -157,7 +158,7 @@ class View:
     chips = [str(seed) for seed in self._values.pinned_seeds]
     self._pinned = ui.input_chips('Pinned seeds', value=chips)
     self._pinned.props('dense outlined for=pins').on_value_change(self._set_pinned)
-    self._frame = self._add_slider('Frame', 'frame', 0, 23, 1)
+    self._frame = self._add_slider('Frame', 'frame', 0, 24, 1)
     self._add_slider('Frames per interval', 'frames', 2, 60, 1)
     save = ui.button('Save animation', on_click=self._save_animation)
     save.props('outline no-caps id=animation')
@@ -238,8 +239,8 @@ class View:
   async def _display(self, draft: bool) -> None:
     """Samples the image of the control values and displays it or an error."""
     values = dataclasses.replace(self._values)
-    intervals = max(len(values.pinned_seeds) - 1, 1)
-    self._frame.props(f'max={intervals * int(values.frames or 2) - 1}')
+    last = n_frames(values.pinned_seeds, int(values.frames or 1)) - 1
+    self._frame.props(f'max={last}')
     try:
       options = self._session.displayed_options(self._capabilities, values, draft)
       png = await run.io_bound(self._session.render_png, self._choice, options)

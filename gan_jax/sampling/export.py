@@ -7,6 +7,7 @@ metadata of its header, the model section of the config as JSON under 'gan_jax'.
 """
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,30 @@ from jax.typing import ArrayLike
 
 from gan_jax import UserError
 from gan_jax.models.base import GAN, Variables, to_uint8
+from gan_jax.sampling.output import cannot_write, check_writable
 from gan_jax.storage.files import atomic_path
 from gan_jax.storage.nested import flatten
 
 PLATFORMS = ('cpu', 'tpu', 'cuda')
+SUFFIX = '.stablehlo'
+
+
+def check_export(path: Path) -> None:
+  """Checks what `export_generator` needs, before anything is computed.
+
+  Raises:
+    UserError: `path` does not end in .stablehlo, a package is not installed, or a file
+      cannot be written.
+  """
+  if path.suffix.lower() != SUFFIX:
+    raise UserError(f'{path}: the name of an exported generator ends in {SUFFIX}.')
+  if not all(map(importlib.util.find_spec, ('flatbuffers', 'safetensors'))):
+    raise UserError("exporting needs a package: pip install 'gan_jax[export]'.")
+  for file in (path, path.with_suffix('.safetensors')):
+    try:
+      check_writable(file)
+    except OSError as error:
+      raise cannot_write(file, error) from error
 
 
 def export_generator(
@@ -54,22 +75,17 @@ def export_generator(
       files cannot be written.
   """
   path = Path(path)
-  if path.suffix != '.stablehlo':
-    raise UserError(f'{path}: the name of an exported generator ends in .stablehlo.')
+  check_export(path)
   exported = export_program(gan, g, platforms, **fixed)
   weights = path.with_suffix('.safetensors')
+  serialized = exported.serialize()
   try:
-    serialized = exported.serialize()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
       part.write_bytes(serialized)
     write_safetensors(weights, g, {'gan_jax': json.dumps(model_section(gan))})
-  except ImportError as error:
-    raise UserError(
-      "exporting needs a package: pip install 'gan_jax[export]'."
-    ) from error
   except OSError as error:
-    raise UserError(f'{path} cannot be written: {error.strerror}.') from error
+    raise cannot_write(path, error) from error
   return path, weights
 
 
@@ -94,11 +110,7 @@ def export_program(
 
 
 def write_safetensors(path: Path, g: Variables, metadata: dict[str, str]) -> None:
-  """Writes the arrays of `g` by path, atomically.
-
-  Raises:
-    ImportError: safetensors is not installed.
-  """
+  """Writes the arrays of `g` by path, atomically."""
   from safetensors.numpy import save_file
 
   flat = flatten(jax.device_get(g), '/')

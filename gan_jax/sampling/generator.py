@@ -7,27 +7,33 @@ options that differ only in these compile nothing.
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, UInt8, UInt32
+from jaxtyping import Float, UInt8
 
 from gan_jax import UserError
 from gan_jax.config.workdir import read_config
 from gan_jax.models.base import Phase, StyleBased, Variables
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.sampling import export, style_mixing
-from gan_jax.sampling.options import SamplingOptions, format_ranges, parse_ranges
+from gan_jax.sampling import export
+from gan_jax.sampling.class_names import (
+  format_labels,
+  parse_classes,
+  read_class_names,
+)
+from gan_jax.sampling.options import LAYOUTS, SamplingOptions, format_ranges
 from gan_jax.sampling.planning import (
-  SamplerInputs,
-  interpolate,
+  GeneratorSpec,
+  ImagePlan,
+  PlannedImages,
+  draw_latents,
   noise_seeds,
-  plan_inputs,
-  select_image,
+  plan_images,
+  resolve_resolution,
 )
 from gan_jax.sampling.samplers import (
   Sampler,
@@ -37,21 +43,16 @@ from gan_jax.sampling.samplers import (
   run_in_batches,
   standing_statistics,
 )
+from gan_jax.sampling.style_mixing import mix_styles
 from gan_jax.storage import checkpoint as checkpoints
 
 STANDING_BATCH = 64  # latents per batch of standing statistics
 STYLE_OPTIONS = (
   'truncated_layers', 'noise', 'noise_seed', 'noise_strength', 'mix', 'mix_layers'
 )  # fmt: skip
-
-
-class PlannedImages(NamedTuple):
-  """Images that are computed while `images` is iterated over."""
-
-  images: Iterator[UInt8[np.ndarray, 'b h w c']]  # batches
-  classes: Float[np.ndarray, 'n classes']  # class weights
-  seeds: UInt32[np.ndarray, ' n']
-  columns: int  # of the image grid
+IMAGE_OPTIONS = (  # of images, not of the generator
+  *LAYOUTS, 'seeds', 'num', 'classes', 'mix_layers', 'frames', 'loop', 'only', 'columns'
+)  # fmt: skip
 
 
 class Generator(abc.ABC):
@@ -61,6 +62,11 @@ class Generator(abc.ABC):
   @abc.abstractmethod
   def n_classes(self) -> int:
     """Number of classes; 0 for an unconditional model."""
+
+  @property
+  @abc.abstractmethod
+  def class_names(self) -> tuple[str, ...]:
+    """Names of the classes by label; () where none are known."""
 
   @property
   @abc.abstractmethod
@@ -81,7 +87,7 @@ class Generator(abc.ABC):
     *,
     truncation: float = float('inf'),
     psi: float = 1.0,
-    labels: int | Iterable[int] | None = None,
+    labels: int | str | Iterable[int | str] | None = None,
     noise: str = 'own',
     standing: int = 16,
     batch: int = 64,
@@ -97,7 +103,8 @@ class Generator(abc.ABC):
         gives better images and less variety.
       psi: factor of z in a BigGAN, of the distance between w and its mean in a
         StyleGAN. Lower psi gives better images and less variety.
-      labels: assigned to the images in turn; None draws the label from the seed.
+      labels: labels or class names, assigned to the images in turn; None draws the
+        label from the seed.
       noise: noise of a StyleGAN: 'own' is drawn from each seed, 'stored' comes from
         the weights, 'off' is none.
       standing: number of batches from which a BigGAN takes its batch statistics at
@@ -111,31 +118,49 @@ class Generator(abc.ABC):
       seeds=format_ranges(seeds),
       truncation=truncation,
       psi=psi,
-      classes='' if labels is None else format_ranges(labels),
+      classes='' if labels is None else self._classes(labels),
       noise=noise,
       standing=standing,
       batch=batch,
     )
     return np.concatenate(list(self.plan(options).images))
 
+  def _classes(self, labels: int | str | Iterable[int | str]) -> str:
+    """Labels and class names as a value of `SamplingOptions.classes`.
+
+    Raises:
+      UserError: an unknown name, or no label at all.
+    """
+    numbers: list[int] = []
+    for label in [labels] if isinstance(labels, int | str) else labels:
+      if isinstance(label, str):
+        numbers += parse_classes(label, self.n_classes, self.class_names)
+      else:
+        numbers.append(label)
+    if not numbers:
+      raise UserError('labels: there are none; None draws them from the seeds.')
+    return format_labels(numbers, self.class_names)
+
 
 class TrainedGenerator(Generator):
-  """The EMA generator of a run or of imported weights, on all devices.
+  """The generator of a run or of imported weights, on all devices.
 
   Attributes:
     gan: the GAN family with its config values.
   """
 
-  def __init__(self, workdir: str | Path, step: int | None = None):
+  def __init__(self, workdir: str | Path, step: int | None = None, ema: bool = True):
     """The checkpoint is read when it is first needed.
 
     Args:
       step: step of the checkpoint; None for the newest.
+      ema: the EMA weights; False: the raw ones, as the optimizer left them.
 
     Raises:
       UserError: `workdir` is not the folder of a run.
     """
     self._config, self._workdir, self._step = read_config(workdir), workdir, step
+    self._weights = 'ema' if ema else 'g'
     self.gan = self._config.gan
     self._mesh = make_mesh()
     self._jitted: Callable[..., Sampler] = functools.cache(
@@ -146,8 +171,10 @@ class TrainedGenerator(Generator):
   @functools.cached_property
   def _restored(self) -> tuple[Variables, Phase]:
     g, _ = jax.eval_shape(self.gan.init, jax.random.key(0))
-    g, images = checkpoints.restore_ema(self._workdir, g, self._step)
-    return g, self._config.schedule.phase_at(images, self.gan.res)
+    like = {self._weights: g, 'images': jax.ShapeDtypeStruct((), np.uint32)}
+    parts, _ = checkpoints.restore_subtrees(self._workdir, like, self._step)
+    phase = self._config.schedule.phase_at(int(parts['images']), self.gan.res)
+    return parts[self._weights], phase
 
   @property
   def phase(self) -> Phase:
@@ -162,34 +189,40 @@ class TrainedGenerator(Generator):
   def n_classes(self) -> int:
     return self.gan.n_classes
 
+  @functools.cached_property
+  def class_names(self) -> tuple[str, ...]:
+    return read_class_names(self._workdir, self.n_classes)
+
   @property
   def resolution(self) -> int:
     return self.phase.res
 
   def plan(self, options: SamplingOptions) -> PlannedImages:
     options = self._checked(options)
-    inputs = plan_inputs(options, self.gan)
     res, alpha = resolve_resolution(options.res, self.phase)
+    gan, style = self.gan, self.gan.style_based
+    plan = plan_images(
+      options, GeneratorSpec(self.n_classes, self.class_names, style, res)
+    )
+    z, classes = draw_latents(plan, options, gan.dim_z, self.n_classes)
     g, stored_noise = self._variables(options), options.noise == 'stored'
-    style = self.gan.style_based
+    seeds = noise_seeds(options, plan)
     if style is None:
       sample = self._jitted(make_sampler, res, stored_noise)
       draw: Callable[..., ArrayLike] = lambda z, classes, seeds: sample(
         g, z, classes, options.psi, seeds, alpha
       )
-      rows = [inputs.z, inputs.classes, noise_seeds(options, inputs)]
+      classes = plan.frames_of(classes)
+      rows = [plan.frames_of(z), classes, seeds]
     else:
-      ws, inputs = self._styles(style, options, g, inputs)
       synthesize = self._jitted(make_synthesizer, res, stored_noise)
       draw = lambda ws, seeds: synthesize(g, ws, seeds, alpha)
-      rows = [ws[:, : style.layers(res)], noise_seeds(options, inputs)]
-    batch = self._batch_size(options, len(rows[0]))
-    rows, inputs = select_image(options, rows, inputs)
-    images = run_in_batches(draw, rows, batch)
-    if options.mix:
-      n_rows = len(parse_ranges(options.seeds, 'seeds'))
-      images = style_mixing.add_source_margins(images, n_rows, inputs.columns)
-    return PlannedImages(images, inputs.classes, inputs.seeds, inputs.columns)
+      ws, classes = self._styles(style, options, plan, g, z, classes)
+      rows = [ws[:, : style.layers(res)], seeds]
+    batch = self._batch_size(options, len(seeds))
+    images = run_in_batches(draw, [plan.selected(x) for x in rows], batch)
+    classes, seeds = plan.selected(classes), plan.selected(plan.seeds)
+    return PlannedImages(images, classes, seeds, plan.cells)
 
   def export(
     self, path: str | Path, options: SamplingOptions | None = None
@@ -202,9 +235,11 @@ class TrainedGenerator(Generator):
         truncation that batch statistics are taken at. None for the defaults.
 
     Raises:
-      UserError: as `export.export_generator` and `plan`.
+      UserError: as `export.export_generator` and `plan`, or options of images.
     """
     options = self._checked(options or SamplingOptions())
+    for name in options.changed(IMAGE_OPTIONS):
+      raise UserError(f'--{name} is for images, and --export writes a generator.')
     res, alpha = resolve_resolution(options.res, self.phase)
     gan = self.gan
     if gan.style_based is not None and options.truncated_layers is not None:
@@ -226,8 +261,6 @@ class TrainedGenerator(Generator):
       UserError: the family cannot do it.
     """
     if self.gan.style_based is not None:
-      if options.mix and options.interpolate:
-        raise UserError('--mix and --interpolate exclude each other: give one.')
       return options
     reject_style_options(options, 'is for a StyleGAN, which this model is not')
     if options.psi != 1 and np.isinf(options.truncation):
@@ -253,40 +286,35 @@ class TrainedGenerator(Generator):
     )
 
   def _styles(
-    self, gan: StyleBased, options: SamplingOptions, g: Variables, inputs: SamplerInputs
-  ) -> tuple[Float[np.ndarray, 'n layers dim_w'], SamplerInputs]:
-    """ws of all images: truncated, then interpolated or mixed.
-
-    Those of a style mixing grid are the row sources, the column sources and the
-    mixtures, in the order of `style_mixing.add_source_margins`.
-    """
+    self,
+    gan: StyleBased,
+    options: SamplingOptions,
+    plan: ImagePlan,
+    g: Variables,
+    z: Float[np.ndarray, 'k dim_z'],
+    classes: Float[np.ndarray, 'k classes'],
+  ) -> tuple[Float[np.ndarray, 'n layers dim_w'], Float[np.ndarray, 'n classes']]:
+    """ws and class weights of all images: truncated, then interpolated or mixed."""
     n_truncated = options.truncated_layers
     n_truncated = gan.truncated_layers if n_truncated is None else n_truncated
     truncated = np.arange(gan.layers(gan.res)) < n_truncated
     psi = np.where(truncated, options.psi, 1).astype(np.float32)
-    batch = self._batch_size(options, len(inputs.seeds))
     mapper = self._jitted(make_mapper)
-
-    def styles(inputs: SamplerInputs) -> np.ndarray:
-      draw = lambda z, classes: mapper(g, z, classes, psi)
-      batches = run_in_batches(draw, [inputs.z, inputs.classes], batch)
-      return np.concatenate(list(batches))
-
-    ws = styles(inputs)
+    if options.interpolate in ('z', 'class'):
+      z, classes = plan.frames_of(z), plan.frames_of(classes)
+    draw = lambda z, classes: mapper(g, z, classes, psi)
+    batch = self._batch_size(options, len(z))
+    ws = np.concatenate(list(run_in_batches(draw, [z, classes], batch)))
     if options.interpolate == 'w':
-      classes = interpolate(inputs.classes, options.frames)
-      return interpolate(ws, options.frames), inputs._replace(classes=classes)
+      return plan.frames_of(ws), plan.frames_of(classes)
     if not options.mix:
-      return ws, inputs
-    bands = style_mixing.parse_mix_layers(options.mix_layers, gan)
-    columns = plan_inputs(options, gan, seeds=options.mix)
-    column_ws = styles(columns)
-    mixed = style_mixing.mix_styles(ws, column_ws, bands)
-    mixed_seeds = np.tile(np.repeat(inputs.seeds, len(column_ws)), len(bands))
-    seeds = np.concatenate([inputs.seeds, columns.seeds, mixed_seeds])
-    classes = np.zeros((len(seeds), 1), np.float32)
-    inputs = SamplerInputs(inputs.z, classes, seeds, len(column_ws) + 1)
-    return np.concatenate([ws, column_ws, mixed]), inputs
+      return ws, classes
+    rows, columns = ws[: plan.n_rows], ws[plan.n_rows :]
+    of_rows = np.repeat(classes[: plan.n_rows], len(columns), 0)
+    return (
+      np.concatenate([ws, mix_styles(rows, columns, plan.bands)]),
+      np.concatenate([classes, *[of_rows] * len(plan.bands)]),
+    )
 
 
 class ExportedGenerator(Generator):
@@ -322,6 +350,10 @@ class ExportedGenerator(Generator):
     return self._n_classes
 
   @property
+  def class_names(self) -> tuple[str, ...]:
+    return ()
+
+  @property
   def resolution(self) -> int:
     return self._resolution
 
@@ -329,33 +361,37 @@ class ExportedGenerator(Generator):
     reject_style_options(options, 'is not for an exported generator')
     for name in options.changed(('res', 'standing')):
       raise UserError(f'--{name} was fixed when this generator was exported.')
-    inputs = plan_inputs(options, self)
-    rows = [inputs.z, inputs.classes[:, : self.n_classes]]
-    rows, inputs = select_image(options, rows, inputs)
+    plan = plan_images(options, GeneratorSpec(self.n_classes, self.class_names))
+    z, classes = draw_latents(plan, options, self.dim_z, self.n_classes)
+    z, classes = (plan.selected(plan.frames_of(x)) for x in (z, classes))
     psi = np.float32(options.psi)
-    draw = lambda z, classes: self._generate(z, classes, psi)
-    images = run_in_batches(draw, rows, min(options.batch, len(rows[0])))
-    return PlannedImages(images, inputs.classes, inputs.seeds, inputs.columns)
+    draw = lambda z, classes: self._generate(z, classes[:, : self.n_classes], psi)
+    images = run_in_batches(draw, [z, classes], min(options.batch, len(z)))
+    return PlannedImages(images, classes, plan.selected(plan.seeds), plan.cells)
 
 
 def load(
-  path: str | Path, checkpoint: int | None = None
+  path: str | Path, checkpoint: int | None = None, *, ema: bool = True
 ) -> TrainedGenerator | ExportedGenerator:
   """Loads a generator.
 
   Args:
-    path: the workdir of a run or of imported weights, or an exported .stablehlo file.
+    path: the workdir of a run or of imported weights, or an exported .stablehlo file;
+      '~' is the home folder.
     checkpoint: step of the checkpoint in a workdir; None for the newest.
+    ema: the EMA weights; False: the raw weights of a workdir.
 
   Raises:
     UserError: there is no such generator.
   """
-  path = Path(path)
-  if path.is_file() or path.suffix == '.stablehlo':
+  path = Path(path).expanduser()
+  if path.is_file() or path.suffix.lower() == export.SUFFIX:
     if checkpoint is not None:
       raise UserError(f'checkpoint={checkpoint}: {path} is an exported generator.')
+    if not ema:
+      raise UserError(f'ema=False: {path} is an exported generator.')
     return ExportedGenerator(path)
-  generator = TrainedGenerator(path, checkpoint)
+  generator = TrainedGenerator(path, checkpoint, ema)
   _ = generator.phase  # reads the checkpoint now, so that errors occur here
   return generator
 
@@ -372,22 +408,3 @@ def reject_style_options(options: SamplingOptions, reason: str) -> None:
     raise UserError(f'--interpolate=w {reason}.')
   if not options.psi > 0:
     raise UserError(f'--psi={options.psi}: it must be above 0.')
-
-
-def resolve_resolution(requested: int, phase: Phase) -> tuple[int, ArrayLike]:
-  """The resolution to sample, and how far it has faded in.
-
-  Args:
-    requested: 0 for the present resolution of the run.
-
-  Raises:
-    UserError: the generator has no such resolution.
-  """
-  if not requested or requested == phase.res:
-    return phase.res, phase.alpha
-  if requested > phase.res or requested < 4 or requested & (requested - 1):
-    raise UserError(
-      f'--res={requested}: this run has come to {phase.res}; allowed are that and, of '
-      'a growing GAN, the powers of two from 4 on below it.'
-    )
-  return requested, 1.0

@@ -1,12 +1,18 @@
 """Sampling options: which images `gan_jax.sample` draws, as fields and as flags."""
 
 import dataclasses
+import math
+import operator
+import re
 from collections.abc import Iterable
 
 from gan_jax import UserError
 from gan_jax.runtime.flags import flag, to_flags
 
 MAX_SEED = 2**32 - 1
+MAX_NUMBERS = 2**24  # in ranges; more is a typing error, and would not fit in memory
+DEFAULT_SEEDS, DEFAULT_FRAMES, DEFAULT_COLUMNS = '0-63', 8, 8
+LAYOUTS = ('grid', 'mix', 'interpolate')  # at most one of these options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,14 +22,20 @@ class SamplingOptions:
   `gan_jax.sample` has one flag for each field. `flags` is the way back: the explorer
   shows the command line of each image with it.
 
+  Options that stay None take the default that their help names.
+
   Raises:
-    UserError: a value is out of range.
+    UserError: a value is out of range, or two options exclude each other.
   """
 
-  seeds: str = flag('0-63', 'one image per seed, such as 0-63 or 1,5,9-12')
-  num: int = flag(0, 'sample seeds 0 to NUM-1 instead of --seeds')
+  seeds: str | None = flag(
+    None, f'one image per seed, such as 0-63 or 1,5,9-12; default: {DEFAULT_SEEDS}'
+  )
+  num: int | None = flag(None, 'sample seeds 0 to NUM-1 instead of --seeds')
   classes: str = flag(
-    '', 'labels, such as 0-8 or 3,5, assigned in turn; default: drawn from the seed'
+    '',
+    'labels or names of classes, such as 0-8 or 3,cat, assigned in turn; #3 is a label '
+    'where a class is named 3; default: drawn from the seed',
   )
   grid: bool = flag(False, 'one row per class and one column per seed')
   truncation: float = flag(
@@ -58,10 +70,11 @@ class SamplingOptions:
     '(columns)',
     metavar='SEEDS',
   )
-  mix_layers: str = flag(
-    'coarse,middle,fine',
-    'layers whose styles come from the columns, one band of rows for each entry: '
-    'coarse, middle, fine, layers such as 0-3, or a sum such as coarse+middle',
+  mix_layers: str | None = flag(
+    None,
+    'layers whose styles come from the columns of --mix, one band of rows for each '
+    'entry: coarse, middle, fine, layers such as 0-3, or a sum such as coarse+middle; '
+    'default: coarse,middle,fine, or those of them that the resolution has',
     metavar='LAYERS',
   )
   res: int = flag(0, 'an earlier resolution of a growing GAN; default: the present one')
@@ -73,30 +86,68 @@ class SamplingOptions:
   )
   interpolate: str | None = flag(
     None,
-    'interpolate from each seed to the next: in z, in w (StyleGAN), or between classes '
-    'at the z of the first seed',
+    'interpolate from each seed to the next: in z, in w (StyleGAN), or from class to '
+    'class (--classes, or all) at the z of the first seed',
     choices=('z', 'w', 'class'),
   )
-  frames: int = flag(8, 'images from one seed to the next', metavar='N')
+  frames: int | None = flag(
+    None,
+    'steps of --interpolate from one seed or class to the next; '
+    f'default: {DEFAULT_FRAMES}',
+    metavar='N',
+  )
+  loop: bool = flag(False, 'let --interpolate go on from the last seed to the first')
   only: int | None = flag(
     None, 'sample only image N of all these, counted from 0', metavar='N'
   )
-  columns: int = flag(8, 'columns of an image grid', metavar='N')
+  columns: int | None = flag(
+    None,
+    f'columns of an image grid; default: {DEFAULT_COLUMNS}, with --interpolate one row '
+    'from each seed to the next',
+    metavar='N',
+  )
   batch: int = flag(64, 'images per batch', metavar='N')
 
   def __post_init__(self) -> None:
-    for name in ('truncation', 'columns', 'batch', 'frames'):
+    for name in ('num', 'truncation', 'columns', 'batch', 'frames'):
       value = vars(self)[name]
-      if not value > 0:
+      if value is not None and not value > 0:
         raise UserError(f'--{name}={value}: it must be above 0.')
-    for name in ('num', 'standing', 'noise_seed'):
+    for name in ('psi', 'noise_strength'):
+      if not math.isfinite(vars(self)[name]):
+        raise UserError(f'--{name}={vars(self)[name]}: a finite number is needed.')
+    limits = dict.fromkeys(('standing', 'noise_seed', 'truncated_layers'), MAX_SEED)
+    for name, largest in (limits | {'num': MAX_NUMBERS}).items():
       value = vars(self)[name] or 0
-      if not 0 <= value <= MAX_SEED:
-        raise UserError(f'--{name}={value}: allowed are 0 to {MAX_SEED}.')
+      if not 0 <= value <= largest:
+        raise UserError(f'--{name}={value}: allowed are 0 to {largest}.')
     for field in dataclasses.fields(self):
       value, choices = vars(self)[field.name], field.metadata['choices']
       if choices and value not in (field.default, *choices):
         raise UserError(f'--{field.name}={value}: allowed are {", ".join(choices)}.')
+    for name in self.changed(('seeds', 'mix')):
+      parse_ranges(vars(self)[name], name)
+    self._check_combination()
+
+  def _check_combination(self) -> None:
+    """
+    Raises:
+      UserError: options exclude each other, or need another one.
+    """
+    layouts = [name for name in LAYOUTS if vars(self)[name]]
+    excluding = [layouts, [name for name in ('seeds', 'num') if self.changed([name])]]
+    if self.grid or self.mix:  # these have columns of their own
+      excluding += [[layouts[0], name] for name in self.changed(['columns'])]
+    for names in excluding:
+      if len(names) > 1:
+        raise UserError(f'--{names[0]} and --{names[1]} exclude each other: give one.')
+    for name, needed in (
+      ('frames', 'interpolate'),
+      ('loop', 'interpolate'),
+      ('mix_layers', 'mix'),
+    ):
+      if self.changed([name]) and not vars(self)[needed]:
+        raise UserError(f'--{name} needs --{needed}, which is not given.')
 
   @property
   def flags(self) -> list[str]:
@@ -116,24 +167,40 @@ def parse_ranges(text: str, name: str) -> list[int]:
     name: the flag that error messages name.
 
   Raises:
-    UserError: `text` has another form, or a number is above 2**32 - 1.
+    UserError: `text` has another form, a range descends, a number is above 2**32 - 1,
+      or there are too many.
   """
-  numbers: list[int] = []
+  ranges = []
   for part in text.split(','):
-    first, _, last = part.partition('-')
-    if not first.isdigit() or (last and not last.isdigit()):
+    match = re.fullmatch(r'([0-9]{1,30})(?:-([0-9]{1,30}))?', part.strip())
+    if match is None:
       raise UserError(f'--{name}={text}: give numbers such as 0-63 or 1,5,9-12.')
-    numbers += range(int(first), int(last or first) + 1)
-  if not numbers or max(numbers) > MAX_SEED:
-    raise UserError(f'--{name}={text}: numbers go up to {MAX_SEED}, low to high.')
-  return numbers
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last > MAX_SEED:
+      raise UserError(f'--{name}={text}: numbers go up to {MAX_SEED}.')
+    if last < first:
+      raise UserError(
+        f'--{name}={text}: {first}-{last} runs from high to low; write {last}-{first}, '
+        f'or for this order one by one, {first},{first - 1},...'
+      )
+    ranges.append(range(first, last + 1))
+  if sum(map(len, ranges)) > MAX_NUMBERS:
+    raise UserError(f'--{name}={text}: that is more than {MAX_NUMBERS} numbers.')
+  return [number for numbers in ranges for number in numbers]
 
 
-def format_ranges(numbers: int | Iterable[int]) -> str:
-  """[0, 1, 2, 3, 8] -> '0-3,8': the inverse of `parse_ranges`."""
+def format_ranges(numbers: int | Iterable[int], name: str = 'seeds') -> str:
+  """[0, 1, 2, 3, 8] -> '0-3,8': the inverse of `parse_ranges`.
+
+  Raises:
+    UserError: something is not an integer.
+  """
   runs: list[list[int]] = []
   for number in numbers if isinstance(numbers, Iterable) else (numbers,):
-    number = int(number)
+    try:
+      number = operator.index(number)
+    except TypeError as error:
+      raise UserError(f'{name}: {number!r} is not an integer.') from error
     if runs and number == runs[-1][1] + 1:
       runs[-1][1] = number
     else:

@@ -1,145 +1,289 @@
-"""From sampling options to the inputs of a sampler: one row for each image."""
+"""From sampling options to images: which latents, which classes, and how they lie."""
 
-from typing import NamedTuple, Protocol
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt32
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int, UInt8, UInt32
 
 from gan_jax import UserError
-from gan_jax.sampling.options import SamplingOptions, parse_ranges
+from gan_jax.models.base import Phase, StyleBased
+from gan_jax.sampling import style_mixing
+from gan_jax.sampling.class_names import parse_classes
+from gan_jax.sampling.options import (
+  DEFAULT_COLUMNS,
+  DEFAULT_FRAMES,
+  DEFAULT_SEEDS,
+  SamplingOptions,
+  parse_ranges,
+)
 from gan_jax.sampling.samplers import labels_from_seeds, latents, run_in_batches
 
-
-class LatentSpec(Protocol):
-  """The properties of a generator that planning needs."""
-
-  @property
-  def dim_z(self) -> int: ...
-
-  @property
-  def n_classes(self) -> int: ...
+BLANK = -1  # a cell of an image grid without an image
 
 
-class SamplerInputs(NamedTuple):
-  """The inputs of n images, and how to lay the images out."""
+class GeneratorSpec(NamedTuple):
+  """What planning needs to know of a generator."""
 
-  z: Float[np.ndarray, 'n dim_z']
+  n_classes: int = 0
+  class_names: tuple[str, ...] = ()
+  style: StyleBased | None = None
+  res: int = 0  # to sample
+
+
+class PlannedImages(NamedTuple):
+  """Images that are computed while `images` is iterated over."""
+
+  images: Iterator[UInt8[np.ndarray, 'b h w c']]  # batches
   classes: Float[np.ndarray, 'n classes']  # class weights; [n, 1] without classes
-  seeds: UInt32[np.ndarray, ' n']  # of the noise besides z
-  columns: int  # of the image grid
+  seeds: UInt32[np.ndarray, ' n']
+  cells: Int[np.ndarray, 'rows columns']  # of the image grid, see `ImagePlan`
 
 
-def plan_inputs(
-  options: SamplingOptions, spec: LatentSpec, seeds: str = ''
-) -> SamplerInputs:
-  """The sampler inputs of the seeds, or of the interpolation between them.
+@dataclasses.dataclass(frozen=True)
+class ImagePlan:
+  """The latents to draw, and the n images that are made of them.
 
-  z and classes of an interpolation in w are those of its ends: w is interpolated after
-  the mapping network.
+  The images are those of the latents; or `frames` steps from each latent to the next;
+  or, of a style mixing grid, those of the rows and of the columns, then the mixtures.
 
-  Args:
-    seeds: ranges that replace `options.seeds`.
+  Attributes:
+    latent_seeds: of the latents; in a style mixing grid the rows, then the columns.
+    labels: of the latents; None: each is drawn from its seed.
+    seeds: of the images, for the noise besides z.
+    cells: of the image grid: the number of an image, or BLANK.
+    frames: steps from one latent to the next; 0: no interpolation.
+    closed: the path leads back to the first latent.
+    bands: layers that the columns of a style mixing grid give, one entry per band.
+    n_rows: of the sources of a style mixing grid.
+    only: the image to sample instead of all n.
+  """
+
+  latent_seeds: list[int]
+  labels: list[int] | None
+  seeds: UInt32[np.ndarray, ' n']
+  cells: Int[np.ndarray, 'rows columns']
+  frames: int = 0
+  closed: bool = False
+  bands: tuple[list[int], ...] = ()
+  n_rows: int = 0
+  only: int | None = None
+
+  def frames_of(self, x: Float[np.ndarray, 'k ...']) -> Float[np.ndarray, 'n ...']:
+    """Values of the images from those of the latents."""
+    return interpolate(x, self.frames, self.closed) if self.frames else x
+
+  def selected(self, x: np.ndarray) -> np.ndarray:
+    """The row of the image `only`, or all rows."""
+    return x if self.only is None else x[self.only : self.only + 1]
+
+
+def plan_images(options: SamplingOptions, spec: GeneratorSpec) -> ImagePlan:
+  """Checks the options against the generator; computes nothing on a device.
 
   Raises:
-    UserError: the model has no such classes, or there are too few seeds.
+    UserError: the model has no such classes or layers, or there are too few seeds.
   """
-  numbers = _seeds(options, seeds or options.seeds)
-  labels = _requested_labels(options, spec)
-  one_hot = np.eye(max(spec.n_classes, 1), dtype=np.float32)
-  seed_array = np.array(numbers, np.uint32)
-  batch = min(options.batch, len(numbers))  # as in the sampler, so that z has its shape
-  draw = lambda seeds: latents(seeds, spec.dim_z, options.truncation)
-  z = np.concatenate(list(run_in_batches(draw, [seed_array], batch)))
-  if options.grid:
-    rows, columns = labels or list(range(spec.n_classes)), len(numbers)
-    return SamplerInputs(
-      np.tile(z, (len(rows), 1)),
-      one_hot[np.repeat(rows, columns)],
-      np.tile(seed_array, len(rows)),
-      columns,
-    )
-  if labels:
-    classes = one_hot[np.resize(labels, len(numbers))]
+  seeds, labels = _requested_seeds(options), _requested_labels(options, spec)
+  if options.interpolate:
+    plan = _plan_interpolation(options, spec, seeds, labels)
+  elif options.mix:
+    plan = _plan_mixing(options, spec, seeds, labels)
+  elif options.grid:
+    rows = labels or list(range(spec.n_classes))
+    plan = _plan_rows(seeds * len(rows), np.repeat(rows, len(seeds)), len(seeds))
   else:
-    draw = lambda seeds: labels_from_seeds(seeds, spec.n_classes)
-    classes = one_hot[np.concatenate(list(run_in_batches(draw, [seed_array], batch)))]
-  inputs = SamplerInputs(z, classes, seed_array, options.columns)
-  return _interpolated(inputs, options) if options.interpolate else inputs
+    columns = options.columns or DEFAULT_COLUMNS
+    plan = _plan_rows(seeds, np.resize(labels, len(seeds)) if labels else None, columns)
+  return plan if options.only is None else _with_only(plan, options)
 
 
-def _seeds(options: SamplingOptions, text: str) -> list[int]:
-  return list(range(options.num)) if options.num else parse_ranges(text, 'seeds')
+def _requested_seeds(options: SamplingOptions) -> list[int]:
+  if options.num is not None:
+    return list(range(options.num))
+  if options.seeds is None and options.interpolate == 'class':
+    return [0]
+  return parse_ranges(
+    DEFAULT_SEEDS if options.seeds is None else options.seeds, 'seeds'
+  )
 
 
-def _requested_labels(options: SamplingOptions, spec: LatentSpec) -> list[int]:
+def _requested_labels(options: SamplingOptions, spec: GeneratorSpec) -> list[int]:
   """The labels in `options.classes`; none: each seed has its own."""
-  labels = parse_ranges(options.classes, 'classes') if options.classes else []
-  for name in options.changed(('classes', 'grid')):
-    if not spec.n_classes:
+  if not spec.n_classes:
+    for name in options.changed(('classes', 'grid')):
       raise UserError(f'--{name}: this model has no classes.')
-  if labels and max(labels) >= spec.n_classes:
-    raise UserError(f'--classes={options.classes}: classes are 0-{spec.n_classes - 1}.')
-  return labels
+    if options.interpolate == 'class':
+      raise UserError('--interpolate=class: this model has no classes.')
+  if not options.classes:
+    return []
+  return parse_classes(options.classes, spec.n_classes, spec.class_names)
 
 
-def _interpolated(inputs: SamplerInputs, options: SamplingOptions) -> SamplerInputs:
-  """The frames between neighbouring rows, each pair a row of the image grid."""
-  z, classes, seeds, _ = inputs
-  frames = options.frames
-  if len(z) < 2:
-    raise UserError('--interpolate needs at least two seeds.')
-  # One noise for all frames, so that only what is interpolated changes.
-  seeds = np.repeat(seeds[:1], (len(z) - 1) * frames)
-  if options.interpolate == 'w':
-    return SamplerInputs(z, classes, seeds, frames)
-  classes = interpolate(classes, frames)
-  if options.interpolate == 'z':
-    z = interpolate(z, frames)
-  else:
-    z = np.repeat(z[:1], len(classes), 0)
-  return SamplerInputs(z, classes, seeds, frames)
+def _plan_rows(seeds: list[int], labels: np.ndarray | None, columns: int) -> ImagePlan:
+  """One image per latent, row by row."""
+  return ImagePlan(
+    seeds,
+    None if labels is None else labels.tolist(),
+    np.array(seeds, np.uint32),
+    row_major(len(seeds), columns),
+  )
 
 
-def interpolate(
-  x: Float[np.ndarray, 'n ...'], frames: int
-) -> Float[np.ndarray, 'm ...']:
-  """[n, ...] -> [(n - 1) * frames, ...]: linear, ends included, from each row to the
-  next."""
-  t = np.linspace(0, 1, frames, dtype=np.float32)
-  t = t.reshape(-1, *[1] * (x.ndim - 1))
-  pairs = zip(x[:-1], x[1:], strict=True)
-  return np.concatenate([(1 - t) * a + t * b for a, b in pairs])
+def _plan_interpolation(
+  options: SamplingOptions, spec: GeneratorSpec, seeds: list[int], labels: list[int]
+) -> ImagePlan:
+  """The path through the seeds, or through the classes at one seed.
+
+  Every latent on the path is shown once. A path that ends where it began is closed, as
+  one with --loop: its last image is the one before the first latent.
+  """
+  if options.interpolate == 'class':
+    if len(seeds) > 1:
+      raise UserError(
+        f'--interpolate=class goes from class to class at one seed, not {len(seeds)}: '
+        'give one seed, and the classes as --classes=A,B,C.'
+      )
+    labels = labels or list(range(spec.n_classes))
+    seeds = seeds * len(labels)
+  elif labels:
+    labels = np.resize(labels, len(seeds)).tolist()
+  stations = list(zip(seeds, labels or seeds, strict=True))
+  if len(set(stations)) < 2:
+    kind = 'classes' if options.interpolate == 'class' else 'seeds'
+    raise UserError(
+      f'--interpolate={options.interpolate} needs at least two {kind} that differ.'
+    )
+  frames = options.frames or DEFAULT_FRAMES
+  n_images = n_frames(stations, frames, options.loop)
+  is_round = stations[0] == stations[-1]
+  n = len(stations) - is_round
+  # A row from each latent to the next; of two latents one row with both.
+  columns = options.columns or (n_images if n_images == frames + 1 else frames)
+  return ImagePlan(
+    latent_seeds=seeds[:n],
+    labels=labels[:n] or None,
+    # One noise for all images, so that only what is interpolated changes.
+    seeds=np.full(n_images, seeds[0], np.uint32),
+    cells=row_major(n_images, columns),
+    frames=frames,
+    closed=options.loop or is_round,
+  )
 
 
-def noise_seeds(
-  options: SamplingOptions, inputs: SamplerInputs
-) -> UInt32[np.ndarray, ' n']:
-  """The seeds of the noise besides z."""
-  if options.noise_seed is None:
-    return inputs.seeds
-  return np.full(len(inputs.seeds), options.noise_seed, np.uint32)
+def n_frames(stations: Sequence[Any], frames: int, loop: bool = False) -> int:
+  """The number of images of a path with `frames` steps from each station to the next.
+
+  A path that ends where it began, or is to go back there, has no second image of its
+  first station.
+  """
+  n = len(stations)
+  if n > 1 and stations[0] == stations[-1]:
+    return (n - 1) * frames
+  return n * frames if loop else max(n - 1, 0) * frames + 1
 
 
-def select_image(
-  options: SamplingOptions, rows: list[np.ndarray], inputs: SamplerInputs
-) -> tuple[list[np.ndarray], SamplerInputs]:
-  """Applies `options.only`: the rows of one image, or all of them.
+def _plan_mixing(
+  options: SamplingOptions, spec: GeneratorSpec, seeds: list[int], labels: list[int]
+) -> ImagePlan:
+  """The sources in the first column and row, and a mixture for each pair and band."""
+  if spec.style is None:
+    raise UserError('--mix is for a StyleGAN, which this model is not.')
+  columns = parse_ranges(options.mix, 'mix')
+  bands = style_mixing.parse_mix_layers(options.mix_layers, spec.style, spec.res)
+  r, c, b = len(seeds), len(columns), len(bands)
+  cells = np.full((1 + b * r, 1 + c), BLANK)
+  cells[0, 1:] = r + np.arange(c)
+  cells[1:, 0] = np.tile(np.arange(r), b)
+  cells[1:, 1:] = r + c + np.arange(b * r * c).reshape(b * r, c)
+  turns = [np.resize(labels, n).tolist() for n in (r, c)] if labels else []
+  return ImagePlan(
+    latent_seeds=seeds + columns,
+    labels=sum(turns, []) or None,
+    seeds=np.array(seeds + columns + list(np.repeat(seeds, c)) * b, np.uint32),
+    cells=cells,
+    bands=tuple(bands),
+    n_rows=r,
+  )
 
-  Args:
-    rows: inputs of the jitted sampler, each with one row per image.
 
+def _with_only(plan: ImagePlan, options: SamplingOptions) -> ImagePlan:
+  """
   Raises:
     UserError: there is no such image, or the images are a style mixing grid.
   """
-  if options.only is None:
-    return rows, inputs
-  n = len(rows[0])
+  n = len(plan.seeds)
   if options.mix:
     raise UserError(f'--only={options.only}: not possible for a style mixing grid.')
-  if not 0 <= options.only < n:
+  if not 0 <= (options.only or 0) < n:
     raise UserError(f'--only={options.only}: images are 0-{n - 1}.')
-  index = slice(options.only, options.only + 1)
-  inputs = inputs._replace(
-    classes=inputs.classes[index], seeds=inputs.seeds[index], columns=1
-  )
-  return [x[index] for x in rows], inputs
+  return dataclasses.replace(plan, only=options.only, cells=row_major(1, 1))
+
+
+def row_major(n: int, columns: int) -> Int[np.ndarray, 'rows columns']:
+  """The cells of an image grid of n images row by row; a single one is all of it."""
+  columns = 1 if n == 1 else columns
+  cells = np.full(-(-n // columns) * columns, BLANK)
+  cells[:n] = np.arange(n)
+  return cells.reshape(-1, columns)
+
+
+def resolve_resolution(requested: int, phase: Phase) -> tuple[int, ArrayLike]:
+  """The resolution to sample, and how far it has faded in.
+
+  Args:
+    requested: 0 for the present resolution of the run.
+
+  Raises:
+    UserError: the generator has no such resolution.
+  """
+  if not requested or requested == phase.res:
+    return phase.res, phase.alpha
+  if requested > phase.res or requested < 4 or requested & (requested - 1):
+    raise UserError(
+      f'--res={requested}: this run has come to {phase.res}; allowed are that and, of '
+      'a growing GAN, the powers of two from 4 on below it.'
+    )
+  return requested, 1.0
+
+
+def draw_latents(
+  plan: ImagePlan, options: SamplingOptions, dim_z: int, n_classes: int
+) -> tuple[Float[np.ndarray, 'k dim_z'], Float[np.ndarray, 'k classes']]:
+  """z and class weights of the plan's latents; class weights [k, 1] without classes."""
+  seeds = np.array(plan.latent_seeds, np.uint32)
+  batch = min(options.batch, len(seeds))  # as in the sampler, so that z has its shape
+  draw = lambda seeds: latents(seeds, dim_z, options.truncation)
+  z = np.concatenate(list(run_in_batches(draw, [seeds], batch)))
+  if plan.labels is None:
+    draw = lambda seeds: labels_from_seeds(seeds, n_classes)
+    labels = np.concatenate(list(run_in_batches(draw, [seeds], batch)))
+  else:
+    labels = np.array(plan.labels)
+  return z, np.eye(max(n_classes, 1), dtype=np.float32)[labels]
+
+
+def interpolate(
+  x: Float[np.ndarray, 'n ...'], frames: int, closed: bool = False
+) -> Float[np.ndarray, 'm ...']:
+  """Linear steps from each row to the next, each row once.
+
+  Returns:
+    [(n - 1) * frames + 1, ...]; closed, with the way back to the first row, which is
+    not repeated: [n * frames, ...].
+  """
+  t = (np.arange(frames) / frames).astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
+  following = np.roll(x, -1, 0)
+  steps = [a + t * (b - a) for a, b in zip(x, following, strict=True)]
+  if not closed:
+    steps[-1] = x[-1:]
+  return np.concatenate(steps)
+
+
+def noise_seeds(options: SamplingOptions, plan: ImagePlan) -> UInt32[np.ndarray, ' n']:
+  """The seeds of the noise besides z."""
+  if options.noise_seed is None:
+    return plan.seeds
+  return np.full(len(plan.seeds), options.noise_seed, np.uint32)

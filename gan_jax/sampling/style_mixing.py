@@ -1,43 +1,62 @@
-"""Style mixing of a StyleGAN: layer ranges, mixed styles, and the grid around them."""
+"""Style mixing of a StyleGAN: ranges of layers, and mixed styles."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from gan_jax import UserError
 from gan_jax.models.base import StyleBased
+from gan_jax.runtime.errors import did_you_mean
 from gan_jax.sampling.options import parse_ranges
 
 
-def style_ranges(gan: StyleBased) -> dict[str, range]:
-  """The layers of the 'coarse', 'middle' and 'fine' styles.
+def style_ranges(gan: StyleBased, res: int = 0) -> dict[str, range]:
+  """The layers of the 'coarse', 'middle' and 'fine' styles that a resolution has.
 
   In the StyleGAN paper (section 3.1) these are the resolutions 4-8, 16-32 and 64-1024.
   A smaller model divides its resolutions in the same proportion, with at least one
-  resolution each.
+  resolution each, from the coarse ones on.
+
+  Args:
+    res: an earlier resolution of a growing GAN; 0: the final one.
   """
-  resolutions = gan.layers(gan.res) // 2
+  resolutions, last = gan.layers(gan.res) // 2, gan.layers(res or gan.res)
   step = max(1, round(resolutions * 2 / 9))
-  ends = [0, 2 * step, 4 * step, 2 * resolutions]
+  ends = [min(end, last) for end in (0, 2 * step, 4 * step, last)]
   names = ('coarse', 'middle', 'fine')
   return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
 
 
-def parse_mix_layers(text: str, gan: StyleBased) -> list[list[int]]:
+def parse_mix_layers(
+  text: str | None, gan: StyleBased, res: int = 0
+) -> list[list[int]]:
   """'coarse+middle,2-3' -> the layers of each band of a mixing grid.
+
+  Args:
+    text: None: a band for each of the coarse, middle and fine styles that there are.
+    res: resolution to sample; 0: the final one.
 
   Raises:
     UserError: an unknown name, or a layer that the model does not have.
   """
-  named, last = style_ranges(gan), gan.layers(gan.res) - 1
+  named, last = style_ranges(gan, res), gan.layers(res or gan.res) - 1
+  if text is None:
+    return [list(layers) for layers in named.values() if layers]
   bands = []
   for band in text.split(','):
     layers: list[int] = []
-    for part in band.split('+'):
+    for part in map(str.strip, band.split('+')):
       if part in named and not named[part]:
         raise UserError(
-          f'--mix_layers={text}: a model of {gan.res} pixels has no {part} styles.'
+          f'--mix_layers={text}: a model of {res or gan.res} pixels has no {part} '
+          'styles.'
+        )
+      if part not in named and not re.fullmatch('[0-9]+(-[0-9]+)?', part):
+        raise UserError(
+          f'--mix_layers={text}: give numbers of layers, such as 0-3, or '
+          f'{", ".join(named)}{did_you_mean(part, named)}.'
         )
       layers += named.get(part) or parse_ranges(part, 'mix_layers')
     if max(layers) > last:
@@ -68,23 +87,3 @@ def mix_styles(
     band[:, :, list(layers)] = columns[None][:, :, list(layers)]
     mixed.append(band)
   return np.stack(mixed).reshape(-1, *rows.shape[1:])
-
-
-def add_source_margins(
-  images: Iterator[np.ndarray], n_rows: int, columns: int
-) -> Iterator[UInt8[np.ndarray, 'n h w c']]:
-  """Yields a mixing grid row by row, its sources in the first row and column.
-
-  Args:
-    images: batches of the row sources, the column sources and the mixtures.
-    n_rows: number of row sources.
-    columns: of the grid, with the column of the row sources.
-  """
-  all_images = np.concatenate(list(images))
-  row_sources = all_images[:n_rows]
-  column_sources = all_images[n_rows : n_rows + columns - 1]
-  mixed = all_images[n_rows + columns - 1 :]
-  yield np.full_like(all_images[:1], 255)  # the corner
-  yield column_sources
-  for i, row in enumerate(mixed.reshape(-1, columns - 1, *mixed.shape[1:])):
-    yield np.concatenate([row_sources[i % n_rows][None], row])

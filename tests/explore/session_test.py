@@ -188,7 +188,7 @@ def test_an_interpolation_is_saved_with_all_frames(stylegan_session):
   path = session.save(choice, options, 'morph.webp')
   assert path.parent.name == SAVE_FOLDER
   with Image.open(path) as animation:
-    assert animation.n_frames == 6
+    assert animation.n_frames == 7  # with both seeds
   assert options.only is None and options.frames == 6
 
 
@@ -203,7 +203,9 @@ def test_class_names_come_from_the_run(exported_run):
     (exported_run / 'hidden').rename(exported_run / 'run.json')
 
 
-@pytest.mark.parametrize('name', ['../x.png', '/etc/x.png', 'a/../../../x.png'])
+@pytest.mark.parametrize(
+  'name', ['../x.png', '/etc/x.png', 'a/../../../x.png', '~/x.png']
+)
 def test_nothing_is_written_outside(exported_run, name):
   session = ExplorerSession(exported_run)
   with pytest.raises(UserError, match='lies outside'):
@@ -260,6 +262,27 @@ def test_file_name_extensions(stylegan_session):
     stylegan_session.save(choice, SamplingOptions(seeds='0'), 'x.npz')
 
 
+def test_raw_weights_and_their_command_line(exported_run):
+  session = ExplorerSession(exported_run, ema=False)
+  choice = session.select()
+  options = SamplingOptions(seeds='3', standing=0)
+  line = session.command_line(choice, options, 'raw.png')
+  assert '--raw' in line
+  png = session.render_png(choice, options)
+  assert png == written_file(line)
+  assert png != ExplorerSession(exported_run).render_png(choice, options)
+  program = session.select('gen.stablehlo')
+  assert '--raw' not in session.command_line(program, SamplingOptions(), 'a.png')
+
+
+def test_a_label_that_is_the_name_of_another_class(exported_run):
+  capabilities = Capabilities(('0 1', '1 2', '2 3'))
+  options = ExplorerSession(exported_run).sampling_options(
+    capabilities, ControlValues(label=1)
+  )
+  assert options.classes == '#1'
+
+
 def test_a_folder_without_generators(tmp_path):
   with pytest.raises(UserError, match='neither checkpoints nor'):
     ExplorerSession(tmp_path)
@@ -271,3 +294,10 @@ def test_a_folder_without_generators(tmp_path):
 
 def test_the_server_listens_to_this_machine_only_by_default():
   assert command.make_parser().parse_args(['--workdir=x']).host == '127.0.0.1'
+
+
+def test_a_home_folder_as_workdir(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert (
+    command.make_parser().parse_args(['--workdir=~/run']).workdir == tmp_path / 'run'
+  )

@@ -2,6 +2,7 @@
 
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,12 +10,15 @@ from PIL import Image
 import gan_jax
 from gan_jax import UserError, sample
 from gan_jax.models.stylegan import StyleGAN
+from gan_jax.runtime.mesh import make_mesh
+from gan_jax.sampling import samplers
 from gan_jax.sampling.generator import (
   ExportedGenerator,
   TrainedGenerator,
   load,
 )
 from gan_jax.sampling.options import SamplingOptions
+from gan_jax.storage import checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -103,11 +107,23 @@ def test_a_style_mixing_grid(stylegan_run, tmp_path, draw):
   np.testing.assert_array_equal(pixels[2:10, 12:20], draw(seeds='5')[0])
 
 
-def test_interpolation_in_w_starts_and_ends_at_the_seeds(draw):
-  frames = draw(interpolate='w', seeds='1,2,1', frames=5, noise_seed=1)
+def test_interpolation_in_w_passes_each_seed_once(draw):
   ends = draw(seeds='1,2', noise_seed=1)
-  for frame, end in ((0, 0), (4, 1), (5, 1), (9, 0)):
+  frames = draw(interpolate='w', seeds='1,2', frames=5, noise_seed=1)
+  assert len(frames) == 6
+  for frame, end in ((0, 0), (5, 1)):
     assert np.abs(frames[frame] - ends[end]).max() <= 1
+  loop = draw(interpolate='w', seeds='1,2', frames=5, noise_seed=1, loop=True)
+  assert len(loop) == 10
+  np.testing.assert_array_equal(loop[:6], frames)
+  steps = [
+    np.abs(a - b).mean() for a, b in zip(loop, np.roll(loop, -1, 0), strict=True)
+  ]
+  assert min(steps) > 0  # none stands still
+  np.testing.assert_allclose(steps[5:], steps[4::-1], atol=1)  # the same way back
+  np.testing.assert_array_equal(
+    draw(interpolate='w', seeds='1,2,1', frames=5, noise_seed=1), loop
+  )
 
 
 def test_an_earlier_resolution(draw):
@@ -139,6 +155,40 @@ def test_sample_of_an_exported_generator(exported, biggan):
   assert np.abs(images - want).max() <= 1
 
 
+def test_classes_by_name(biggan, exported):
+  names = tuple('0123456789')
+  assert biggan.class_names == names and exported.class_names == ()
+  images = biggan.sample(range(4), labels=['3', 7], standing=1)
+  np.testing.assert_array_equal(
+    images, biggan.sample(range(4), labels='3,7', standing=1)
+  )
+  np.testing.assert_array_equal(
+    images, biggan.sample(range(4), labels=np.array([3, 7]), standing=1)
+  )
+
+
+def test_raw_weights(digits_run, biggan):
+  raw = load(digits_run, ema=False)
+  got = raw.sample(range(2), labels=1, standing=0)
+  assert (got != biggan.sample(range(2), labels=1, standing=0)).any()
+  gan, mesh = raw.gan, make_mesh()
+  shapes, _ = jax.eval_shape(gan.init, jax.random.key(0))
+  parts, _ = checkpoint.restore_subtrees(digits_run, {'g': shapes})
+  seeds = np.arange(8, dtype=np.uint32)
+  z, classes = samplers.latents(seeds, gan.dim_z), np.eye(10, dtype=np.float32)[[1] * 8]
+  want = samplers.make_sampler(gan, mesh)(parts['g'], z, classes, 1.0, seeds, 1.0)
+  assert np.abs(got.astype(int) - np.asarray(want)[:2]).max() <= 1
+
+
+def test_a_mixing_grid_as_arrays(stylegan_run, tmp_path, draw):
+  flags = [f'--workdir={stylegan_run}', '--num=2', '--mix=5-7', '--mix_layers=0-3']
+  images = command_images(tmp_path / 'a.npz', *flags)
+  assert len(images) == 2 + 3 + 6
+  np.testing.assert_array_equal(images[:5], draw(seeds='0-1,5-7'))
+  with np.load(tmp_path / 'a.npz') as z:
+    assert len(z['labels']) == len(z['seeds']) == 11
+
+
 def test_what_a_loaded_generator_says_of_itself(biggan, stylegan, exported):
   assert (biggan.n_classes, biggan.resolution) == (10, 16)
   assert (stylegan.n_classes, stylegan.resolution) == (0, 8)
@@ -158,6 +208,12 @@ def test_load_is_public():
     ({'noise': 'off'}, '--noise is for a StyleGAN'),
     ({'seeds': [-1]}, 'give numbers such as'),
     ({'seeds': []}, 'give numbers such as'),
+    ({'seeds': [1.5]}, 'seeds: 1.5 is not an integer'),
+    ({'labels': []}, 'labels: there are none'),
+    ({'labels': 'four'}, "no class is named 'four'"),
+    ({'labels': [0.5]}, 'labels: 0.5 is not an integer'),
+    ({'labels': -1}, '--classes=-1: '),
+    ({'psi': float('nan')}, '--psi=nan: a finite number is needed'),
   ],
 )
 def test_mistakes_in_sample(biggan, options, words):
@@ -177,6 +233,8 @@ def test_mistakes_in_load(digits_run, tmp_path):
     load(tmp_path / 'file')
   with pytest.raises(UserError, match='file is an exported generator'):
     load(tmp_path / 'file', checkpoint=1)
+  with pytest.raises(UserError, match='ema=False: .*file is an exported generator'):
+    load(tmp_path / 'file', ema=False)
   shutil.copy(digits_run / 'config.json', tmp_path)
   with pytest.raises(UserError, match='no checkpoints'):
     load(tmp_path)

@@ -32,6 +32,13 @@ def test_options_and_flags_are_inverse(options):
     ({'noise': 'loud'}, '--noise=loud: allowed are own, stored, off'),
     ({'interpolate': 'x'}, '--interpolate=x: allowed are z, w, class'),
     ({'noise_seed': -1}, '--noise_seed=-1: allowed are 0 to 4294967295'),
+    ({'num': 0}, '--num=0: it must be above 0'),
+    ({'num': -5}, '--num=-5: it must be above 0'),
+    ({'num': 2**31}, '--num=2147483648: allowed are 0 to 16777216'),
+    ({'frames': 0, 'interpolate': 'z'}, '--frames=0: it must be above 0'),
+    ({'columns': -1}, '--columns=-1: it must be above 0'),
+    ({'psi': float('inf')}, '--psi=inf: a finite number is needed'),
+    ({'truncated_layers': -1}, '--truncated_layers=-1: allowed are 0'),
   ],
 )
 def test_values_out_of_range(change, words):
@@ -50,7 +57,15 @@ def test_ranges_are_parsed_and_formatted(text, numbers):
   assert format_ranges(numbers[0]) == str(numbers[0])
 
 
-@pytest.mark.parametrize('text', ['', '-1', 'a', '4294967296', '5-3'])
+@pytest.mark.parametrize(
+  'text',
+  ['', '-1', 'a', '4294967296', '5-3', '1,', '\u00b2', '0-99999999', '9' * 5000],
+)
 def test_invalid_ranges(text):
   with pytest.raises(UserError, match=f'--seeds={text}: '):
     parse_ranges(text, 'seeds')
+
+
+def test_a_descending_range_is_named():
+  with pytest.raises(UserError, match='9-7 runs from high to low; write 7-9, or'):
+    parse_ranges('1,9-7', 'seeds')
