@@ -24,9 +24,9 @@ EXAMPLES
     python -m gan_jax.prepare photos/ sets/photos --res=256 --crop
     python -m gan_jax.main --config=stylegan_lsun --config.data.name=./sets/photos \\
       --workdir=runs/photos
-  Batches of 32 images at 4 to 32 pixels and of 16 at 64, in two micro-batches:
+  Batches of 64 images at 4 to 64 pixels, then of 32 and 16, in two micro-batches:
     python -m gan_jax.main --config=progan_lsun --config.train.accum=2 \\
-      --config.schedule.batch=32,32,32,32,16 --workdir=runs/lsun
+      --config.schedule.batch=64,64,64,64,64,32,16 --workdir=runs/lsun
   A pod, the same command on every host:
     python -m gan_jax.main --config=biggan_imagenet:128 --workdir=/shared/run \\
       --distributed=auto

@@ -10,6 +10,7 @@ from gan_jax.config.config import FAMILIES, SCHEDULES, SECTIONS, Config
 from gan_jax.config.values import typed
 from gan_jax.models.base import GAN
 from gan_jax.runtime.errors import did_you_mean
+from gan_jax.runtime.keys import check_ranges
 
 RENAMED = {  # keys of earlier versions
   'watch.patience': 'collapse.max_skipped',
@@ -126,4 +127,6 @@ def _parse_section(cls: type, name: str, values: Mapping[str, Any]) -> Any:
   for key, field in fields.items():
     if field.default is dataclasses.MISSING and key not in values:
       raise UserError(f'{name}.{key} is missing; it has no default.')
-  return cls(**{k: typed(f'{name}.{k}', v, hints[k]) for k, v in values.items()})
+  section = cls(**{k: typed(f'{name}.{k}', v, hints[k]) for k, v in values.items()})
+  check_ranges(name, section)  # g_adam and d_adam are one class
+  return section

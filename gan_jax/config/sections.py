@@ -24,6 +24,8 @@ class DataConfig:
 
   def __post_init__(self) -> None:
     check_ranges('data', self)
+    if not self.name:
+      raise UserError("data.name is '': the name or the path of a dataset is needed.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,10 @@ class TrainConfig:
   """Length of training, batch layout and parallelism."""
 
   images: int = key(
-    REQUIRED, 'real images shown to D by the end of training', at_least=1
+    REQUIRED,
+    'real images shown to D by the end of training',
+    at_least=1,
+    at_most=2**32 - 1,  # TrainState.images is uint32
   )
   d_steps: int = key(1, 'D steps per G step', at_least=1)
   simultaneous: bool = key(False, 'update G against D as it was before the D step')
@@ -47,7 +52,12 @@ class TrainConfig:
     choices=('pmap', 'jit'),
   )
   noise_scale: bool = key(False, 'log gradient noise scales')
-  seed: int = key(0, 'of the weights, the noise and the order of images')
+  seed: int = key(
+    0,
+    'of the weights, the noise and the order of images',
+    at_least=0,
+    at_most=2**32 - 1,
+  )
 
   def __post_init__(self) -> None:
     check_ranges('train', self)
@@ -136,12 +146,10 @@ class CollapseConfig:
     "'warn', 'stop', or 'rollback' to the last good checkpoint",
     choices=('warn', 'stop', 'rollback'),
   )
-  lr_factor: float = key(0.5, 'multiplies the learning rates at each rollback')
+  lr_factor: float = key(
+    0.5, 'multiplies the learning rates at each rollback', above=0, at_most=1
+  )
   max_rollbacks: int = key(3, 'rollbacks before the run stops', at_least=0)
 
   def __post_init__(self) -> None:
     check_ranges('collapse', self)
-    if not 0 < self.lr_factor <= 1:
-      raise UserError(
-        f'collapse.lr_factor is {self.lr_factor}: it must be above 0 and at most 1.'
-      )

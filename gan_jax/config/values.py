@@ -4,6 +4,7 @@ The type of a key is the annotation of its dataclass field: bool, int, float, st
 tuple[X, ...], or one of these with `| None`.
 """
 
+import math
 import re
 import types
 import typing
@@ -40,7 +41,7 @@ def typed(key: str, value: Any, annotation: Any) -> Any:
       return tuple(typed(f'{key}[{i}]', v, item) for i, v in enumerate(value))
   elif annotation is float and type(value) is int:
     return float(value)
-  elif type(value) is annotation and value == value:
+  elif type(value) is annotation and not _is_infinite(value):
     return value
   raise UserError(f'{key} is {value!r}: {type_name(annotation, optional)} is needed.')
 
@@ -117,6 +118,11 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
   return annotation, False
 
 
+def _is_infinite(value: Any) -> bool:
+  """Whether the value is a float, but no finite number."""
+  return isinstance(value, float) and not math.isfinite(value)
+
+
 def _parse_word(text: str, annotation: Any) -> Any:
   """A value that is no tuple; raises ValueError."""
   if annotation is bool:
@@ -126,10 +132,9 @@ def _parse_word(text: str, annotation: Any) -> Any:
   if annotation is int:
     return _parse_int(text.strip())
   if annotation is float:
-    number = float(text)
-    if number != number:
+    if _is_infinite(float(text)):
       raise ValueError(text)
-    return number
+    return float(text)
   return annotation(text)
 
 

@@ -73,8 +73,12 @@ class BigGANConfig:
   d_widths: tuple[int, ...] = key(
     (), "of D's blocks, in units of d_ch; (): published", at_least=1
   )
-  g_attention: tuple[int, ...] = key((), 'resolutions of G that attention follows')
-  d_attention: tuple[int, ...] = key((), 'resolutions of D that attention follows')
+  g_attention: tuple[int, ...] = key(
+    (), 'resolutions of G that attention follows', at_least=1
+  )
+  d_attention: tuple[int, ...] = key(
+    (), 'resolutions of D that attention follows', at_least=1
+  )
   depth: int = key(0, 'blocks per stage: 2 gives BigGAN-deep, 0 BigGAN', at_least=0)
   g_blocks: tuple[str, ...] = key(
     (), "other blocks for BigGAN-deep's G: a width, then 'up 4 attention', ..."

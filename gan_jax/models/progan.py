@@ -11,7 +11,6 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
-from gan_jax import UserError
 from gan_jax.models import losses, progressive
 from gan_jax.models.base import Batch, Loss, Phase, Variables, example_keys
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
@@ -118,7 +117,7 @@ class ProGAN(progressive.ProgressiveGAN):
     4, 'group size of the minibatch standard deviation; 1: none', at_least=0
   )
   gp_weight: float = key(10.0, 'weight of the gradient penalty (WGAN-GP)', at_least=0)
-  gp_target: float = key(1.0, 'gradient norm that the penalty asks for')
+  gp_target: float = key(1.0, 'gradient norm that the penalty asks for', above=0)
   drift: float = key(1e-3, 'weight of the squared score of real images', at_least=0)
   class_weight: float = key(
     1.0, 'weight of the classification loss (AC-GAN)', at_least=0
@@ -137,8 +136,6 @@ class ProGAN(progressive.ProgressiveGAN):
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )
-    if not self.gp_target > 0:
-      raise UserError(f'model.gp_target is {self.gp_target}: it must be above 0.')
 
   @property
   def generator(self) -> Generator:

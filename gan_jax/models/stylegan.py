@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
+from gan_jax import UserError
 from gan_jax.models import losses, progressive
 from gan_jax.models.base import (
   Batch,
@@ -67,7 +68,7 @@ class StyleGAN(progressive.ProgressiveGAN):
     512, 'width of the hidden layers of the mapping network', at_least=1
   )
   mapping_lrmul: float = key(
-    0.01, 'learning rate of the mapping network, relative', at_least=0
+    0.01, 'learning rate of the mapping network, relative', above=0
   )
   normalize_z: bool = key(True, 'pixel norm of z before the mapping network')
   styles: bool = key(True, 'w modulates each layer; False: w is only the input of G')
@@ -117,6 +118,10 @@ class StyleGAN(progressive.ProgressiveGAN):
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )
+    for name in ('g_blur', 'd_blur'):
+      taps = getattr(self, name)
+      if taps and not sum(taps):
+        raise UserError(f'model.{name} is {taps}: its sum, which scales it, is 0.')
 
   @property
   def style_based(self) -> StyleBased:

@@ -14,6 +14,7 @@ def key(
   help: str,
   *,
   at_least: float | None = None,
+  above: float | None = None,
   at_most: float | None = None,
   choices: Sequence[str] = (),
 ) -> Any:
@@ -23,12 +24,14 @@ def key(
     default: its default, or REQUIRED.
     help: one line, which `gan_jax.main --show` prints.
     at_least: smallest value; of a tuple, smallest entry.
+    above: number that every value exceeds.
     at_most: largest value.
     choices: the values allowed, if not all.
   """
   metadata = {
     'help': help,
     'at_least': at_least,
+    'above': above,
     'at_most': at_most,
     'choices': tuple(choices),
   }
@@ -46,7 +49,7 @@ def check_ranges(section: str, values: Any) -> None:
       continue
     value, limits = getattr(values, field.name), field.metadata
     name = f'{section}.{field.name}'
-    least, most = limits['at_least'], limits['at_most']
+    least, above, most = limits['at_least'], limits['above'], limits['at_most']
     entries = value if isinstance(value, tuple) else (value,)
     numbers = [n for n in entries if isinstance(n, int | float)]
     verb, subject = ('contains', 'entries') if type(value) is tuple else ('is', 'it')
@@ -54,6 +57,8 @@ def check_ranges(section: str, values: Any) -> None:
       raise UserError(
         f'{name} {verb} {min(numbers)}: {subject} must be at least {least}.'
       )
+    if above is not None and numbers and min(numbers) <= above:
+      raise UserError(f'{name} {verb} {min(numbers)}: {subject} must be above {above}.')
     if most is not None and numbers and max(numbers) > most:
       raise UserError(
         f'{name} {verb} {max(numbers)}: {subject} must be at most {most}.'
