@@ -25,7 +25,7 @@ from gan_jax.sampling.class_names import (
   parse_classes,
   read_class_names,
 )
-from gan_jax.sampling.options import LAYOUTS, SamplingOptions, format_ranges
+from gan_jax.sampling.options import LAYOUTS, SamplingOptions, format_ranges, listed
 from gan_jax.sampling.planning import (
   GeneratorSpec,
   ImagePlan,
@@ -132,7 +132,7 @@ class Generator(abc.ABC):
       UserError: an unknown name, or no label at all.
     """
     numbers: list[int] = []
-    for label in [labels] if isinstance(labels, int | str) else labels:
+    for label in listed(labels):
       if isinstance(label, str):
         numbers += parse_classes(label, self.n_classes, self.class_names)
       else:

@@ -5,6 +5,7 @@ import math
 import operator
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from gan_jax import UserError
 from gan_jax.runtime.flags import flag, to_flags
@@ -189,6 +190,12 @@ def parse_ranges(text: str, name: str) -> list[int]:
   return [number for numbers in ranges for number in numbers]
 
 
+def listed(values: Any) -> list[Any]:
+  """The values of an array or another iterable, or the one value; text is one value."""
+  is_one = isinstance(values, str) or not isinstance(values, Iterable)
+  return [values] if is_one or getattr(values, 'ndim', 1) == 0 else list(values)
+
+
 def format_ranges(numbers: int | Iterable[int], name: str = 'seeds') -> str:
   """[0, 1, 2, 3, 8] -> '0-3,8': the inverse of `parse_ranges`.
 
@@ -196,7 +203,7 @@ def format_ranges(numbers: int | Iterable[int], name: str = 'seeds') -> str:
     UserError: something is not an integer.
   """
   runs: list[list[int]] = []
-  for number in numbers if isinstance(numbers, Iterable) else (numbers,):
+  for number in listed(numbers):
     try:
       number = operator.index(number)
     except TypeError as error:

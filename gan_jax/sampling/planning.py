@@ -16,6 +16,8 @@ from gan_jax.sampling.options import (
   DEFAULT_COLUMNS,
   DEFAULT_FRAMES,
   DEFAULT_SEEDS,
+  LAYOUTS,
+  MAX_NUMBERS,
   SamplingOptions,
   parse_ranges,
 )
@@ -87,12 +89,15 @@ def plan_images(options: SamplingOptions, spec: GeneratorSpec) -> ImagePlan:
     UserError: the model has no such classes or layers, or there are too few seeds.
   """
   seeds, labels = _requested_seeds(options), _requested_labels(options, spec)
+  if not (options.grid or options.interpolate == 'class'):
+    _check_turns(options, labels, seeds)
   if options.interpolate:
     plan = _plan_interpolation(options, spec, seeds, labels)
   elif options.mix:
     plan = _plan_mixing(options, spec, seeds, labels)
   elif options.grid:
     rows = labels or list(range(spec.n_classes))
+    _check_count(options, len(rows) * len(seeds))
     plan = _plan_rows(seeds * len(rows), np.repeat(rows, len(seeds)), len(seeds))
   else:
     columns = options.columns or DEFAULT_COLUMNS
@@ -120,6 +125,29 @@ def _requested_labels(options: SamplingOptions, spec: GeneratorSpec) -> list[int
   if not options.classes:
     return []
   return parse_classes(options.classes, spec.n_classes, spec.class_names)
+
+
+def _check_turns(options: SamplingOptions, labels: list[int], seeds: list[int]) -> None:
+  """
+  Raises:
+    UserError: there are more classes than seeds to assign them to.
+  """
+  n = max(len(seeds), len(parse_ranges(options.mix, 'mix')) if options.mix else 0)
+  if len(labels) > n:
+    raise UserError(
+      f'--classes={options.classes}: {len(labels)} classes are assigned in turn, and '
+      f'there are only {n} seeds; give more, or --grid for each class with each seed.'
+    )
+
+
+def _check_count(options: SamplingOptions, n: int) -> None:
+  """
+  Raises:
+    UserError: n images would not fit in memory.
+  """
+  if n > MAX_NUMBERS:
+    (layout,) = options.changed(LAYOUTS)
+    raise UserError(f'--{layout}: that is {n} images, and {MAX_NUMBERS} are allowed.')
 
 
 def _plan_rows(seeds: list[int], labels: np.ndarray | None, columns: int) -> ImagePlan:
@@ -158,6 +186,7 @@ def _plan_interpolation(
     )
   frames = options.frames or DEFAULT_FRAMES
   n_images = n_frames(stations, frames, options.loop)
+  _check_count(options, n_images)
   is_round = stations[0] == stations[-1]
   n = len(stations) - is_round
   # A row from each latent to the next; of two latents one row with both.
@@ -194,6 +223,7 @@ def _plan_mixing(
   columns = parse_ranges(options.mix, 'mix')
   bands = style_mixing.parse_mix_layers(options.mix_layers, spec.style, spec.res)
   r, c, b = len(seeds), len(columns), len(bands)
+  _check_count(options, r + c + b * r * c)
   cells = np.full((1 + b * r, 1 + c), BLANK)
   cells[0, 1:] = r + np.arange(c)
   cells[1:, 0] = np.tile(np.arange(r), b)
@@ -223,8 +253,8 @@ def _with_only(plan: ImagePlan, options: SamplingOptions) -> ImagePlan:
 
 
 def row_major(n: int, columns: int) -> Int[np.ndarray, 'rows columns']:
-  """The cells of an image grid of n images row by row; a single one is all of it."""
-  columns = 1 if n == 1 else columns
+  """The cells of an image grid of n images row by row, without empty columns."""
+  columns = min(columns, n)
   cells = np.full(-(-n // columns) * columns, BLANK)
   cells[:n] = np.arange(n)
   return cells.reshape(-1, columns)

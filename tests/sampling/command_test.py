@@ -130,7 +130,7 @@ def test_home_folders_in_path_flags(digits_run, tmp_path, monkeypatch):
   (tmp_path / 'run').symlink_to(digits_run)
   flags = ['--workdir=~/run', '--out=~/new/A.PNG', '--num=2', '--standing=0']
   sample.main([*flags, '--classes=3'])
-  assert pixels(tmp_path / 'new' / 'A.PNG').shape == (20, 8 * 18 + 2)
+  assert pixels(tmp_path / 'new' / 'A.PNG').shape == (20, 2 * 18 + 2)
   args = sample.make_parser().parse_args(['--program=~/g.stablehlo', '--export=~/h'])
   assert (args.program, args.export) == (tmp_path / 'g.stablehlo', tmp_path / 'h')
 

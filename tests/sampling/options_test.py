@@ -1,5 +1,6 @@
 """Sampling options: their flags and the way back, and ranges of numbers."""
 
+import numpy as np
 import pytest
 
 from gan_jax import UserError, sample
@@ -69,3 +70,14 @@ def test_invalid_ranges(text):
 def test_a_descending_range_is_named():
   with pytest.raises(UserError, match='9-7 runs from high to low; write 7-9, or'):
     parse_ranges('1,9-7', 'seeds')
+
+
+@pytest.mark.parametrize('one', [3, np.int64(3), np.array(3), [3], (x for x in [3])])
+def test_one_number_of_any_kind(one):
+  assert format_ranges(one) == '3'
+
+
+@pytest.mark.parametrize('wrong', [1.0, 'a', [[1, 2]], [None], np.array([0.5])])
+def test_what_is_no_integer(wrong):
+  with pytest.raises(UserError, match='seeds: .* is not an integer'):
+    format_ranges(wrong)

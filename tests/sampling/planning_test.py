@@ -116,6 +116,14 @@ def test_every_combination_works_or_is_refused_in_a_sentence(name):
       {'interpolate': 'class', 'seeds': '1-3'},
       'one seed, not 3',
     ),
+    (
+      'biggan with classes',
+      {'num': 2, 'classes': '0-2'},
+      r'=0-2: 3 classes are assigned in turn, and there are only 2 seeds',
+    ),
+    ('biggan', {'interpolate': 'z', 'frames': 10**9}, r'63000000001 images, and 1677'),
+    ('biggan with classes', {'grid': True, 'num': 10**7}, '--grid: that is 30000000'),
+    ('stylegan', {'mix': '0-9999', 'num': 10**4}, '--mix: that is 200020000 images'),
     ('biggan', {'num': 2, 'only': 2}, '--only=2: images are 0-1'),
     ('biggan', {'num': 2, 'only': -1}, '--only=-1: images are 0-1'),
   ],
@@ -170,5 +178,5 @@ def test_an_interpolation_of_classes_goes_through_all_or_the_given_ones():
 
 def test_cells_of_rows():
   np.testing.assert_array_equal(row_major(5, 3), [[0, 1, 2], [3, 4, -1]])
-  np.testing.assert_array_equal(row_major(2, 3), [[0, 1, -1]])
+  np.testing.assert_array_equal(row_major(2, 3), [[0, 1]])
   np.testing.assert_array_equal(row_major(1, 3), [[0]])
