@@ -53,12 +53,12 @@ _ACCEPTED_JSON = (
 
 def is_table(name: str) -> bool:
   """Whether a file is called like a label table, in any folder."""
-  return name.rsplit('/', 1)[-1].lower() in TABLES
+  return name[name.rfind('/') + 1 :].lower() in TABLES
 
 
 def may_lack_labels(table: str) -> bool:
   """Whether a table of this name may be one of captions or other things."""
-  return table.rsplit('/', 1)[-1].lower().startswith('metadata.')
+  return table[table.rfind('/') + 1 :].lower().startswith('metadata.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read_label_table(name: str, content: bytes) -> LabelTable | None:
   Raises:
     UserError: it cannot be read, or a label is missing or stated twice.
   """
-  kind = TABLES[name.rsplit('/', 1)[-1].lower()]
+  kind = TABLES[name[name.rfind('/') + 1 :].lower()]
   try:
     text, encoding = _decode(name, content)
     if kind == _JSON:
@@ -99,7 +99,12 @@ def read_label_table(name: str, content: bytes) -> LabelTable | None:
   if may_lack_labels(name) and not _has_labels(columns):
     return None
   file, label = _choose_columns(name, columns)
-  labels = _collect(name, ((n, row.get(file), row.get(label)) for n, row in rows))
+  strip = str.strip if kind == _CSV else str  # spreadsheets put spaces around cells
+  entries = (
+    (n, row.get(file), strip(x) if isinstance(x := row.get(label), str) else x)
+    for n, row in rows
+  )
+  labels = _collect(name, entries)
   parts = [f"columns '{file}' and '{label}'", form, encoding]
   return LabelTable(labels, ', '.join(part for part in parts if part))
 
@@ -171,7 +176,7 @@ def _read_csv(name: str, text: str) -> tuple[list[str], _Rows, str]:
         f'{len([c for c in columns if c])} columns: quote cells that contain '
         f'{delimiter!r}.'
       )
-    rows.append((number, dict(zip(columns, map(str.rstrip, line)))))
+    rows.append((number, dict(zip(columns, line))))
   form = '' if delimiter == ',' else f'separated by {delimiter!r}'
   return columns, rows, form
 

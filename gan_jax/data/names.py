@@ -1,6 +1,5 @@
 """Names of files: one form in folders, zips and label tables; what is no image data."""
 
-import os
 import unicodedata
 
 _SYSTEM_NAMES = {  # in lower case -> what the file or folder is
@@ -48,13 +47,15 @@ def compose(name: str) -> str:
 
 def normal_form(name: str) -> str:
   """What two names of one file have in common: path, NFC, suffix in lower case."""
-  stem, suffix = os.path.splitext(compose(path_form(name)))
-  return stem + suffix.lower()
+  name = compose(path_form(name))
+  dot = name.rfind('.')
+  return name[:dot] + name[dot:].lower() if dot > name.rfind('/') + 1 else name
 
 
 def suffix_of(name: str) -> str:
   """The suffix in lower case, such as '.png'; '' if there is none."""
-  return os.path.splitext(name)[1].lower()
+  dot = name.rfind('.')
+  return name[dot:].lower() if dot > name.rfind('/') + 1 else ''
 
 
 def system_reason(part: str) -> str:

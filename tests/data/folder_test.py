@@ -6,7 +6,7 @@ import pytest
 
 from gan_jax import UserError
 from gan_jax.data.folder import open_folder_or_zip
-from tests.data.images import COLORS, PNG, encode, write_files
+from tests.data.images import COLORS, PNG, encode, write_files, write_zip
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,73 @@ def test_files_without_labels_and_labels_without_files(tmp_path):
     '../../etc/passwd.png': 'is listed in labels.csv, but does not exist',
     'b.png': 'has no label in labels.csv',
   }
+
+
+def test_images_by_other_suffixes_and_by_content(tmp_path):
+  """JPEGs have several suffixes; what is not read is named, by suffix or content."""
+  jpeg = encode(COLORS, 'JPEG')
+  files = dict.fromkeys(('a.jfif', 'b.JPE', 'c.Jpg', 'd.jif'), jpeg)
+  others = {
+    'e.svg': b'<svg',
+    'f.CR2': b'II*',
+    'g.psd': b'8BPS',
+    'h.raw': b'',
+    'notes.txt': b'',
+    'IMG_1': jpeg,
+    'x.dat': b'\0\0\0\x18ftypheic' + bytes(20),
+    'y.dat': b'BM',
+  }
+  write_files(tmp_path / 'src', files | others)
+  path = write_zip(tmp_path / 'src.zip', files | others)
+  for source in (open_folder_or_zip(tmp_path / 'src'), open_folder_or_zip(path)):
+    assert [source.display_name(i) for i in range(source.n_images)] == list(files)
+    assert list(source.refused) == [
+      'e.svg',
+      'f.CR2',
+      'g.psd',
+      'h.raw',
+      'IMG_1',
+      'x.dat',
+    ]
+    assert 'is of the format SVG, which is not read' in source.refused['e.svg']
+    assert source.refused['IMG_1'] == 'is a JPEG image without its suffix: rename it'
+    assert source.refused['x.dat'] == 'is a HEIF image without its suffix: rename it'
+    assert source.n_other_files == 2
+
+
+def test_the_fingerprint_covers_every_file_and_label(tmp_path):
+  files = {f'{c}/{i}.png': PNG for c in 'ab' for i in range(200)}
+
+  def fingerprint(changed):
+    path = write_zip(tmp_path / 'src.zip', files | changed)
+    return open_folder_or_zip(path).fingerprint
+
+  table = 'file,label\n' + ''.join(f'{name},{name[0]}\n' for name in files)
+  tables = [
+    table,
+    table.replace('b/123.png,b', 'b/123.png,a'),
+    table.replace(',b\n', ',c\n'),
+  ]
+  digests = [
+    fingerprint({}),
+    fingerprint({'b/123.png': encode(COLORS[::-1])}),
+    fingerprint({'b/200.png': PNG}),
+    *(fingerprint({'labels.csv': text.encode()}) for text in tables[1:]),
+  ]
+  assert len(set(digests)) == 5
+  assert (
+    digests[0]
+    == fingerprint({'notes.txt': b''})
+    == fingerprint({'labels.csv': tables[0].encode()})
+  )
+
+
+def test_one_class_in_two_compositions_is_refused(tmp_path):
+  write_files(tmp_path, {'caf\u00e9/1.png': PNG, 'cafe\u0301/2.png': PNG})
+  with pytest.raises(
+    UserError, match='two folders called caf\u00e9, which differ only'
+  ):
+    open_folder_or_zip(tmp_path)
 
 
 def test_csv_with_awkward_names(tmp_path):
