@@ -60,6 +60,7 @@ class Config:
       channels=self.gan.channels,
       upscale=source.upscale,
       skip_bad=source.skip_bad,
+      value_range=source.range,
     )
 
   @property

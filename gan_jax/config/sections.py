@@ -18,7 +18,13 @@ class DataConfig:
   split: str = key('train', "split of a TFDS or prepared set, such as 'train[:90%]'")
   data_dir: str = key('', "TFDS sets; '': $TFDS_DATA_DIR, else ~/tensorflow_datasets")
   upscale: bool = key(False, 'accept images smaller than model.res')
-  skip_bad: bool = key(False, 'replace a corrupt image by the next one')
+  skip_bad: bool = key(
+    False, 'replace a corrupt image by the next one; allow that many are left out'
+  )
+  range: str = key(
+    'auto',
+    "values of more than 8 bits that become 0..255: auto, image, full or '0,4095'",
+  )
   flip: bool = key(False, 'random horizontal flips')
   threads: int = key(8, 'decoding threads per process', at_least=0)
 

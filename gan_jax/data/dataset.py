@@ -19,6 +19,7 @@ from gan_jax.data.decode import (
   decode_pixels,
   open_image,
 )
+from gan_jax.data.depth import Ranges
 from gan_jax.data.folder import ImageSource
 from gan_jax.data.raw_png import decode_raw_png
 
@@ -211,9 +212,11 @@ class SkipCorrupt:
 
 
 def decode_and_resize(
-  content: bytes, res: int, channels: int
+  content: bytes, res: int, channels: int, ranges: Ranges | None = None
 ) -> UInt8[np.ndarray, 'res res channels']:
   """Decodes an image and resizes its largest centered square to res x res pixels.
+
+  `ranges` are those of values of more than 8 bits; see `depth.to_8_bits`.
 
   Raises:
     UnusableImageError: it cannot be decoded.
@@ -222,10 +225,13 @@ def decode_and_resize(
     return pixels
   image = open_image(content)
   original_size = image.size
-  # The JPEG decoder may skip detail beyond twice the requested resolution.
-  drafted = image.draft(PIL_MODES[channels], (2 * res, 2 * res))
+  # The JPEG decoder may skip detail beyond twice the requested resolution. HEIC would
+  # give its thumbnail.
+  size = 2 * res, 2 * res
+  is_jpeg = image.format in ('JPEG', 'MPO')
+  drafted = image.draft(PIL_MODES[channels], size) if is_jpeg else None
   scale = original_size[0] / drafted[1][2] if drafted else 1
-  decoded = decode_pixels(image, channels)
+  decoded = decode_pixels(image, channels, ranges=ranges)
   return apply_orientation(
     center_crop_resize(decoded, res, original_size, scale), image
   )
@@ -233,12 +239,17 @@ def decode_and_resize(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles:
-  """Images of a folder or a zip file, decoded when they are read."""
+  """Images of a folder or a zip file, decoded when they are read.
+
+  Attributes:
+    ranges: of values of more than 8 bits; see `depth.to_8_bits`.
+  """
 
   name: str
   source: ImageSource
   res: int
   channels: int
+  ranges: Ranges = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return self.source.n_images
@@ -246,7 +257,7 @@ class ImageFiles:
   def __getitem__(self, i: int) -> Example:
     try:
       content, label = self.source.read(i)
-      return decode_and_resize(content, self.res, self.channels), label
+      return decode_and_resize(content, self.res, self.channels, self.ranges), label
     except UnusableImageError as error:
       image = self.source.display_name(i)
       raise CorruptImageError(f'{image} of {self.name} {error}.') from error

@@ -7,10 +7,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from gan_jax.data.depth import Ranges, Span, to_8_bits, value_kind, value_span
 from gan_jax.data.formats import readable_formats, unidentified_content
 
 PIL_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # number of channels -> PIL mode
 MAX_PIXELS = 2**26  # 8192 x 8192: below PIL's limit, above any published dataset
+_MORE_PIXELS = 'the flag --max_pixels of gan_jax.prepare allows more'
+_ALPHA_MODES = ('LA', 'La', 'PA', 'RGBA', 'RGBa')
 _ORIENTATION_TAG = 0x0112  # EXIF
 _ORIENTATION_TRANSFORMS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
   2: lambda x: x[:, ::-1],
@@ -31,8 +34,10 @@ class UnusableImageError(Exception):
   """Says why an image cannot be used: a predicate, whose subject is the image."""
 
 
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
   """Reads and checks the header of an encoded image; no pixel is decoded.
+
+  More than twice `PIL.Image.MAX_IMAGE_PIXELS` are refused whatever `max_pixels` is.
 
   Raises:
     UnusableImageError: not an image of a supported format, or too many pixels.
@@ -40,20 +45,26 @@ def open_image(content: bytes) -> Image.Image:
   try:
     image = Image.open(io.BytesIO(content), formats=readable_formats())
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise UnusableImageError(f'declares more than {MAX_PIXELS:,} pixels') from error
+    raise UnusableImageError(
+      f'declares more than {max_pixels:,} pixels ({_MORE_PIXELS})'
+    ) from error
   except UnidentifiedImageError as error:
     raise UnusableImageError(unidentified_content(content)) from error
   except (OSError, SyntaxError, ValueError, OverflowError, EOFError) as error:
     raise UnusableImageError(f'cannot be decoded ({error})') from error
-  if image.width * image.height > MAX_PIXELS:
+  if image.width * image.height > max_pixels:
     raise UnusableImageError(
-      f'declares {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}'
+      f'declares {image.width} x {image.height} pixels, more than {max_pixels:,} '
+      f'({_MORE_PIXELS})'
     )
   return image
 
 
 def decode_pixels(
-  image: Image.Image, channels: int, background: tuple[int, int, int] = (255, 255, 255)
+  image: Image.Image,
+  channels: int,
+  background: tuple[int, int, int] = (255, 255, 255),
+  ranges: Ranges | None = None,
 ) -> Image.Image:
   """Decodes an opened image to 8-bit grey, RGB or RGBA; EXIF orientation not applied.
 
@@ -61,25 +72,40 @@ def decode_pixels(
     image: from `open_image`.
     channels: 1, 3 or 4.
     background: RGB in 0..255, replaces transparency if channels < 4.
+    ranges: of values of more than 8 bits; by default each image has its own.
 
   Raises:
-    UnusableImageError: corrupted or truncated data, or pixels not of 8 or 16 bits.
+    UnusableImageError: corrupted or truncated data.
   """
   try:
-    image.load()
-    if image.mode.startswith('I'):
-      image = _convert_16_bit_to_8_bit(image)
-    if image.mode == 'F':
-      raise UnusableImageError(
-        'has floating-point pixels; 8-bit and 16-bit pixels are supported'
-      )
-    if 'A' in image.mode or 'transparency' in image.info:
+    if value_kind(image):
+      image = to_8_bits(image, ranges or {})
+    else:
+      image.load()
+    if image.mode == 'LAB':
+      image = image.convert('RGB')  # the only mode that PIL converts it to
+    if image.mode in _ALPHA_MODES or 'transparency' in image.info:
       image = image.convert('RGBA')
       if channels != 4:
         behind = Image.new('RGBA', image.size, (*background, 255))
         image = Image.alpha_composite(behind, image).convert('RGB')
     mode = PIL_MODES[channels]
     return image if image.mode == mode else image.convert(mode)
+  except _PIL_ERRORS as error:
+    raise UnusableImageError(f'cannot be decoded ({error})') from error
+
+
+def read_span(image: Image.Image) -> Span | None:
+  """Decodes an opened image to find its lowest and highest value; see `depth`.
+
+  Returns:
+    None if its values have up to 8 bits; it is not decoded then.
+
+  Raises:
+    UnusableImageError: corrupted or truncated data.
+  """
+  try:
+    return value_span(image)
   except _PIL_ERRORS as error:
     raise UnusableImageError(f'cannot be decoded ({error})') from error
 
@@ -98,13 +124,6 @@ def apply_orientation(
     raise UnusableImageError(f'cannot be decoded ({error})') from error
   transform = _ORIENTATION_TRANSFORMS.get(orientation)
   return np.ascontiguousarray(transform(pixels)) if transform else pixels
-
-
-def _convert_16_bit_to_8_bit(image: Image.Image) -> Image.Image:
-  values = np.asarray(image).astype(np.int64)
-  if values.min() < 0 or values.max() > 65535:
-    raise UnusableImageError('has 32-bit pixels; 8-bit and 16-bit pixels are supported')
-  return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
 def center_crop_resize(

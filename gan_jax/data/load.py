@@ -1,5 +1,7 @@
 """Opens a dataset by the name that a config gives it."""
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,17 @@ from absl import logging
 from gan_jax import UserError
 from gan_jax.data.built_in import BUILT_IN, load_built_in
 from gan_jax.data.dataset import Dataset, ImageFiles
-from gan_jax.data.decode import PIL_MODES
-from gan_jax.data.folder import is_path, list_refused, open_folder_or_zip
-from gan_jax.data.summary import source_sizes
+from gan_jax.data.decode import PIL_MODES, UnusableImageError, open_image, read_span
+from gan_jax.data.depth import (
+  AUTO,
+  Ranges,
+  Span,
+  describe_ranges,
+  enclosing_ranges,
+  fixed_ranges,
+)
+from gan_jax.data.folder import ImageSource, is_path, list_refused, open_folder_or_zip
+from gan_jax.data.summary import evenly_spaced, source_sizes
 from gan_jax.data.tfds_source import (
   MANIFEST,
   is_tfds_name,
@@ -18,6 +28,10 @@ from gan_jax.data.tfds_source import (
   load_tfds,
   tfds_data_dir,
 )
+
+_MAX_LEFT_OUT = 0.1  # of the images of a folder or zip
+_RANGE_SAMPLE = 256  # images read to find the range of values of more than 8 bits
+_THREADS = 8
 
 
 def load_dataset(
@@ -29,6 +43,7 @@ def load_dataset(
   channels: int,
   upscale: bool = False,
   skip_bad: bool = False,
+  value_range: str = AUTO,
 ) -> Dataset:
   """Opens a dataset of images uint8 [res, res, channels].
 
@@ -50,19 +65,19 @@ def load_dataset(
     upscale: upsample images that are smaller than res. Otherwise a dataset most of
       whose images are smaller is an error; built-in datasets are always resized.
     skip_bad: read the next image in place of one that cannot be decoded, and log a
-      warning. Otherwise reading it raises CorruptImageError.
+      warning. Otherwise reading it raises CorruptImageError. It also allows a folder
+      or zip of which more than a tenth of the images is left out.
+    value_range: which values of images with more than 8 bits become 0..255, in a folder
+      or zip: 'auto' (the range that a sample of the set uses), 'image' (that of each
+      image), 'full' (that of the type) or two numbers, '0,4095'.
 
   Raises:
     UserError: the dataset is unknown, not prepared, or empty; its images are unusable
-      or too small, or have too few channels; a package is missing; an argument is out
-      of range.
+      or too small, or have too few channels; too many are left out; a package is
+      missing; an argument is out of range.
   """
-  if channels not in PIL_MODES:
-    raise UserError(
-      f'model.channels is {channels}: 1 (grey), 3 (RGB) and 4 (RGBA) are allowed.'
-    )
-  if not isinstance(res, int) or res < 1:
-    raise UserError(f'res must be a positive number of pixels, not {res!r}.')
+  _check_shape(res, channels)
+  ranges = fixed_ranges(value_range, 'data.range')
   if name in BUILT_IN:
     return load_built_in(name, split, res, channels)
   if Path(name).is_dir() and not is_path(name) and not is_tfds_name(name, data_dir):
@@ -72,12 +87,22 @@ def load_dataset(
   if (folder / MANIFEST).is_file():
     dataset = load_prepared(folder, split, res, channels)
   elif is_path(name):
-    dataset = _load_folder_or_zip(name, split, res, channels)
+    source = _open_folder_or_zip(name, split, skip_bad)
+    dataset = _make_dataset(name, source, res, channels, ranges)
   else:
     dataset = load_tfds(name, split, data_dir, res, channels)
   if not upscale:
     _check_sizes(dataset, res)
   return dataset.skip_corrupt() if skip_bad else dataset
+
+
+def _check_shape(res: int, channels: int) -> None:
+  if channels not in PIL_MODES:
+    raise UserError(
+      f'model.channels is {channels}: 1 (grey), 3 (RGB) and 4 (RGBA) are allowed.'
+    )
+  if not isinstance(res, int) or res < 1:
+    raise UserError(f'res must be a positive number of pixels, not {res!r}.')
 
 
 def _check_sizes(dataset: Dataset, res: int) -> None:
@@ -92,20 +117,77 @@ def _check_sizes(dataset: Dataset, res: int) -> None:
     )
 
 
-def _load_folder_or_zip(name: str, split: str, res: int, channels: int) -> Dataset:
+def _open_folder_or_zip(name: str, split: str, skip_bad: bool) -> ImageSource:
+  """Opens the images; raises a UserError if more than a tenth of them is left out."""
   source = open_folder_or_zip(name, split)
   if source.ignored:
     logging.warning('%s: not image data: %s.', name, list_refused(source.ignored))
+  n_left_out, n_images = len(source.refused), source.n_images + len(source.refused)
+  if _MAX_LEFT_OUT * n_images < n_left_out and not skip_bad:
+    raise UserError(
+      f'{name}: {n_left_out:,} of {n_images:,} images would be left out, more than '
+      f'{_MAX_LEFT_OUT:.0%}: {count_reasons(source.refused)}; repair or remove them, '
+      'or set data.skip_bad=True to train without them.'
+    )
   if source.refused:
-    logging.warning('%s: files left out: %s.', name, list_refused(source.refused))
+    logging.warning('%s: files left out: %s.', name, count_reasons(source.refused))
+  return source
+
+
+def count_reasons(refused: Mapping[str, str], limit: int = 3) -> str:
+  """Why images are left out: '4 like a.heic (is of the format HEIF, ...), 1 like ...'.
+
+  Args:
+    refused: name of an image -> reason.
+    limit: number of different reasons that are listed, the most frequent ones.
+  """
+  names: dict[str, list[str]] = {}
+  for name, reason in refused.items():
+    names.setdefault(reason, []).append(name)
+  by_count = sorted(names.items(), key=lambda item: -len(item[1]))
+  parts = [f'{len(n):,} like {n[0]} ({reason})' for reason, n in by_count[:limit]]
+  if n_others := sum(len(n) for _, n in by_count[limit:]):
+    parts.append(f'{n_others:,} for other reasons')
+  return ', '.join(parts)
+
+
+def _sample_ranges(source: ImageSource, name: str) -> Ranges:
+  """The ranges of values that a sample of the images with more than 8 bits uses."""
+
+  def read(i: int) -> Span | None:
+    try:
+      return read_span(open_image(source.read(i)[0]))
+    except UnusableImageError:  # reported when the image is read
+      return None
+
+  indices = evenly_spaced(source.n_images, _RANGE_SAMPLE).tolist()
+  with ThreadPoolExecutor(_THREADS) as threads:
+    spans = [span for span in threads.map(read, indices) if span]
+  ranges = enclosing_ranges(spans)
+  if ranges:
+    logging.info(
+      '%s: %s, as in a sample of %d such images; data.range sets the range.',
+      *(name, describe_ranges(ranges), len(spans)),
+    )
+  return ranges
+
+
+def _make_dataset(
+  name: str, source: ImageSource, res: int, channels: int, ranges: Ranges | None
+) -> Dataset:
+  if ranges is None:
+    ranges = _sample_ranges(source, name)
   counts: tuple[int, ...] = ()
   if source.class_names:
     counts = tuple(np.bincount(source.labels, minlength=len(source.class_names)))
+  origin = (
+    f'{source.kind}, {len(source.refused)} image files left out, '
+    f'{source.n_other_files} other files; labels from {source.labels_from}'
+  )
   return Dataset(
     name,
-    ImageFiles(name, source, res, channels),
+    ImageFiles(name, source, res, channels, ranges),
     source.class_names,
     tuple(int(count) for count in counts),
-    f'{source.kind}, {len(source.refused)} image files left out, '
-    f'{source.n_other_files} other files; labels from {source.labels_from}',
+    '; '.join(filter(None, [origin, describe_ranges(ranges)])),
   )

@@ -1,22 +1,23 @@
 """The command line of gan_jax.prepare."""
 
 import argparse
-import hashlib
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
 from gan_jax import UserError
-from gan_jax.data.decode import PIL_MODES
-from gan_jax.data.folder import ImageSource, is_path, open_folder_or_zip
+from gan_jax.data.decode import MAX_PIXELS, PIL_MODES
+from gan_jax.data.depth import AUTO, SETTINGS, Ranges, fixed_ranges
 from gan_jax.data.summary import format_channels, format_counts
-from gan_jax.data.tfds_source import MANIFEST, open_tfds
+from gan_jax.data.tfds_source import MANIFEST
 from gan_jax.prepare.options import MIN_RES, PrepareOptions
+from gan_jax.prepare.sources import open_source
 from gan_jax.prepare.survey import (
   HeaderSurvey,
   no_usable_image,
@@ -24,7 +25,7 @@ from gan_jax.prepare.survey import (
   unusable_images,
 )
 from gan_jax.prepare.writer import write_dataset
-from gan_jax.runtime.flags import CommandParser
+from gan_jax.runtime.flags import CommandParser, path
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,10 +36,13 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument(
     'src',
     metavar='SRC',
-    help='folder or zip of images, or name of a tensorflow-datasets (TFDS) set',
+    help="folder or zip of images; TFRecords of NVIDIA's GANs, an HDF5 file of "
+    'BigGAN-PyTorch, idx files like those of MNIST, or Parquet files of Hugging Face; '
+    'or the name of a tensorflow-datasets (TFDS) set',
   )
   p.add_argument(
     'dest',
+    type=path,
     metavar='DEST',
     help='new folder; its last part becomes the name of the set',
   )
@@ -69,6 +73,20 @@ def make_parser() -> argparse.ArgumentParser:
     '--upscale', action='store_true', help='upsample smaller images to --res'
   )
   p.add_argument(
+    '--range',
+    default=AUTO,
+    metavar='RANGE',
+    help='the values of images with more than 8 bits that become 0 and 255: '
+    f'{SETTINGS}; default: auto, which decodes all such images to find the range',
+  )
+  p.add_argument(
+    '--max_pixels',
+    type=int,
+    default=MAX_PIXELS,
+    help='images that declare more pixels are not decoded; raise it for panoramas; '
+    f'default: {MAX_PIXELS}',
+  )
+  p.add_argument(
     '--skip_bad',
     action='store_true',
     help='leave out images that cannot be used; manifest.json lists them',
@@ -76,9 +94,10 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--split',
     default='train',
-    help='split of a TFDS set, or one of the folders train, val, test, ... of SRC',
+    help='split of a TFDS set or of Parquet or idx files, or one of the folders train, '
+    'val, test, ... of SRC',
   )
-  p.add_argument('--data_dir', help='folder of the TFDS sets')
+  p.add_argument('--data_dir', type=path, help='folder of the TFDS sets')
   p.add_argument(
     '--dry-run',
     action='store_true',
@@ -108,14 +127,28 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command; `argv` defaults to the command line of the process."""
   args = make_parser().parse_args(argv)
-  for key in ('shard_images', 'threads'):
+  for key in ('shard_images', 'threads', 'max_pixels'):
     if getattr(args, key) < 1:
       raise UserError(f'--{key}={getattr(args, key)}: it must be at least 1.')
   background = _parse_color(args.background)
-  dest = Path(args.dest).expanduser()
-  check_dest(dest)
+  ranges = fixed_ranges(args.range, '--range')
+  check_dest(args.dest)
+  with _pixel_limit(args.max_pixels):
+    _prepare(args, background, ranges)
+
+
+def _prepare(
+  args: argparse.Namespace, background: tuple[int, int, int], ranges: Ranges | None
+) -> None:
+  """Surveys the source, prints what would be written, and writes it."""
   source = open_source(args.src, args.split, args.data_dir)
-  survey = survey_headers(source, args.src, args.threads)
+  survey = survey_headers(
+    source,
+    args.src,
+    args.threads,
+    max_pixels=args.max_pixels,
+    measure_ranges=ranges is None,
+  )
   options = PrepareOptions(
     res=_check_res(args.res or survey.common_side()),
     channels=args.channels,
@@ -124,6 +157,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     background=background,
     png_level=args.png_level,
     shard_images=args.shard_images,
+    range=dict(survey.ranges if ranges is None else ranges),
+    max_pixels=args.max_pixels,
   )
   print(survey.describe(options))
   _check_usable(survey, options, args.skip_bad)
@@ -132,14 +167,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     return
   manifest = write_dataset(
     source,
-    dest,
+    args.dest,
     options,
     source_name=args.src,
     skip_bad=args.skip_bad,
     threads=args.threads,
     with_report=args.report,
   )
-  print(describe_result(dest, manifest))
+  print(describe_result(args.dest, manifest))
+
+
+@contextlib.contextmanager
+def _pixel_limit(max_pixels: int) -> Iterator[None]:
+  """Raises PIL's own limit, which is global, to `max_pixels`."""
+  limit = Image.MAX_IMAGE_PIXELS
+  if limit is not None:
+    Image.MAX_IMAGE_PIXELS = max(limit, max_pixels)
+  try:
+    yield
+  finally:
+    Image.MAX_IMAGE_PIXELS = limit
 
 
 def _parse_color(text: str) -> tuple[int, int, int]:
@@ -183,37 +230,6 @@ def check_dest(dest: Path) -> None:
     )
   if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
     raise UserError(f'{dest} exists and is not empty: use a new DEST.')
-
-
-def open_source(name: str, split: str, data_dir: str | None) -> ImageSource:
-  """Opens the images of a folder, a zip or a tensorflow-datasets set.
-
-  Raises:
-    UserError: it does not exist or has no images.
-  """
-  if is_path(name) or os.path.isdir(name):
-    if (Path(name).expanduser() / MANIFEST).is_file():
-      raise UserError(
-        f'{name} is a prepared set already: SRC has to be what it was prepared from.'
-      )
-    return open_folder_or_zip(name, split)
-  records = open_tfds(name, split=split, data_dir=data_dir)
-
-  def read(i: int) -> tuple[bytes, int]:
-    example = records.source[i]
-    return example['image'], int(example['label']) if records.labeled else 0
-
-  return ImageSource(
-    kind='tensorflow-datasets',
-    n_images=len(records.source),
-    read=read,
-    display_name=lambda i: f'{name}[{i}]',
-    class_names=records.class_names,
-    labels=np.zeros(0, np.int32),
-    refused={},
-    n_other_files=0,
-    fingerprint=hashlib.sha256(records.description.encode()).hexdigest(),
-  )
 
 
 def describe_result(dest: Path, manifest: dict[str, Any]) -> str:

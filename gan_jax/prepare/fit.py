@@ -36,9 +36,11 @@ def fit_image(
   Raises:
     UnusableImageError: it cannot be decoded, or its size does not suit `options`.
   """
-  encoded = decode.open_image(content)
+  encoded = decode.open_image(content, options.max_pixels)
   mode = encoded.mode
-  image = decode.decode_pixels(encoded, options.channels, options.background)
+  image = decode.decode_pixels(
+    encoded, options.channels, options.background, options.range
+  )
   if problem := size_problem(*image.size, options):
     raise UnusableImageError(problem)
   if options.fit == 'pad':

@@ -2,6 +2,9 @@
 
 import dataclasses
 
+from gan_jax.data.decode import MAX_PIXELS
+from gan_jax.data.depth import Ranges
+
 MIN_RES = 4  # side of the lowest level, in pixels
 
 
@@ -18,6 +21,9 @@ class PrepareOptions:
     background: RGB in 0..255, behind padding and transparency.
     png_level: zlib level 0..9; 0 writes raw PNGs.
     shard_images: number of source images for each file.
+    range: kind of values of more than 8 bits -> [the value that becomes 0, the value
+      that becomes 255]; without an entry each image is scaled by its own range.
+    max_pixels: images that declare more pixels are refused.
   """
 
   res: int
@@ -27,6 +33,8 @@ class PrepareOptions:
   background: tuple[int, int, int]
   png_level: int
   shard_images: int
+  range: Ranges = dataclasses.field(default_factory=dict)
+  max_pixels: int = MAX_PIXELS
 
   @property
   def levels(self) -> list[int]:

@@ -9,7 +9,8 @@ from jaxtyping import Int
 from tqdm import tqdm
 
 from gan_jax import UserError
-from gan_jax.data.decode import UnusableImageError, open_image
+from gan_jax.data.decode import MAX_PIXELS, UnusableImageError, open_image, read_span
+from gan_jax.data.depth import Ranges, Span, describe_ranges, enclosing_ranges
 from gan_jax.data.folder import ImageSource, list_refused
 from gan_jax.data.summary import format_counts
 from gan_jax.prepare.fit import size_problem
@@ -28,6 +29,8 @@ class HeaderSurvey:
     sizes: (width, height) of each image; 0 if its header is unusable.
     modes: PIL mode -> number of images.
     bad_headers: index -> why the header is unusable.
+    ranges: of values of more than 8 bits, which contain those of all images; empty
+      unless they were measured.
   """
 
   source: ImageSource
@@ -35,6 +38,7 @@ class HeaderSurvey:
   sizes: Int[np.ndarray, 'n 2']
   modes: Counter[str]
   bad_headers: dict[int, str]
+  ranges: Ranges = dataclasses.field(default_factory=dict)
 
   @property
   def n_candidates(self) -> int:
@@ -91,6 +95,8 @@ class HeaderSurvey:
       f'output: levels {levels}; channels: {options.channels}; images that are not '
       f'square: {options.fit or "refused"}; up to {n_bytes / 1e9:.2f} GB'
     )
+    if ranges := describe_ranges(self.ranges and options.range):
+      lines.append(f'{ranges} (--range)')
     if unusable := self.unusable(options):
       listed = list_refused(unusable, _N_LISTED)
       lines.append(f'unusable images: {len(unusable):,}: {listed}')
@@ -123,22 +129,42 @@ def no_usable_image(source_name: str) -> str:
   return f'{source_name} has no image that can be used.'
 
 
-def survey_headers(source: ImageSource, source_name: str, threads: int) -> HeaderSurvey:
-  """Reads the header of every image; no pixel is decoded."""
+def survey_headers(
+  source: ImageSource,
+  source_name: str,
+  threads: int,
+  *,
+  max_pixels: int = MAX_PIXELS,
+  measure_ranges: bool = False,
+) -> HeaderSurvey:
+  """Reads the header of every image.
+
+  Args:
+    source: the images.
+    source_name: as the user gave it.
+    threads: number of threads.
+    max_pixels: images that declare more pixels are unusable.
+    measure_ranges: decode the images whose values have more than 8 bits, to find their
+      range. No pixel of other images is decoded.
+  """
   sizes = np.zeros((source.n_images, 2), np.int32)
   modes: Counter[str] = Counter()
   bad_headers: dict[int, str] = {}
+  spans: list[Span] = []
 
   def read_headers(indices: range) -> tuple[int, Counter[str]]:
     modes_read = Counter[str]()
     for i in indices:
       try:
-        image = open_image(source.read(i)[0])
+        image = open_image(source.read(i)[0], max_pixels)
+        size, mode = image.size, image.mode
+        if measure_ranges and (span := read_span(image)):
+          spans.append(span)
       except UnusableImageError as error:
         bad_headers[i] = str(error)
         continue
-      sizes[i] = image.size  # before EXIF orientation, which may swap the sides
-      modes_read[image.mode] += 1
+      sizes[i] = size  # before EXIF orientation, which may swap the sides
+      modes_read[mode] += 1
     return len(indices), modes_read
 
   n = source.n_images
@@ -151,5 +177,10 @@ def survey_headers(source: ImageSource, source_name: str, threads: int) -> Heade
       progress.update(n_read)
       modes.update(modes_read)
   return HeaderSurvey(
-    source, source_name, sizes, modes, dict(sorted(bad_headers.items()))
+    source,
+    source_name,
+    sizes,
+    modes,
+    dict(sorted(bad_headers.items())),
+    enclosing_ranges(spans),
   )

@@ -7,9 +7,12 @@ import pytest
 
 from gan_jax import UserError, data, prepare
 from gan_jax.data import decode
+from gan_jax.data.load import count_reasons
 from tests.data.images import (
+  encode,
   file_contents,
   read_examples,
+  write_files,
   write_image_folder,
   write_zip,
 )
@@ -78,3 +81,47 @@ def test_upsampling_is_refused_without_upscale(tmp_path, tiny_tfds):
   # Only most of the images must be large enough; built-in sets are always resized.
   data.load_dataset('tiny_images', data_dir=str(tiny_tfds), res=5, channels=3)
   data.load_dataset('digits', res=16, channels=1)
+
+
+def test_more_than_a_tenth_left_out_is_refused_unless_allowed(tmp_path, caplog):
+  root = tmp_path / 'pets'
+  write_image_folder(root, n=18)
+  table = ''.join(f'{k}/{i:03d}.png,{k}\n' for i, k in enumerate(['cat', 'dog'] * 9))
+  gone = ''.join(f'cat/gone{i}.png,cat\n' for i in range(2))
+  (root / 'labels.csv').write_text(f'file,label\n{table}{gone}')
+  data.load_dataset(str(root), res=16, channels=3)  # 2 of 20 is a tenth
+  assert '2 like cat/gone0.png (is listed in labels.csv, but' in caplog.text
+  (root / 'labels.csv').write_text(f'file,label\n{table}{gone}dog/gone.png,dog\n')
+  with pytest.raises(
+    UserError,
+    match=r'pets: 3 of 21 images would be left out, more than 10%: 3 like '
+    r'cat/gone0.png \(is listed .* set data.skip_bad=True to train without them.$',
+  ):
+    data.load_dataset(str(root), res=16, channels=3)
+  dataset = data.load_dataset(str(root), res=16, channels=3, skip_bad=True)
+  assert len(dataset.examples) == 18
+
+
+def test_reasons_are_counted_the_most_frequent_first():
+  refused = {'a': 'is A', 'b': 'is B', 'c': 'is B', 'd': 'is D', 'e': 'is E'}
+  assert count_reasons(refused, limit=2) == (
+    '2 like b (is B), 1 like a (is A), 2 for other reasons'
+  )
+
+
+def test_a_folder_of_12_bit_images_is_scaled_by_the_range_of_the_set(tmp_path):
+  ramp = np.arange(64).reshape(8, 8)
+  for i in range(4):
+    write_files(tmp_path, {f'{i}.png': encode((ramp * 16 * i).astype(np.uint16))})
+  folder = str(tmp_path)
+  dataset = data.load_dataset(folder, res=8, channels=1)
+  assert '16-bit values 0 to 4095 become 0 to 255' in dataset.origin
+  images, _ = read_examples(dataset.examples)
+  for i in range(4):
+    want = np.rint(ramp * 16 * i * 255 / 4095)
+    np.testing.assert_array_equal(images[i, ..., 0], want)
+  for value_range, brightest in (('full', 4), ('image', 251), ('0,100', 255)):
+    dataset = data.load_dataset(folder, res=8, channels=1, value_range=value_range)
+    assert dataset.examples[1][0].max() == brightest
+  with pytest.raises(UserError, match="^data.range=12: 'auto' "):
+    data.load_dataset('emoji', res=8, channels=1, value_range='12')

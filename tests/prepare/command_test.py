@@ -57,6 +57,57 @@ def test_bad_arguments_are_refused_before_anything_is_written(folder, tmp_path):
     prepare.main([str(folder), str(tmp_path / 'pets')])
 
 
+def test_12_bit_images_keep_their_brightness_relative_to_each_other(tmp_path, capsys):
+  ramp = np.arange(64).reshape(8, 8)
+  src = tmp_path / 'src'
+  for i in range(4):
+    write_files(src, {f'{i}.png': encode((ramp * 16 * i).astype(np.uint16))})
+  prepare.main([str(src), str(tmp_path / 'deep'), '--channels=1', '--shard_images=2'])
+  assert '16-bit values 0 to 4095 become 0 to 255 (--range)' in capsys.readouterr().out
+  examples = data.load_dataset(str(tmp_path / 'deep'), res=8, channels=1).examples
+  for i in range(4):
+    want = np.rint(ramp * 16 * i * 255 / 4095)
+    np.testing.assert_array_equal(examples[i][0][..., 0], want)
+  manifest = json.loads((tmp_path / 'deep/manifest.json').read_text())
+  assert manifest['options']['range'] == {'16-bit': [0, 4095]}
+  for value_range, brightest in (('full', 4), ('image', 251), ('0,100', 255)):
+    dest = tmp_path / f'deep{brightest}'
+    prepare.main([str(src), str(dest), '--channels=1', f'--range={value_range}'])
+    dataset = data.load_dataset(str(dest), res=8, channels=1)
+    assert dataset.examples[1][0].max() == brightest
+  with pytest.raises(UserError, match='^--range=9,3: .* LOW below HIGH'):
+    prepare.main([str(src), str(tmp_path / 'other'), '--range=9,3'])
+
+
+def test_panoramas_are_allowed_by_a_flag(tmp_path, monkeypatch):
+  limit = 2000
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', limit)
+  wide = random_image(np.random.default_rng(0), 40, 120)
+  write_files(tmp_path / 'src', {'wide.png': encode(wide)})
+  arguments = [str(tmp_path / 'src'), str(tmp_path / 'wide'), '--res=32', '--crop']
+  with pytest.raises(
+    UserError,
+    match=r'wide.png declares .*more than 4,799 .*\(the flag --max_pixels '
+    r'of gan_jax.prepare allows more\)',
+  ):
+    prepare.main([*arguments, '--max_pixels=4799'])
+  prepare.main([*arguments, '--max_pixels=4800'])
+  dataset = data.load_dataset(str(tmp_path / 'wide'), res=32, channels=3)
+  assert len(dataset.examples) == 1
+  assert limit == Image.MAX_IMAGE_PIXELS, 'the limit of the process is as before'
+  with pytest.raises(UserError, match='--max_pixels=0: it must be at least 1'):
+    prepare.main([*arguments, '--max_pixels=0'])
+
+
+def test_the_home_folder_in_paths(folder, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  prepare.main(['~/src', '~/sets/pets', '--data_dir=~/tfds'])
+  assert (tmp_path / 'sets/pets/manifest.json').is_file()
+  for arguments in (['~nobody_/src', str(tmp_path / 'a')],):
+    with pytest.raises(UserError, match='~nobody_/src: there is no such user'):
+      prepare.main(arguments)
+
+
 def write_hostile_zip(path):
   """A zip with one good image, and one file for each attack and each defect."""
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -145,7 +196,7 @@ def bad_files(rng):
     encode(image)[:200],
     jpeg[:10] + bytes(len(jpeg) - 10),
     encode(random_image(rng, 8, 8)),  # too small
-    encode(np.ones((24, 24), np.float32), 'TIFF'),
+    encode(np.full((24, 24), np.inf, np.float32), 'TIFF'),
   ]
 
 
