@@ -7,6 +7,7 @@ its value depends on besides the model, and only scores of equal protocols are c
 import argparse
 import dataclasses
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,15 +18,16 @@ from absl import logging
 
 from gan_jax import UserError, data
 from gan_jax.config import Config
-from gan_jax.config.workdir import read_config
+from gan_jax.config.workdir import read_config, read_data_record
 from gan_jax.evaluation import results, truncation_sweep
+from gan_jax.evaluation.applicability import DEFAULT_METRICS
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips
 from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.models.base import Variables
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags
+from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path
 from gan_jax.storage import checkpoint
 
 SWEEP_METRICS = ('fd_small', 'prdc_small')  # of --frontier without --metrics
@@ -36,23 +38,41 @@ def make_parser() -> argparse.ArgumentParser:
     'gan_jax.evaluate',
     description='Scores the EMA generator of a run against its training data.',
   )
-  p.add_argument('--workdir', help='folder of the run')
+  p.add_argument('--workdir', type=path, help='folder of the run')
   p.add_argument(
-    '--compare', nargs=2, metavar=('A', 'B'), help='print the scores of two runs'
+    '--compare',
+    nargs=2,
+    type=path,
+    metavar=('A', 'B'),
+    help='print the scores of two runs',
   )
   p.add_argument(
     '--metrics',
     default='',
-    help=f'of {", ".join([*METRICS, *PATHS])}; default: those that need no downloads',
+    help=f'of {", ".join([*METRICS, *PATHS])}; default: those of '
+    f'{", ".join(DEFAULT_METRICS)} that apply',
   )
   p.add_argument('--checkpoint', type=int, help='step to load; default: the newest')
+  p.add_argument(
+    '--data',
+    metavar='NAME',
+    help='path or name of the real images, for example if they have moved; default: '
+    'data.name of the run',
+  )
+  p.add_argument(
+    '--data_dir',
+    type=path,
+    help='folder of tensorflow-datasets sets; default: data.data_dir of the run',
+  )
   p.add_argument('--split', default='', help="of the data; default: the run's")
   p.add_argument(
     '--raw', action='store_true', help='raw weights instead of EMA weights'
   )
   add_flags(p, EvaluationProtocol)
   p.add_argument(
-    '--inception', help=f'weights of Inception-v3; default: ${inception.ENVIRONMENT}'
+    '--inception',
+    type=path,
+    help=f'weights of Inception-v3; default: ${inception.ENVIRONMENT}',
   )
   p.add_argument(
     '--lpips',
@@ -68,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
   )
   p.add_argument(
     '--cache',
-    type=Path,
+    type=path,
     help='folder of cached statistics; default: $GAN_JAX_CACHE or ~/.cache/gan_jax',
   )
   return p
@@ -88,12 +108,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   thresholds = parse_thresholds(args.frontier)
   if thresholds:
     truncation_sweep.require_matplotlib()
-  folder = Path(args.workdir)
+  folder = args.workdir
   config = read_config(folder)
   if not os.access(folder, os.W_OK):
     raise UserError(f'{folder} cannot be written, and the scores belong there.')
   split = args.split or config.data.split
-  dataset = data.load_dataset(**config.source(split))
+  dataset = load_real_images(folder, config, split, args.data, args.data_dir)
   branches = (True, False) if thresholds else (protocol.ema,)
   trained = restore_generators(folder, config, branches, args.checkpoint)
   phase = config.schedule.phase_at(trained.images, config.gan.res)
@@ -101,18 +121,58 @@ def main(argv: Sequence[str] | None = None) -> None:
   evaluator = Evaluator(
     config.gan,
     dataset,
-    metrics or (SWEEP_METRICS if thresholds else ()),
+    metrics,
     dataclasses.replace(protocol, alpha=float(np.asarray(phase.alpha))),
     res=phase.res,
     split=split,
     inception_file=args.inception,
     lpips_files=args.lpips,
     cache=args.cache,
+    defaults=SWEEP_METRICS if thresholds else DEFAULT_METRICS,
+    log=_note,
   )
   if thresholds:
     sweep(evaluator, trained.generators, thresholds, folder)
   else:
     score(evaluator, trained, folder)
+
+
+def _note(sentence: str) -> None:
+  print(sentence, file=sys.stderr)
+
+
+def load_real_images(
+  folder: Path, config: Config, split: str, name: str | None, data_dir: Path | None
+) -> data.Dataset:
+  """The images that a run is scored against; notes if they are not its training data.
+
+  Args:
+    folder: workdir of the run.
+    name: path or name of a dataset; None: that of the config.
+    data_dir: of tensorflow-datasets sets; None: that of the config.
+
+  Raises:
+    UserError: as `data.load_dataset`; names --data if the data of the run are missing.
+  """
+  source = config.source(split)
+  if name:
+    source['name'] = name
+  if data_dir:
+    source['data_dir'] = str(data_dir)
+  try:
+    dataset = data.load_dataset(**source)
+  except data.MissingDataError as error:
+    if name:
+      raise
+    raise UserError(
+      f'{str(error).rstrip(".")}; if the data of this run have moved, name them with '
+      '--data=NEW.'
+    ) from error
+  if split == config.data.split:
+    changes = data.find_changes(read_data_record(folder), dataset)
+    if changes:
+      _note(f'note: not the data that the run began with: {"; ".join(changes)}')
+  return dataset
 
 
 class TrainedWeights(NamedTuple):

@@ -101,6 +101,15 @@ def make_parser() -> CommandParser:
     'differences',
   )
   p.add_argument(
+    '--allow_data_change',
+    type=boolean,
+    nargs='?',
+    const=True,
+    default=False,
+    help='resume although the images, their order or their classes differ from those '
+    'that the run began with; logs the differences',
+  )
+  p.add_argument(
     '--distributed',
     default='',
     help="join the other processes of a job: 'auto' on TPU pods, SLURM and GKE, else "
@@ -160,7 +169,12 @@ def train(args: argparse.Namespace, config: Config) -> ExitCode:
   try:
     if args.distributed:
       join(args.distributed, args.peer_timeout)
-    trainer = Trainer(config, str(args.workdir), args.allow_config_change)
+    trainer = Trainer(
+      config,
+      args.workdir,
+      allow_config_change=args.allow_config_change,
+      allow_data_change=args.allow_data_change,
+    )
     try:
       if int(trainer.run().images) >= config.train.images:
         return ExitCode.FINISHED

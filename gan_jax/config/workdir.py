@@ -1,7 +1,8 @@
-"""The config that a run wrote into its workdir."""
+"""What a run wrote about itself into its workdir: its config, and its data."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from gan_jax import UserError
 from gan_jax.config import Config, parse_config
@@ -32,3 +33,15 @@ def read_config(workdir: str | Path) -> Config:
   except OSError as error:
     raise_as_user_error(error, f'{path} cannot be read')
     raise
+
+
+def read_data_record(workdir: str | Path) -> dict[str, Any]:
+  """What `gan_jax.data.make_record` returned for the data of the run in `workdir`.
+
+  Runs of earlier versions recorded less; imported ones recorded nothing, {}.
+  """
+  try:
+    record = json.loads((Path(workdir) / 'run.json').read_text())['dataset']
+  except (OSError, ValueError, KeyError, TypeError):
+    return {}
+  return record if isinstance(record, dict) else {}

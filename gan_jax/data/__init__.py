@@ -3,8 +3,10 @@
 from gan_jax.data.built_in import BUILT_IN
 from gan_jax.data.checks import check_hosts, check_labels
 from gan_jax.data.dataset import CorruptImageError, Dataset, Examples
+from gan_jax.data.folder import MissingDataError
 from gan_jax.data.load import load_dataset
 from gan_jax.data.loader import iterate_batches
+from gan_jax.data.record import find_changes, is_comparable, make_record
 from gan_jax.data.summary import summarize
 from gan_jax.data.tfds_source import MANIFEST, TfdsRecords, open_tfds
 
@@ -14,11 +16,15 @@ __all__ = [
   'CorruptImageError',
   'Dataset',
   'Examples',
+  'MissingDataError',
   'TfdsRecords',
   'check_hosts',
   'check_labels',
+  'find_changes',
+  'is_comparable',
   'iterate_batches',
   'load_dataset',
+  'make_record',
   'open_tfds',
   'summarize',
 ]

@@ -17,6 +17,7 @@ from gan_jax.data.dataset import (
   import_optional,
 )
 from gan_jax.data.decode import PIL_MODES, center_crop_resize
+from gan_jax.data.digests import array_digests
 
 BUILT_IN = ('emoji', 'digits', 'synthetic')
 
@@ -43,8 +44,13 @@ def load_built_in(name: str, split: str, res: int, channels: int) -> Dataset:
     [center_crop_resize(image.convert(PIL_MODES[channels]), res) for image in images]
   )
   counts = tuple(np.bincount(labels).tolist())
+  label_array = np.asarray(labels)
   return Dataset(
-    name, InMemoryExamples(pixels, np.asarray(labels)), class_names, counts
+    name,
+    InMemoryExamples(pixels, label_array),
+    class_names,
+    counts,
+    digests=array_digests(pixels, label_array),
   )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
@@ -64,6 +65,8 @@ class Dataset:
     class_names: empty if the dataset is unlabeled; all labels are 0 then.
     counts: number of images of each class; empty if unknown without reading them.
     origin: where the images come from, in words, for the summary.
+    digests: hexadecimal digests over all images by what they cover, see
+      `gan_jax.data.digests`; empty if unknown.
   """
 
   name: str
@@ -71,6 +74,7 @@ class Dataset:
   class_names: tuple[str, ...] = ()
   counts: tuple[int, ...] = ()
   origin: str = ''
+  digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def n_classes(self) -> int:

@@ -36,6 +36,10 @@ MAX_BYTES = 2**28  # of one encoded image
 _N_PEEKED = 1000  # files without the suffix of an image whose first bytes are read
 
 
+class MissingDataError(UserError):
+  """There is no dataset of that name or at that path."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSource:
   """Encoded images by index, in an order that is the same on every machine.
@@ -49,10 +53,12 @@ class ImageSource:
     labels: empty for tensorflow-datasets, whose labels are known only by reading.
     refused: name -> reason, of image files that are never opened.
     n_other_files: number of other files: not images, or in `ignored`.
-    fingerprint: hexadecimal digest that changes with names, sizes and labels.
+    fingerprint: hexadecimal digest of the names, sizes, labels, and modification times
+      or checksums of all images.
     ignored: name -> reason, of files and folders that are no image data, such as
       thumbnails, other splits and the folders of runs.
     labels_from: where the labels come from and how classes are ordered, in words.
+    file_sizes: bytes of each image, without reading it; empty if unknown.
   """
 
   kind: str
@@ -66,6 +72,7 @@ class ImageSource:
   fingerprint: str
   ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
   labels_from: str = ''
+  file_sizes: Sequence[int] = ()
 
 
 def is_path(name: str) -> bool:
@@ -89,7 +96,7 @@ def open_folder_or_zip(path: str | Path, split: str = 'train') -> ImageSource:
   if path.is_dir():
     return _make_source(list_folder(path), split)
   if not path.is_file():
-    raise UserError(f'{path}: there is no such folder or zip file.')
+    raise MissingDataError(f'{path}: there is no such folder or zip file.')
   if not zipfile.is_zipfile(path):
     raise UserError(f'{path} is neither a folder nor a readable zip file.')
   return _make_source(list_zip(path), split)
@@ -146,6 +153,7 @@ def _make_source(listing: FileList, split: str) -> ImageSource:
     labels_from=(
       f'{labels_from}: {describe_classes(class_names)}' if label_of else 'none'
     ),
+    file_sizes=[listing.files[name][0] for name in images],
   )
 
 

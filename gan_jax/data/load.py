@@ -19,6 +19,7 @@ from gan_jax.data.depth import (
   enclosing_ranges,
   fixed_ranges,
 )
+from gan_jax.data.digests import source_digests
 from gan_jax.data.folder import ImageSource, is_path, list_refused, open_folder_or_zip
 from gan_jax.data.summary import evenly_spaced, source_sizes
 from gan_jax.data.tfds_source import (
@@ -190,4 +191,5 @@ def _make_dataset(
     source.class_names,
     tuple(int(count) for count in counts),
     '; '.join(filter(None, [origin, describe_ranges(ranges)])),
+    source_digests(source, ranges),
   )

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ from gan_jax.data.dataset import (
   import_optional,
 )
 from gan_jax.data.decode import UnusableImageError, open_image
+from gan_jax.data.digests import digest
+from gan_jax.data.folder import MissingDataError
 from gan_jax.runtime.errors import closest
 
 MANIFEST = 'manifest.json'  # a folder with this file is a prepared set; written last
@@ -134,7 +136,8 @@ def load_prepared(folder: Path, split: str, res: int, channels: int) -> Dataset:
     PreparedLevel(*fields, open_level) if side == res else EncodedRecords(*fields)
   )
   origin = f'prepared from {manifest["source"]}, read at {side} x {side}'
-  return Dataset(name, examples, class_names, counts, origin)
+  content = digest(levels[side]['files'].values())
+  return Dataset(name, examples, class_names, counts, origin, {'content': content})
 
 
 def _open_level(folder: Path, level: dict[str, Any], split: str) -> RecordSource:
@@ -193,6 +196,7 @@ class TfdsRecords:
     channels: channels of the stored images.
     res: shorter side of the stored images in pixels; 0 if the set does not declare it.
     description: name, version, split and size; changes if the source changes.
+    digests: of the files, see `gan_jax.data.digests`.
   """
 
   source: RecordSource
@@ -201,6 +205,7 @@ class TfdsRecords:
   channels: int
   res: int
   description: str
+  digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def tfds_data_dir(data_dir: str | None) -> str:
@@ -227,15 +232,16 @@ def load_tfds(
   check_channels(name, records.channels, channels)
   examples = EncodedRecords(name, records.source, res, channels, records.labeled)
   origin = f'tensorflow-datasets, {records.description}'
-  return Dataset(name, examples, records.class_names, (), origin)
+  return Dataset(name, examples, records.class_names, (), origin, records.digests)
 
 
 def open_tfds(name: str, *, split: str, data_dir: str | None) -> TfdsRecords:
   """Opens a prepared tensorflow-datasets set without importing TensorFlow.
 
   Raises:
-    UserError: the set is unknown, not prepared as array_record, has no such split, or
-      has no uint8 feature 'image'.
+    MissingDataError: the set is unknown or not prepared.
+    UserError: it is not prepared as array_record, has no such split, or has no uint8
+      feature 'image'.
   """
   tfds = _import_tfds('tensorflow_datasets', name)
   data_dir = tfds_data_dir(data_dir)
@@ -268,14 +274,27 @@ def open_tfds(name: str, *, split: str, data_dir: str | None) -> TfdsRecords:
     channels=image.shape[-1] or 3,
     res=min(image.shape[0] or 0, image.shape[1] or 0),
     description=f'{builder.info.full_name}, {split}, {len(source)} images',
+    digests=_file_digests(builder, split),
   )
+
+
+def _file_digests(builder: Any, split: str) -> dict[str, str]:
+  """Digests of the files that hold a split."""
+  paths = [Path(part.filename) for part in builder.info.splits[split].file_instructions]
+  states = [path.stat() for path in paths]
+  sizes = [(path.name, x.st_size) for path, x in zip(paths, states, strict=True)]
+  return {
+    'records': digest([builder.info.full_name, *sizes]),
+    'version': digest(state.st_mtime_ns for state in states),
+  }
 
 
 def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
   """The read-only builder of a prepared set.
 
   Raises:
-    UserError: the set is not prepared; the message says how, or names similar sets.
+    MissingDataError: the set is not prepared; the message says how, or names similar
+      sets.
   """
   try:
     # From files, not from the registry: the version on disk is the one to read.
@@ -285,13 +304,13 @@ def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
     stem = _stem(name)
     if stem in known:
       here = f'take the folder here with data.name=./{name}, or '
-      raise UserError(
+      raise MissingDataError(
         f"Dataset '{name}' is not prepared under {data_dir}; "
         f'{here if os.path.isdir(name) else ""}prepare it (some sets need '
         f'tensorflow-cpu for this step) with: {_prepare_command(name, data_dir)}'
       ) from error
     similar = closest(stem, [*BUILT_IN, *known], 3) or BUILT_IN
-    raise UserError(
+    raise MissingDataError(
       f"Unknown dataset '{name}': it is not prepared under {data_dir}, and the "
       f'most similar known names are {", ".join(similar)}.'
     ) from error

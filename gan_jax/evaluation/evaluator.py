@@ -1,7 +1,7 @@
 """Scores generators against the real images of a dataset."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import UInt32
 
 from gan_jax import UserError, data
+from gan_jax.evaluation.applicability import (
+  DEFAULT_METRICS,
+  applicable_metrics,
+  check_metric,
+)
 from gan_jax.evaluation.metrics import (
   METRICS,
   PATHS,
@@ -20,52 +25,23 @@ from gan_jax.evaluation.metrics import (
   small_network,
 )
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
-from gan_jax.evaluation.metrics.frechet import require_full_rank
 from gan_jax.evaluation.metrics.perceptual_path_length import path_length
+from gan_jax.evaluation.metrics.transparency import composite_bytes
 from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.evaluation.real_images import (
-  dataset_fingerprint,
+  dataset_stamp,
   process_share,
   read_batches,
+  real_images_stamp,
   real_order,
 )
 from gan_jax.evaluation.statistics import RealStatistics, StatisticsCollector
 from gan_jax.models.base import GAN, Variables
-from gan_jax.runtime.errors import did_you_mean
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.sampling import samplers
 from gan_jax.storage.files import cache_folder
 
 ScoreRecord = dict[str, Any]  # JSON: metric, value, best, stamp
-_DIMS = {'inception': inception.DIM, 'small': small_network.DIM}
-
-
-def default_metrics(gan: GAN, res: int, reals: int) -> list[str]:
-  """The metrics that need no downloaded weights and that these images allow."""
-  names = ['fd_small'] if reals > small_network.DIM else []
-  names += ['kid_small', 'prdc_small']
-  if gan.n_classes:
-    names.append('accuracy_small')
-  if res >= 16 and res & (res - 1) == 0:
-    names.append('swd')
-  return names + (['msssim'] if res % 32 == 0 else [])
-
-
-def check_metrics(names: Sequence[str], gan: GAN) -> None:
-  """Checks that metrics exist and that they apply to a family.
-
-  Raises:
-    UserError: they do not.
-  """
-  known = [*METRICS, *PATHS]
-  for name in names:
-    if name not in known:
-      raise UserError(
-        f'--metrics: there is no {name!r}{did_you_mean(name, known)}; there are '
-        f'{", ".join(known)}.'
-      )
-    if name in METRICS and METRICS[name].needs_classes and not gan.n_classes:
-      raise UserError(f'{name} needs a conditional model, and this one has no classes.')
 
 
 class Evaluator:
@@ -89,19 +65,24 @@ class Evaluator:
     cache: Path | None = None,
     mesh: Mesh | None = None,
     progress: bool = True,
+    defaults: Sequence[str] = DEFAULT_METRICS,
+    log: Callable[[str], Any] = print,
   ):
     """
     Args:
-      metrics: keys of METRICS and PATHS; none for `default_metrics`.
+      metrics: keys of METRICS and PATHS; none for those of `defaults` that apply.
       res: current resolution of a growing GAN; 0 for the final one.
       split: of the dataset; recorded with the scores.
       inception_file, lpips_files: weights; None takes them from the environment.
       cache: folder of cached statistics; None for `cache_folder()`.
       mesh: devices of this process; None for all of them. Processes share the images.
       progress: show progress bars.
+      defaults: keys of METRICS.
+      log: takes a sentence about each default metric that does not apply.
 
     Raises:
-      UserError: an unknown metric, a missing file of weights, or too few images.
+      UserError: one of `metrics` does not exist or does not apply, or a file of weights
+        is missing.
     """
     self.gan, self.res = gan, res or gan.res
     self.mesh = mesh or make_mesh(jax.local_devices())
@@ -109,23 +90,26 @@ class Evaluator:
     self.protocol = (protocol or EvaluationProtocol()).resolve(
       dataset.name, len(dataset.examples), self.mesh.size
     )
-    self.metrics = list(metrics) or default_metrics(gan, self.res, self.protocol.reals)
-    check_metrics(self.metrics, gan)
-    self._dataset_stamp = {
-      'data': dataset.name,
-      'split': split,
-      'res': self.res,
-      'channels': gan.channels,
-      'content': dataset_fingerprint(self.dataset),
-    }
+    self._log, self._optional = log, not metrics
+    case = gan, self.dataset, self.res, self.protocol
+    if metrics:
+      self.metrics = list(metrics)
+      for name in metrics:
+        check_metric(name, *case)
+    else:
+      self.metrics, left_out = applicable_metrics(defaults, *case)
+      for sentence in left_out.values():
+        log(f'left out: {sentence}')
+    self._dataset_stamp = dataset_stamp(self.dataset, split)
+    cache_stamp = real_images_stamp(self.dataset, self._dataset_stamp)
     self.sampler = samplers.make_sampler(gan, self.mesh, self.res)
     needs_lpips = any(name in PATHS for name in self.metrics)
     self._lpips = lpips.load(lpips_files) if needs_lpips else None
     cache = cache or cache_folder()
-    self._networks = self._load_networks(inception_file, cache)
+    self._networks = self._load_networks(inception_file, cache, cache_stamp)
     self._collector = StatisticsCollector(self._networks, self.protocol, progress)
     self.real_statistics = RealStatistics(
-      self.dataset, self._dataset_stamp, self._collector, cache
+      self.dataset, cache_stamp, self._collector, cache
     )
 
   @property
@@ -133,25 +117,20 @@ class Evaluator:
     return sorted({METRICS[name].source for name in self.metrics if name in METRICS})
 
   def _load_networks(
-    self, inception_file: str | None, cache: Path
+    self, inception_file: str | None, cache: Path, cache_stamp: dict[str, Any]
   ) -> dict[str, FeatureNetwork]:
-    """The feature networks of the metrics, after checking the numbers of images."""
+    """The feature networks of the metrics."""
     networks = {}
     if 'inception' in self._sources:
       resizing, batch = self.protocol.resizing, self.protocol.batch
       networks['inception'] = inception.load(
         inception_file, self.mesh, resizing=resizing, batch=batch
       )
-    for name in self.metrics:
-      if name in METRICS and METRICS[name].needs_full_rank:
-        dim = _DIMS[METRICS[name].source]
-        require_full_rank(self.protocol.reals, dim, 'real')
-        require_full_rank(self.protocol.num, dim, 'generated')
     if 'small' in self._sources:
       networks['small'] = small_network.load(
         self._training_images,
         self.dataset.n_classes,
-        self._dataset_stamp,
+        cache_stamp,
         cache,
         self.mesh,
       )
@@ -162,7 +141,7 @@ class Evaluator:
     order = real_order(len(self.dataset.examples), small_network.MAX_IMAGES)
     batches = list(read_batches(self.dataset, order, 512))
     images, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
-    return images, labels
+    return composite_bytes(images), labels
 
   @property
   def best(self) -> dict[str, str]:
@@ -206,7 +185,8 @@ class Evaluator:
       '') and protocol (`stamp`).
 
     Raises:
-      UserError: non-finite weights or features, or too few images for a score.
+      UserError: non-finite weights or features, or too few images for one of the
+        metrics that were asked for; default metrics are left out instead.
     """
     protocol = dataclasses.replace(self.protocol, **changes)
     g = jax.tree.map(_local_array, g)
@@ -219,11 +199,17 @@ class Evaluator:
     )
     records = []
     for name in self.metrics:
-      if name in METRICS:
-        metric = METRICS[name]
-        values = metric.measure(real[metric.source], fake[metric.source])
-      else:
-        values = {name: self._path_length(name, g, protocol)}
+      try:
+        if name in METRICS:
+          metric = METRICS[name]
+          values = metric.measure(real[metric.source], fake[metric.source])
+        else:
+          values = {name: self._path_length(name, g, protocol)}
+      except UserError as error:  # for example a class that has no real image
+        if not self._optional:
+          raise
+        self._log(f'left out: {name}: {error}')
+        continue
       stamp = self.stamp(name, protocol)
       records += [
         {'metric': score, 'value': value, 'best': self.best[score], 'stamp': stamp}

@@ -1,14 +1,17 @@
 """Which real images are scored, in which order, and which process reads them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
 from gan_jax import data
+from gan_jax.data.digests import digest, identity
+from gan_jax.evaluation.metrics import transparency
 
 
 def real_order(total: int, n: int) -> Int[np.ndarray, ' n']:
@@ -44,11 +47,45 @@ def process_share(items: np.ndarray, batch: int) -> np.ndarray:
   return items[start:end]
 
 
-def dataset_fingerprint(dataset: data.Dataset) -> str:
+def dataset_stamp(dataset: data.Dataset, split: str) -> dict[str, Any]:
+  """What identifies the real images in the protocol of a score, as JSON.
+
+  `files` covers all images, see `gan_jax.data.digests`, and is the same for copies of
+  the data; `content` covers the decoded pixels of 64 images.
+  """
+  _, res, channels = dataset.examples[0][0].shape
+  stamp = {
+    'data': dataset.name,
+    'split': split,
+    'res': res,
+    'channels': channels,
+    'content': _content(dataset),
+  }
+  if files := identity(dataset.digests):
+    stamp['files'] = digest(sorted(files.items()))
+  return stamp | (transparency.STAMP if channels == 4 else {})
+
+
+def real_images_stamp(
+  dataset: data.Dataset, stamp: Mapping[str, Any]
+) -> dict[str, Any]:
+  """What cached statistics of the real images depend on, as JSON.
+
+  An image that is edited in place has another modification time or checksum. Where the
+  data are plays no role, if their files are known.
+
+  Args:
+    stamp: of `dataset_stamp`.
+  """
+  kept = {k: v for k, v in stamp.items() if k != 'data' or not dataset.digests}
+  return {**kept, 'digests': dict(sorted(dataset.digests.items()))}
+
+
+def _content(dataset: data.Dataset) -> str:
   """Hash of a dataset's size, number of classes, and 64 of its labeled images."""
   total = len(dataset.examples)
-  digest = hashlib.sha256(f'{total} {dataset.n_classes}'.encode())
+  sha = hashlib.sha256(f'{total} {dataset.n_classes}'.encode())
   for i in np.linspace(0, total - 1, min(64, total)).astype(int):
     image, label = dataset.examples[int(i)]
-    digest.update(np.ascontiguousarray(image).tobytes() + str(int(label)).encode())
-  return digest.hexdigest()[:16]
+    sha.update(np.ascontiguousarray(image).tobytes() + str(int(label)).encode())
+  return sha.hexdigest()[:16]

@@ -62,9 +62,16 @@ def compare_scores(a: str | Path, b: str | Path) -> list[tuple[str, float, float
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-  """'key value-of-a and value-of-b' for each key whose values differ."""
+  """'key value-of-a and value-of-b' for each key whose values differ.
+
+  Data that were moved or copied have another name; earlier versions stored no `files`.
+  """
+  if 'files' in a and 'files' in b:
+    ignored = {'data'} if a['files'] == b['files'] else set()
+  else:
+    ignored = {'files'}
   return [
     f'{key} {a.get(key)} and {b.get(key)}'
-    for key in sorted({*a, *b})
+    for key in sorted({*a, *b} - ignored)
     if a.get(key) != b.get(key)
   ]

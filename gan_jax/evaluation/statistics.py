@@ -33,6 +33,7 @@ from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
 from gan_jax.evaluation.metrics.inception_score import InceptionScore, split_boundaries
 from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity
 from gan_jax.evaluation.metrics.sliced_wasserstein import PatchStatistics
+from gan_jax.evaluation.metrics.transparency import composite_bytes
 from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.evaluation.real_images import process_share, read_batches, real_order
 
@@ -70,6 +71,7 @@ class StatisticsCollector:
       total=n, unit='img', desc=description, disable=hidden, leave=False
     ) as bar:
       for images, labels in batches:
+        images = composite_bytes(images)
         for source in sources:
           statistics[source].update(images, labels)
         bar.update(len(images) * jax.process_count())
@@ -122,6 +124,14 @@ def gather_statistics(statistics: Any) -> Any:
   return merged
 
 
+def _missing_anywhere(sources: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+  """The sources that a process lacks; hosts may have different caches. Collective."""
+  lacking = np.array([source not in known for source in sources], bool)
+  if jax.process_count() > 1 and sources:
+    lacking = np.any(multihost_utils.process_allgather(lacking), 0)
+  return [source for source, x in zip(sources, lacking, strict=True) if x]
+
+
 class RealStatistics:
   """Statistics of a dataset, computed once and cached in files."""
 
@@ -134,7 +144,8 @@ class RealStatistics:
   ):
     """
     Args:
-      dataset_stamp: JSON values that identify the dataset.
+      dataset_stamp: JSON values that identify the real images, see
+        `real_images_stamp`.
       cache: folder of the cached statistics.
     """
     self._dataset, self._dataset_stamp = dataset, dataset_stamp
@@ -152,7 +163,7 @@ class RealStatistics:
     for source in sources:
       if source not in self._statistics:
         self._read(source)
-    missing = [source for source in sources if source not in self._statistics]
+    missing = _missing_anywhere(sources, self._statistics)
     if missing:
       protocol = self._collector.protocol
       order = real_order(len(self._dataset.examples), protocol.reals)

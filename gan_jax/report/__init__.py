@@ -51,6 +51,13 @@ class ReportWriter:
     self.refresh()
     self._wait()
 
+  def close(self) -> None:
+    """Gives up a page that is being written; the page before it stays."""
+    if self._process:
+      self._process.terminate()
+      self._process.communicate()
+      self._process = None
+
   def _wait(self) -> None:
     """Waits for the process, if there is one, and logs the first failure."""
     if not self._process:

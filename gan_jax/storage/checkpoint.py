@@ -113,6 +113,7 @@ class Checkpointer:
     """
     self.folder = Path(workdir).absolute() / 'checkpoints'
     self.failed = False
+    self._closed = False
     self._log, self._read_only = log, read_only
     writing: dict[str, Any] = dict(
       # Without best_fn Orbax does not write the scores.
@@ -261,8 +262,11 @@ class Checkpointer:
     self._manager.reload()
 
   def close(self) -> None:
-    """Waits for the last save and stops the threads."""
-    self._manager.close()
+    """Waits for the last save and stops the threads; may be called again."""
+    if not self._closed:
+      self._closed = True
+      self.wait()
+      self._manager.close()
 
 
 def _score_of(metrics: Any) -> float:

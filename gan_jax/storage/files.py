@@ -32,4 +32,4 @@ def write_json(path: Path, value: Any) -> None:
 def cache_folder(name: str = '') -> Path:
   """The folder of cached results: $GAN_JAX_CACHE/name or ~/.cache/gan_jax/name."""
   root = os.environ.get('GAN_JAX_CACHE') or Path.home() / '.cache' / 'gan_jax'
-  return Path(root) / name
+  return Path(os.path.expanduser(root)) / name

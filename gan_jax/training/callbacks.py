@@ -199,6 +199,7 @@ class Scores:
       EvaluationProtocol(num=config.score.n, reals=config.score.reals),
       split=config.data.split,
       progress=False,
+      log=log,
     )
     rankable = [name for name, best in self._evaluator.best.items() if best]
     if config.score.best and config.score.best_by not in rankable:
@@ -224,8 +225,7 @@ class Scores:
       self._write(session.metrics, lines, images, session.step)
       text = ', '.join(f'{name} {x:.4g}' for name, x in values.items())
       self._log(f'image {images}: {text} ({time.perf_counter() - began:.0f} s)')
-    if self._config.best:
-      value = values[self._config.best_by]
+    if (value := values.get(self._config.best_by)) is not None:
       lower_is_better = self._evaluator.best[self._config.best_by] == 'min'
       self._latest = -value if lower_is_better else value
 

@@ -36,8 +36,13 @@ class PreemptionHandler:
     signal: the signal that arrived; None if none did, or with several processes.
   """
 
-  def __init__(self, log: Callable[[str], Any]):
+  def __init__(self, log: Callable[[str], Any], stop: threading.Event | None = None):
+    """
+    Args:
+      stop: set by another thread, stops a run of one process as a signal does.
+    """
     self.idle = True
+    self._stop = stop or threading.Event()
     self.signal: signal.Signals | None = None
     self._log = log
     self._previous: dict[signal.Signals, Any] = {}
@@ -53,7 +58,8 @@ class PreemptionHandler:
 
   def __exit__(self, *_: Any) -> None:
     for number, handler in self._previous.items():
-      signal.signal(number, handler)
+      # None: a handler that was not installed from Python, and cannot be put back.
+      signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
   def _handle(self, number: int, _: Any) -> None:
     again, self.signal = self.signal is not None, signal.Signals(number)
@@ -72,7 +78,7 @@ class PreemptionHandler:
     """Whether to stop before the next iteration. Collective: all must call it."""
     if jax.process_count() > 1:
       return multihost_utils.reached_preemption_sync_point(next(_numbers))
-    return self.signal is not None
+    return self.signal is not None or self._stop.is_set()
 
   def result(self, future: futures.Future[T]) -> T:
     """Waits for a result that all processes get at about the same time. Collective.

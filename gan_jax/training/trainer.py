@@ -1,9 +1,10 @@
 """`Trainer`: trains a GAN in a workdir, or resumes one."""
 
+import contextlib
 import dataclasses
 import signal
+import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from gan_jax.training import callbacks
 from gan_jax.training.preemption import PreemptionHandler
 from gan_jax.training.session import TrainingContext, TrainingSession
 from gan_jax.training.train_state import TrainState
-from gan_jax.training.workdir import prepare_workdir
+from gan_jax.training.workdir import check_resume, holds_run, write_run_record
 
 PERIOD = 4  # saves between two checkpoints that are kept as periodic ones
 
@@ -34,15 +35,23 @@ class Trainer:
   """
 
   def __init__(
-    self, config: Config, workdir: str | Path, allow_config_change: bool = False
+    self,
+    config: Config,
+    workdir: str | Path,
+    allow_config_change: bool = False,
+    allow_data_change: bool = False,
   ):
     """
     Args:
       workdir: folder of the run; if it holds a run, that is resumed.
       allow_config_change: resume although `config` differs from that of the run.
+      allow_data_change: resume although the images, their order or their classes
+        differ from those that the run began with.
     """
-    self._config, self._workdir = config, Path(workdir)
+    self._config, self._workdir = config, Path(workdir).expanduser()
     self._allow_config_change = allow_config_change
+    self._allow_data_change = allow_data_change
+    self._stop = threading.Event()
     self._preemption: PreemptionHandler | None = None
 
   @property
@@ -50,11 +59,19 @@ class Trainer:
     """The signal that stopped the run; None if none did, or with several processes."""
     return self._preemption.signal if self._preemption else None
 
+  def stop(self) -> None:
+    """Makes `run` in another thread save and return after its current iteration."""
+    if jax.process_count() > 1:
+      raise UserError('Trainer.stop works in a single process: send SIGTERM instead.')
+    self._stop.set()
+
   def run(self, images: int | None = None) -> TrainState:
     """Trains to the end, from the newest checkpoint if there is one.
 
-    Works in any thread; in the main thread Ctrl-C and SIGTERM save and return. While
-    nothing is unsaved, as during the first compile, they raise `StoppedError`.
+    Works in any thread, and repeatedly; in another thread than the main one, `stop`
+    ends it. In the main thread Ctrl-C and SIGTERM save and return; while nothing is
+    unsaved, as during the first compile, they raise `StoppedError`, a
+    KeyboardInterrupt. The workdir is free again however `run` ends.
 
     Args:
       images: replaces config.train.images, the real images shown to D by the end.
@@ -70,31 +87,55 @@ class Trainer:
     mesh, is_main = make_mesh(), jax.process_index() == 0
     for stage in config.stages:
       config.shape(stage, mesh.size)
-    with shared_errors():
-      dataset = data.load_dataset(**config.source())
-      data.check_labels(dataset, config.gan.n_classes)
-    data.check_hosts(dataset)
     log = tqdm.write if is_main else lambda _: None
+    with shared_errors():
+      dataset = self._open_data(config, log)
+    data.check_hosts(dataset)
     scores = None
     if config.score.every:
       scores = callbacks.Scores(config, dataset, self._workdir, log)
-    with ExitStack() as stack:
-      preemption = stack.enter_context(PreemptionHandler(log))
+    with contextlib.ExitStack() as stack:
+      preemption = stack.enter_context(PreemptionHandler(log, self._stop))
       self._preemption = preemption
       with shared_errors():
         if is_main:
           stack.enter_context(lock_workdir(self._workdir))
-        prepare_workdir(
-          self._workdir, config, mesh, dataset, log, self._allow_config_change
-        )
+        write_run_record(self._workdir, config, mesh, dataset)
+      stack.callback(self._stop.clear)
       context = _make_context(
         config, dataset, self._workdir, mesh, scores, preemption, log
       )
+      stack.callback(context.report.close)
+      if jax.process_count() == 1:  # else a lost process would be waited for
+        stack.callback(context.checkpointer.close)
       if is_main:
         log(data.summarize(dataset, self._workdir))
       session = _train(context)
       _finish(context, session)
     return session.state
+
+  def _open_data(self, config: Config, log: Callable[[str], Any]) -> data.Dataset:
+    """The dataset, which must be that of the run in the workdir if it holds one."""
+    try:
+      dataset = data.load_dataset(**config.source())
+    except data.MissingDataError as error:
+      if not holds_run(self._workdir):
+        raise
+      raise UserError(
+        f'{str(error).rstrip(".")}; if the data of this run have moved, name them with '
+        '--config.data.name=NEW.'
+      ) from error
+    accepted = check_resume(
+      self._workdir,
+      config,
+      dataset,
+      allow_config_change=self._allow_config_change,
+      allow_data_change=self._allow_data_change,
+    )
+    data.check_labels(dataset, config.gan.n_classes)
+    for sentence in accepted:
+      log(sentence)
+    return dataset
 
 
 def _make_context(

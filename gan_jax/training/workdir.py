@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from jax.sharding import Mesh
 import gan_jax
 from gan_jax import UserError, data
 from gan_jax.config import Config
-from gan_jax.config.workdir import read_config
+from gan_jax.config.workdir import read_config, read_data_record
 from gan_jax.runtime.errors import raise_as_user_error
 from gan_jax.storage.files import write_json
 from gan_jax.storage.nested import flatten
@@ -29,40 +28,73 @@ FREE_KEYS = (  # prefixes of keys that may change when a run is resumed
 )
 
 
-def prepare_workdir(
+def holds_run(workdir: Path) -> bool:
+  return (workdir / 'config.json').is_file()
+
+
+def check_resume(
   workdir: Path,
   config: Config,
-  mesh: Mesh,
   dataset: data.Dataset,
-  log: Callable[[str], Any],
+  *,
   allow_config_change: bool = False,
+  allow_data_change: bool = False,
+) -> list[str]:
+  """Compares config and data with those of the run in `workdir`, if it holds one.
+
+  Data that were only moved or copied are the same; data.name may then change.
+
+  Returns:
+    Sentences about accepted changes.
+
+  Raises:
+    UserError: config or data have changed; the sentence lists the keys and what has
+      changed in the data.
+  """
+  if not holds_run(workdir):
+    return []
+  changes = config_changes(read_config(workdir), config)
+  if any(change.startswith('model.') for change in changes):
+    raise UserError(
+      f'{workdir} holds another model ({"; ".join(changes)}): take another workdir.'
+    )
+  record = read_data_record(workdir)
+  data_changes = data.find_changes(record, dataset)
+  moves = [change for change in changes if change.startswith('data.name: ')]
+  if data.is_comparable(record, dataset):  # a new name alone is no change
+    changes = [change for change in changes if change not in moves]
+    if data_changes:
+      data_changes = moves + data_changes
+  kinds = (
+    ('another config', changes, '--allow_config_change', allow_config_change),
+    ('other data', data_changes, '--allow_data_change', allow_data_change),
+  )
+  refused = [kind for kind in kinds if kind[1] and not kind[3]]
+  if refused:
+    found = ' and '.join(f'{kind[0]} ({"; ".join(kind[1])})' for kind in refused)
+    flags = ' and '.join(kind[2] for kind in refused)
+    raise UserError(
+      f'{workdir} was run with {found}: take another workdir, or {flags} to go on with '
+      'the new one.'
+    )
+  return [f'accepted {name}: {"; ".join(x)}' for name, x, *_ in kinds if x]
+
+
+def write_run_record(
+  workdir: Path, config: Config, mesh: Mesh, dataset: data.Dataset
 ) -> None:
   """Writes config.json and run.json, on process 0.
 
   Raises:
-    UserError: the workdir holds a run with another config (the sentence lists the
-      keys), or cannot be written.
+    UserError: the workdir cannot be written.
   """
-  if (workdir / 'config.json').is_file():
-    changes = config_changes(read_config(workdir), config)
-    if any(change.startswith('model.') for change in changes):
-      raise UserError(
-        f'{workdir} holds another model ({"; ".join(changes)}): take another workdir.'
-      )
-    if changes and not allow_config_change:
-      raise UserError(
-        f'{workdir} was run with another config ({"; ".join(changes)}): take another '
-        'workdir, or --allow_config_change to go on with the new one.'
-      )
-    if changes:
-      log(f'accepted config changes: {"; ".join(changes)}')
   if jax.process_index() != 0:
     return
-  summary = {'images': len(dataset.examples), 'classes': dataset.class_names}
+  summary = data.make_record(dataset)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / 'config.json', config.to_dict())
     write_json(workdir / 'run.json', environment_record(mesh) | {'dataset': summary})
+    write_json(workdir / 'config.json', config.to_dict())
   except OSError as error:
     raise_as_user_error(error, f'--workdir={workdir} cannot be written')
     raise

@@ -67,8 +67,8 @@ def test_keys_of_a_stamp_stay_as_published(records):
   """Scores of older runs compare only while these keys and settings stay the same."""
   stamps = {record['metric']: record['stamp'] for record in records}
   assert list(stamps['fd_small']) == [
-    'data', 'split', 'res', 'channels', 'content', 'n', 'seeds', 'ema', 'standing',
-    'reals', 'truncation', 'psi', 'alpha', 'settings', 'network', 'weights',
+    'data', 'split', 'res', 'channels', 'content', 'files', 'n', 'seeds', 'ema',
+    'standing', 'reals', 'truncation', 'psi', 'alpha', 'settings', 'network', 'weights',
     'preprocessing', 'dtype',
   ]  # fmt: skip
   assert {name: stamp['settings'] for name, stamp in stamps.items()} == {

@@ -1,17 +1,21 @@
 """Shares of processes, and the order and fingerprint of real images."""
 
 import dataclasses
+import os
 
 import jax
 import numpy as np
 
+from gan_jax import data
 from gan_jax.data.dataset import InMemoryExamples
 from gan_jax.evaluation.real_images import (
-  dataset_fingerprint,
+  dataset_stamp,
   process_share,
   read_batches,
+  real_images_stamp,
   real_order,
 )
+from tests.data.images import write_image_folder
 
 
 def test_shares_of_processes_join_to_the_stream(monkeypatch):
@@ -34,14 +38,38 @@ def test_batches_follow_the_order(digits):
   np.testing.assert_array_equal(labels, [digits.examples[int(i)][1] for i in order])
 
 
-def test_fingerprint_depends_on_images_and_labels(digits):
+def test_content_depends_on_pixels_and_labels(digits):
   images, labels = digits.examples.images, digits.examples.labels
   changed = images.copy()
   changed[0, 0, 0] += 1
-  fingerprints = {
-    dataset_fingerprint(
-      dataclasses.replace(digits, examples=InMemoryExamples(*examples))
-    )
+  contents = {
+    dataset_stamp(
+      dataclasses.replace(digits, examples=InMemoryExamples(*examples)), 'train'
+    )['content']
     for examples in ((images, labels), (changed, labels), (images, labels[::-1]))
   }
-  assert len(fingerprints) == 3 and dataset_fingerprint(digits) in fingerprints
+  assert len(contents) == 3
+  assert dataset_stamp(digits, 'train')['content'] in contents
+
+
+def test_stamps_cover_every_file_and_the_cache_every_edit(tmp_path):
+  folder = tmp_path / 'pets'
+  write_image_folder(folder, 200, 4)
+
+  def stamps(path):
+    dataset = data.load_dataset(str(path), res=4, channels=3)
+    score = dataset_stamp(dataset, 'train')
+    return score, real_images_stamp(dataset, score)
+
+  score, cached = stamps(folder)
+  moved_score, moved_cached = stamps(folder.rename(tmp_path / 'moved'))
+  assert moved_cached == cached  # statistics of moved images are found
+  assert moved_score == {**score, 'data': str(tmp_path / 'moved')}
+  path = tmp_path / 'moved' / 'dog' / '101.png'  # none of the 64 images of `content`
+  os.utime(path, (1, 1))
+  assert stamps(tmp_path / 'moved')[0] == moved_score
+  assert stamps(tmp_path / 'moved')[1] != cached
+  with path.open('ab') as file:
+    file.write(b'\0')
+  longer = stamps(tmp_path / 'moved')[0]
+  assert longer['content'] == score['content'] and longer['files'] != score['files']

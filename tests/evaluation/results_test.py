@@ -36,6 +36,24 @@ def test_only_equal_protocols_compare(tmp_path):
     compare_scores(a, c)
 
 
+def test_data_may_have_moved_between_two_scores(tmp_path):
+  a, b = tmp_path / 'a', tmp_path / 'b'
+  stamp = {'data': './old', 'content': 'c', 'files': 'f', 'n': 1}
+
+  def compare(**changes):
+    a.write_text(json.dumps({**RECORD, 'stamp': stamp}))
+    other = {k: v for k, v in (stamp | changes).items() if v is not None}
+    b.write_text(json.dumps({**RECORD, 'stamp': other}))
+    return compare_scores(a, b)
+
+  assert compare(data='/new') == [('fid', 1.0, 1.0)]
+  with pytest.raises(UserError, match='data ./old and /new; files f and g'):
+    compare(data='/new', files='g')
+  assert compare(files=None) == [('fid', 1.0, 1.0)]  # of an earlier version
+  with pytest.raises(UserError, match='data ./old and /new'):
+    compare(files=None, data='/new')
+
+
 def test_files_without_common_scores_are_errors(tmp_path):
   a, b, c = (tmp_path / name for name in 'abc')
   a.write_text(json.dumps(RECORD))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -123,3 +124,31 @@ def test_two_processes_stop_together(free_port, moment, where):
   printed = [output(p) for p in processes]
   for process, text in zip(processes, printed, strict=True):
     assert process.returncode == 0 and f'stopped {where}' in text, printed
+
+
+def test_another_thread_has_no_signal_handlers_and_is_stopped_by_its_event():
+  stop, seen = threading.Event(), []
+
+  def run():
+    before = signal.getsignal(signal.SIGINT)
+    with PreemptionHandler(print, stop) as handler:
+      seen.extend([signal.getsignal(signal.SIGINT) == before, handler.requested()])
+      stop.set()
+      seen.append(handler.requested())
+
+  thread = threading.Thread(target=run)
+  thread.start()
+  thread.join()
+  assert seen == [True, False, True]
+
+
+def test_a_handler_of_an_embedding_program_is_no_error(monkeypatch):
+  """`signal.signal` returns None for it, and does not take None."""
+  install, interrupt = signal.signal, signal.getsignal(signal.SIGINT)
+  with monkeypatch.context() as patch:
+    patch.setattr(signal, 'signal', lambda *args: install(*args) and None)
+    handler = PreemptionHandler(print)
+    handler.__enter__()
+  handler.__exit__()
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+  install(signal.SIGINT, interrupt)

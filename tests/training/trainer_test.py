@@ -56,7 +56,12 @@ def test_what_a_run_leaves_behind(four_steps):
   environment = json.loads((folder / 'run.json').read_text())
   assert environment['devices'] == 8 and environment['versions']['jax']
   digits = [str(digit) for digit in range(10)]
-  assert environment['dataset'] == {'images': 1797, 'classes': digits}
+  record = environment['dataset']
+  assert {key: record[key] for key in ('images', 'classes')} == {
+    'images': 1797,
+    'classes': digits,
+  }
+  assert list(record['digests']) == ['labels']
   starts = (folder / 'starts.jsonl').read_text().splitlines()
   assert [json.loads(x)['images'] for x in starts] == [0]
   assert 'finished' in (folder / 'report.html').read_text()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from gan_jax.evaluation.metrics import inception, small_network
 from gan_jax.evaluation.metrics.class_accuracy import classifier_accuracy
 from gan_jax.evaluation.metrics.feature_network import NetworkStatistics
 from gan_jax.evaluation.metrics.frechet import (
@@ -18,13 +19,14 @@ from gan_jax.evaluation.metrics.frechet import (
   require_full_rank,
 )
 from gan_jax.evaluation.metrics.kid import kernel_distance
-from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity
+from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity, check_side
 from gan_jax.evaluation.metrics.neighbors import NeighborScores, neighbor_scores
 from gan_jax.evaluation.metrics.perceptual_path_length import PATHS
 from gan_jax.evaluation.metrics.sliced_wasserstein import (
   COARSEST,
   PATCHES_PER_IMAGE,
   PatchStatistics,
+  level_sizes,
   sliced_wasserstein_distances,
 )
 
@@ -69,8 +71,11 @@ class Metric(NamedTuple):
   settings: str  # for the protocol of a score
   best: dict[str, str]  # score -> 'min', 'max', or '' where neither is better
   measure: Callable[[Any, Any], dict[str, float]]  # statistics of real, fake -> scores
-  needs_classes: bool = False
-  needs_full_rank: bool = False  # more images than features
+  min_images: int = 1  # real ones, and generated ones
+  min_generated: int = 1
+  min_classes: int = 0  # of the model and of the real images
+  full_rank_of: int = 0  # features of a covariance; 0: none is computed
+  check_res: Callable[[int], Any] = lambda res: None  # raises UserError
 
 
 def _frechet(
@@ -131,69 +136,82 @@ def _ms_ssim(real: PairSimilarity, fake: PairSimilarity) -> dict[str, float]:
   return {'msssim': fake.result(), 'msssim_real': real.result()}
 
 
-def _network_metrics(source: str, suffix: str, frechet: str) -> dict[str, Metric]:
-  """The metrics that any feature network gives; `suffix` is part of their names."""
+def _network_metrics(
+  source: str, suffix: str, frechet: str, dim: int
+) -> dict[str, Metric]:
+  """The metrics that any feature network gives.
+
+  Args:
+    suffix: part of their names.
+    dim: length of a feature vector.
+  """
   kid, accuracy, intra = f'kid{suffix}', f'accuracy{suffix}', f'intra_{frechet}'
 
   def metric(
-    settings: str, best: dict[str, str], measure: Callable, name: str, **needs: bool
+    settings: str, best: dict[str, str], measure: Callable, name: str, **needs: Any
   ) -> Metric:
     named = lambda real, fake: measure(name, real, fake)
     return Metric(source, settings, best, named, **needs)
 
   return {
     frechet: metric(
-      'n - 1, float64', {frechet: 'min'}, _frechet, frechet, needs_full_rank=True
+      'n - 1, float64', {frechet: 'min'}, _frechet, frechet, full_rank_of=dim
     ),
     kid: metric(
       f'{KID_SUBSETS} subsets of {KID_SUBSET_SIZE} or all, cubic kernel, unbiased',
       {kid: 'min', f'{kid}_std': ''},
       _kernel,
       kid,
+      min_images=2,
     ),
     f'prdc{suffix}': metric(
       f'k = {NEIGHBORS}, closed balls',
       {f'{name}{suffix}': 'max' for name in NeighborScores._fields},
       _neighbors,
       suffix,
+      min_images=NEIGHBORS + 1,
     ),
     intra: metric(
       'mean over classes, n - 1',
       {intra: 'min'},
       _intra_class_frechet,
       intra,
-      needs_classes=True,
+      min_classes=1,
     ),
     accuracy: metric(
       'linear discriminant of real features',
       {accuracy: 'max', f'{accuracy}_real': ''},
       _accuracy,
       accuracy,
-      needs_classes=True,
+      min_classes=2,
     ),
   }
 
 
 METRICS = {
-  **_network_metrics('inception', '', 'fid'),
+  **_network_metrics('inception', '', 'fid', inception.DIM),
   'is': Metric(
     'inception',
     f'{INCEPTION_SCORE_SPLITS} splits in order, logits without bias',
     {'is': 'max', 'is_std': ''},
     _inception_score,
+    min_generated=INCEPTION_SCORE_SPLITS,
   ),
-  **_network_metrics('small', '_small', 'fd_small'),
+  **_network_metrics('small', '_small', 'fd_small', small_network.DIM),
   'swd': Metric(
     'patches',
     f'{PATCHES_PER_IMAGE} patches of at most {MAX_PATCH_IMAGES} images, 512 directions',
     dict.fromkeys(('swd', *(f'swd_{COARSEST << i}' for i in range(7))), 'min'),
     _sliced_wasserstein,
+    check_res=level_sizes,
   ),
   'msssim': Metric(
     'pairs',
     f'consecutive pairs of at most {MAX_PAIR_IMAGES} images',
     {'msssim': '', 'msssim_real': ''},
     _ms_ssim,
+    min_images=2,
+    check_res=check_side,
   ),
 }
 

@@ -1,6 +1,7 @@
 """Feature networks: weights from files, compiled extraction, and their statistics."""
 
 import hashlib
+import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -131,7 +132,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     UserError: the file is missing or corrupted, or its name holds the beginning of a
       SHA-256 that is not the file's.
   """
-  path = Path(path)
+  path = Path(os.path.expanduser(path))
   if not path.is_file():
     raise UserError(f'{path}: no such file of weights.')
   # The convention of torch.hub: name-<first digits of the SHA-256>.pth

@@ -46,6 +46,19 @@ def ssim(
   return (luminance * contrast).mean(axes), contrast.mean(axes)
 
 
+def check_side(side: int) -> None:
+  """Checks that images can be downsampled for all scales.
+
+  Raises:
+    UserError: the side is not a multiple of 32.
+  """
+  if side % 32:
+    raise UserError(
+      f'msssim: images of {side} pixels cannot be downsampled five times: sides must '
+      'be multiples of 32.'
+    )
+
+
 def ms_ssim(
   a: Num[np.ndarray, 'n h w c'], b: Num[np.ndarray, 'n h w c']
 ) -> Float[np.ndarray, ' n']:
@@ -54,12 +67,8 @@ def ms_ssim(
   Raises:
     UserError: a side is not a multiple of 32.
   """
-  h, w = a.shape[1:3]
-  if h % 32 or w % 32:
-    raise UserError(
-      f'msssim: images of {h} x {w} pixels cannot be downsampled five times: sides '
-      'must be multiples of 32.'
-    )
+  for side in a.shape[1:3]:
+    check_side(side)
   a, b = a.astype(np.float32), b.astype(np.float32)
   result = np.ones(len(a))
   for scale, weight in enumerate(WEIGHTS):

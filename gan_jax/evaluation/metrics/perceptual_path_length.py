@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt32
 
 from gan_jax import UserError
+from gan_jax.evaluation.metrics.transparency import composite
 from gan_jax.models.base import GAN, Variables
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.sampling import samplers
@@ -62,6 +63,15 @@ def slerp(
   return unit(a * jnp.cos(angle) + orthogonal * jnp.sin(angle))
 
 
+def check_path(path: Path, gan: GAN) -> None:
+  """Raises a UserError for a path in w of a family without w."""
+  if path.space == 'w' and gan.style_based is None:
+    raise UserError(
+      f'ppl in w needs a StyleGAN, and this is a {type(gan).__name__}: take ppl_z_full '
+      'or ppl_z_end.'
+    )
+
+
 def make_path_length(
   gan: GAN,
   path: Path,
@@ -74,14 +84,10 @@ def make_path_length(
   z0, z1, t and labels are those of `Endpoints`; g holds the variables of the generator.
 
   Raises:
-    UserError: a path in w for a family without w.
+    UserError: as `check_path`.
   """
+  check_path(path, gan)
   style = gan.style_based
-  if path.space == 'w' and style is None:
-    raise UserError(
-      f'ppl in w needs a StyleGAN, and this is a {type(gan).__name__}: take ppl_z_full '
-      'or ppl_z_end.'
-    )
   sharded, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
 
   def lengths(g: Variables, z0: Array, z1: Array, t: Array, labels: Array) -> Array:
@@ -104,6 +110,7 @@ def make_path_length(
 
 def _lpips_input(x: Array) -> Array:
   """Images [n, h, w, c] as LPIPS takes them: at most 256 pixels, three channels."""
+  x = composite(x)
   factor = x.shape[1] // MAX_SIDE
   if factor > 1:
     n, h, w, c = x.shape

@@ -59,7 +59,9 @@ class SmallNetwork(nn.Module):
       maps.append(x)
     features = jnp.concatenate([m.mean((1, 2)) for m in maps[1:]], -1)
     flat = x.reshape(len(x), -1)
-    return features, nn.Dense(self.classes)(flat), nn.Dense(4)(flat)
+    # A layer of no outputs cannot be initialized.
+    logits = nn.Dense(self.classes)(flat) if self.classes else jnp.zeros((len(x), 0))
+    return features, logits, nn.Dense(4)(flat)
 
 
 def train(

@@ -1,0 +1,97 @@
+"""Which metrics apply to a model, its resolution, and the real images."""
+
+from collections.abc import Sequence
+
+from gan_jax import UserError, data
+from gan_jax.evaluation.metrics import METRICS, PATHS, Metric
+from gan_jax.evaluation.metrics.frechet import require_full_rank
+from gan_jax.evaluation.metrics.perceptual_path_length import check_path
+from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.models.base import GAN
+from gan_jax.runtime.errors import did_you_mean
+
+DEFAULT_METRICS = (  # none of them needs downloaded weights
+  *('fd_small', 'kid_small', 'prdc_small', 'accuracy_small', 'swd', 'msssim'),
+)
+
+
+def check_metric(
+  name: str,
+  gan: GAN,
+  dataset: data.Dataset,
+  res: int,
+  protocol: EvaluationProtocol,
+) -> None:
+  """Checks that a metric exists and applies, as far as that is known beforehand.
+
+  Args:
+    res: current resolution of a growing GAN.
+    protocol: with numbers in place of zeros, see `EvaluationProtocol.resolve`.
+
+  Raises:
+    UserError: it does not.
+  """
+  if name in PATHS:
+    check_path(PATHS[name], gan)
+    return
+  if name not in METRICS:
+    known = [*METRICS, *PATHS]
+    raise UserError(
+      f'--metrics: there is no {name!r}{did_you_mean(name, known)}; there are '
+      f'{", ".join(known)}.'
+    )
+  metric = METRICS[name]
+  if metric.min_classes:
+    _check_classes(name, metric, gan, dataset)
+  metric.check_res(res)
+  for n, least, kind in (
+    (protocol.reals, metric.min_images, 'real'),
+    (protocol.num, max(metric.min_images, metric.min_generated), 'generated'),
+  ):
+    if metric.full_rank_of:
+      try:
+        require_full_rank(n, metric.full_rank_of, kind)
+      except UserError as error:
+        raise UserError(f'{name}: {error}') from error
+    if n < least:
+      raise UserError(
+        f'{name} needs at least {least} {kind} images, and there are {n}: take more.'
+      )
+
+
+def _check_classes(name: str, metric: Metric, gan: GAN, dataset: data.Dataset) -> None:
+  if not gan.n_classes:
+    raise UserError(f'{name} needs a conditional model, and this one has no classes.')
+  if not dataset.n_classes:
+    raise UserError(f'{name} needs labeled images, and {dataset.name} has no labels.')
+  if gan.n_classes != dataset.n_classes:
+    raise UserError(
+      f'{name} needs images of the classes of the model, which has {gan.n_classes} '
+      f'classes, and {dataset.name} has {dataset.n_classes}.'
+    )
+  if gan.n_classes < metric.min_classes:
+    raise UserError(f'{name} needs at least {metric.min_classes} classes.')
+
+
+def applicable_metrics(
+  names: Sequence[str],
+  gan: GAN,
+  dataset: data.Dataset,
+  res: int,
+  protocol: EvaluationProtocol,
+) -> tuple[list[str], dict[str, str]]:
+  """The metrics that apply, and for each of the others the sentence that says why not.
+
+  Raises:
+    UserError: none applies.
+  """
+  left_out = {}
+  for name in names:
+    try:
+      check_metric(name, gan, dataset, res, protocol)
+    except UserError as error:
+      left_out[name] = str(error)
+  chosen = [name for name in names if name not in left_out]
+  if not chosen:
+    raise UserError(f'no metric applies: {" ".join(left_out.values())}')
+  return chosen, left_out

@@ -1,0 +1,205 @@
+"""Every metric, with and without labels, for 1, 3 and 4 channels: scores or why not."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import UserError, data
+from gan_jax.data.dataset import InMemoryExamples
+from gan_jax.evaluation.applicability import DEFAULT_METRICS, check_metric
+from gan_jax.evaluation.evaluator import Evaluator
+from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips, small_network
+from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
+from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.runtime.mesh import make_mesh
+
+N = 100  # images: more than the features of the small network
+RES = 32
+FEATURES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearGAN:
+  """Images are a linear function of z, brighter for later classes."""
+
+  channels: int = 3
+  n_classes: int = 0
+  res: int = RES
+  dim_z: int = 4
+  truncation_space = 'z'
+  has_batch_stats = False
+  style_based = None
+
+  def init(self):
+    shape = self.dim_z, self.res * self.res * self.channels
+    return {'w': np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)}
+
+  def generate(self, g, z, labels, psi=1.0, *, keys=None, res=0, alpha=1.0):
+    x = (psi * z @ g['w']).reshape(-1, self.res, self.res, self.channels)
+    if labels.ndim == 2:
+      x += (labels @ jnp.arange(self.n_classes, dtype=x.dtype))[:, None, None, None] / 4
+    return jnp.clip(x, -1, 1)
+
+
+def real_images(channels, classes):
+  rng = np.random.default_rng(1)
+  images = rng.integers(0, 256, (N, RES, RES, channels), np.uint8)
+  labels = np.arange(N) % max(len(classes), 1)
+  images //= 1 + labels.astype(np.uint8)[:, None, None, None]
+  return data.Dataset('pets', InMemoryExamples(images, labels), tuple(classes))
+
+
+def project(images):
+  """A feature network without weights, for one and for three channels."""
+  assert images.shape[-1] in (1, 3)
+  grey = images.mean(-1).reshape(len(images), -1) / 255
+  directions = np.random.default_rng(2).normal(0, 1, (grey.shape[1], FEATURES + 4))
+  features = (grey @ directions).astype(np.float32)
+  return features[:, :FEATURES], features[:, FEATURES:]
+
+
+def square_distance(weights, a, b):
+  assert a.shape[-1] == 3
+  return jnp.square(a - b).mean((1, 2, 3))
+
+
+@pytest.fixture(scope='module')
+def stub_networks():
+  network = FeatureNetwork('stub', FEATURES, 4, {'network': 'stub'}, project)
+  with pytest.MonkeyPatch.context() as patch:
+    for module in (inception, small_network):
+      patch.setattr(module, 'load', lambda *args, **options: network)
+    patch.setattr(lpips, 'load', lambda paths: (None, {'network': 'stub'}))
+    patch.setattr(lpips, 'distance', square_distance)
+    yield
+
+
+@pytest.fixture(scope='module')
+def make_evaluator(stub_networks, tmp_path_factory):
+  """A function (channels, classes, metrics) -> Evaluator on one device."""
+  cache, mesh = tmp_path_factory.mktemp('cache'), make_mesh(jax.devices()[:1])
+
+  def make(channels, classes, metrics, **options):
+    return Evaluator(
+      LinearGAN(channels, len(classes)),
+      real_images(channels, classes),
+      metrics,
+      EvaluationProtocol(num=N),
+      cache=cache,
+      mesh=mesh,
+      progress=False,
+      **options,
+    )
+
+  return make
+
+
+@pytest.fixture(
+  scope='module',
+  params=[(c, names) for c in (1, 3, 4) for names in ('', 'abc')],
+  ids=lambda param: f'{param[0]} channels, {len(param[1])} classes',
+)
+def case(request, make_evaluator):
+  """Channels, classes, the sentences of what does not apply, and all other scores."""
+  channels, classes = request.param
+  sentences = {}
+  for name in (*METRICS, *PATHS):
+    try:
+      check_metric(
+        name,
+        LinearGAN(channels, len(classes)),
+        real_images(channels, classes),
+        RES,
+        EvaluationProtocol(num=N, reals=N),
+      )
+    except UserError as error:
+      sentences[name] = str(error)
+  metrics = [name for name in (*METRICS, *PATHS) if name not in sentences]
+  evaluator = make_evaluator(channels, classes, metrics)
+  records = evaluator.evaluate(LinearGAN(channels, len(classes)).init())
+  assert json.loads(json.dumps(records)) == records
+  return channels, classes, sentences, {record['metric']: record for record in records}
+
+
+@pytest.mark.parametrize('name', [*METRICS, *PATHS])
+def test_scores_or_one_sentence(case, name):
+  channels, classes, sentences, records = case
+  if name == 'fid':
+    words = 'fid: 100 real images leave the covariance of 2048 features'
+  elif name.startswith('ppl_w'):
+    words = 'ppl in w needs a StyleGAN, and this is a LinearGAN'
+  elif not classes and name.startswith(('accuracy', 'intra')):
+    words = f'{name} needs a conditional model, and this one has no classes'
+  else:
+    words = None
+  if words:
+    assert sentences[name].startswith(words)
+    assert '\n' not in sentences[name] and name not in records
+    return
+  scores = METRICS[name].best if name in METRICS else [name]
+  above = {f'swd_{size}' for size in (64, 128, 256, 512, 1024)}
+  for score in {*scores} - above:
+    assert math.isfinite(records[score]['value'])
+    background = records[score]['stamp'].get('background')
+    assert background == ('white' if channels == 4 else None)
+
+
+def test_default_metrics_leave_out_what_does_not_apply(make_evaluator):
+  lines = []
+  evaluator = make_evaluator(4, '', (), log=lines.append)
+  assert evaluator.metrics == [x for x in DEFAULT_METRICS if x != 'accuracy_small']
+  assert lines == [
+    'left out: accuracy_small needs a conditional model, and this one has no classes.'
+  ]
+
+
+def test_a_class_without_real_images_leaves_out_its_metric_only(make_evaluator):
+  lines = []
+  options = dict(log=lines.append, defaults=('accuracy_small', 'kid_small'))
+  evaluator = make_evaluator(3, 'abcd', (), **options)
+  labels = np.minimum(evaluator.dataset.examples.labels, 2)  # none of class d
+  evaluator.dataset.examples.labels[:] = labels
+  records = evaluator.evaluate(LinearGAN(3, 4).init())
+  assert [record['metric'] for record in records] == ['kid_small', 'kid_small_std']
+  assert len(lines) == 1 and lines[0].startswith('left out: accuracy_small: a classif')
+  asked = make_evaluator(3, 'abcd', ['accuracy_small'])
+  asked.dataset.examples.labels[:] = labels
+  asked.real_statistics = evaluator.real_statistics
+  with pytest.raises(UserError, match='no real image shows class 3'):
+    asked.evaluate(LinearGAN(3, 4).init())
+
+
+@pytest.mark.parametrize(
+  'name, gan, classes, changes, words',
+  [
+    ('accuracy', LinearGAN(n_classes=3), '', {}, 'labeled images, and pets has no'),
+    ('intra_fd_small', LinearGAN(n_classes=3), 'ab', {}, 'has 3 classes, and pets has'),
+    ('accuracy', LinearGAN(n_classes=1), 'a', {}, 'at least 2 classes'),
+    (
+      'kid',
+      LinearGAN(),
+      '',
+      {'num': 1},
+      'at least 2 generated images, and there are 1',
+    ),
+    ('kid', LinearGAN(), '', {'reals': 1}, 'at least 2 real images, and there are 1'),
+    ('prdc_small', LinearGAN(), '', {'num': 3}, 'at least 4 generated images'),
+    ('is', LinearGAN(), '', {'num': 9}, 'at least 10 generated images'),
+    ('msssim', LinearGAN(), '', {'num': 1}, 'at least 2 generated images'),
+    ('fd_small', LinearGAN(), '', {'num': 96}, '96 generated images .* at least 97'),
+    ('swd', LinearGAN(res=24), '', {}, '24 pixels cannot be downsampled to 16'),
+    ('msssim', LinearGAN(res=16), '', {}, '16 pixels cannot be downsampled five'),
+    ('fod', LinearGAN(), '', {}, "no 'fod' .did you mean 'fid'"),
+  ],
+)
+def test_what_does_not_apply_is_known_beforehand(name, gan, classes, changes, words):
+  protocol = EvaluationProtocol(**{'num': N, 'reals': N, **changes})
+  with pytest.raises(UserError, match=words):
+    check_metric(name, gan, real_images(3, classes), gan.res, protocol)
+  check_metric('swd' if name != 'swd' else 'kid', LinearGAN(), real_images(3, ''), RES,
+               EvaluationProtocol(num=N, reals=N))  # fmt: skip
