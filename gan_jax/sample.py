@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     image_io.write_images(args.out, planned, args.fps, args.existing)
   except OSError as error:
     raise output.cannot_write(args.out, error) from error
-  print(f'{len(planned.seeds)} images in {args.out}')
+  n = len(planned.seeds)
+  print(f'{n} image{"s" if n > 1 else ""} in {args.out}')
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from gan_jax.runtime.errors import did_you_mean
 from gan_jax.sampling.options import format_ranges, parse_ranges
 
 LABEL = '#'  # before numbers that are labels, where classes have numbers as names
+MARKED = re.compile(LABEL + '[0-9]+(-[0-9]+)?')
 LISTED = 12  # names in an error message
 
 
@@ -43,7 +44,7 @@ def parse_classes(text: str, n_classes: int, names: tuple[str, ...]) -> list[int
   while parts:
     for n in range(min(longest, len(parts)), 0, -1):
       entry = ','.join(parts[:n]).strip()
-      label = None if entry.startswith(LABEL) else _find_name(entry, names, text)
+      label = None if MARKED.fullmatch(entry) else _find_name(entry, names, text)
       if label is not None:
         break
     numbers = _find_numbers(entry, n_classes, label is not None, text)
@@ -104,7 +105,7 @@ def _find_numbers(entry: str, n_classes: int, is_name: bool, text: str) -> list[
   Raises:
     UserError: the numbers are not labels, and the entry is not a name either.
   """
-  explicit = entry.startswith(LABEL)
+  explicit = MARKED.fullmatch(entry)
   if not explicit and not entry[:1].isdecimal():
     return []
   try:
@@ -127,7 +128,7 @@ def _reject_ambiguity(
   Raises:
     UserError: numbers that are not marked as labels are also names of other classes.
   """
-  if entry.startswith(LABEL) or not numbers:
+  if MARKED.fullmatch(entry) or not numbers:
     return
   if label is None:
     named = _labels_by_name(names, False)

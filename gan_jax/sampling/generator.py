@@ -129,8 +129,10 @@ class Generator(abc.ABC):
     """Labels and class names as a value of `SamplingOptions.classes`.
 
     Raises:
-      UserError: an unknown name, or no label at all.
+      UserError: an unknown name, no label at all, or a model without classes.
     """
+    if not self.n_classes:
+      raise UserError('labels: this model has no classes.')
     numbers: list[int] = []
     for label in listed(labels):
       if isinstance(label, str):

@@ -29,6 +29,7 @@ COUNTED = ('1', '2', '3')  # label 0 is called 1
     (COUNTED, '3', [2]),  # there is no label 3
     (tuple('0123'), '1-3', [1, 2, 3]),
     (('10', '20'), '20', [1]),
+    (('a', '#1 fan'), '#1 fan,#0', [1, 0]),
   ],
 )
 def test_labels_and_names(names, text, labels):
@@ -45,7 +46,8 @@ def test_labels_and_names(names, text, labels):
     ((), '4-2', '4-2 runs from high to low'),
     (ZOO, 'beee', r"no class is named 'beee' \(did you mean 'bee'\?\); .*0 ape, 1 bee"),
     (ZOO, 'ape,,bee', "no class is named ''"),
-    (ZOO, '#ape', '--classes=ape: give numbers'),
+    (ZOO, '#ape', r"no class is named '#ape' \(did you mean 'ape'"),
+    (ZOO, '#3-1', '3-1 runs from high to low'),
     (ZOO, '-1', "no class is named '-1'.*classes are 0-5"),
     (('Cat', 'CAT'), 'cat', "can be 'Cat' and 'CAT'"),
     (COUNTED, '1', "'1' is a label and also .* the label 0; write '#1' .* or '#0'"),

@@ -221,6 +221,12 @@ def test_mistakes_in_sample(biggan, options, words):
     biggan.sample(**options)
 
 
+def test_labels_of_a_model_without_classes(stylegan):
+  for labels in (0, 'cat', [1, 2]):
+    with pytest.raises(UserError, match='labels: this model has no classes'):
+      stylegan.sample(range(2), labels=labels)
+
+
 def test_mistakes_in_load(digits_run, tmp_path):
   with pytest.raises(UserError, match='not the folder of a run'):
     load(tmp_path / 'missing')
