@@ -3,9 +3,9 @@
   python -m gan_jax.main --config=configs/progan_celeba.py --workdir=DIR
 
 Variants: 4gpu, 2gpu, 1gpu (the repository's presets; the default is that for 8 GPUs),
-paper (appendix A.1 and section 6.1), pod (large batches), tiny (two steps, a laptop).
-The center square of each image is used. `celeb_a` must be prepared once by
-tensorflow-datasets.
+paper (section 6.1, by the repository's Theano version), pod (large batches), tiny (two
+steps, a laptop). The center square of each image is used. `celeb_a` must be prepared
+once by tensorflow-datasets.
 """
 
 from ml_collections import ConfigDict
@@ -17,10 +17,14 @@ PRESETS = {
   '4gpu': ((512, 256, 128, 64, 32, 16), (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3)),
   '2gpu': ((256, 256, 128, 64, 32, 16), (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3)),
   '1gpu': ((128, 128, 128, 64, 32, 16), (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3)),
-  # paper, appendix A.1
+  # the Theano version, section 6.1
   'paper': ((16, 16, 16, 16, 16, 16), (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3)),
 }
 
+# fmap_base 2048 instead of 8192: a quarter of the channels at high resolutions.
+PAPER = dict(
+  g_widths=(512, 512, 512, 256, 128, 64, 32), d_widths=(512, 512, 512, 256, 128, 64, 32)
+)
 TINY = dict(dim_z=4, g_widths=(4, 4, 4), d_widths=(4, 4, 4))
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
 # (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
@@ -43,7 +47,8 @@ def get_config(variant: str = '') -> ConfigDict:
       model=dict(
         family='progan',
         res=8 if tiny else 128,
-        mbstd_group=16 if paper else 4,  # paper: the group of the 1-GPU preset (v1)
+        mbstd_group=16 if paper else 4,  # the Theano version: the whole batch
+        **(PAPER if paper else {}),
         **(TINY if tiny else {}),
       ),
       schedule=dict(

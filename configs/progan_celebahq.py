@@ -3,9 +3,9 @@
   python -m gan_jax.main --config=configs/progan_celebahq.py --workdir=DIR
 
 Variants: 4gpu, 2gpu, 1gpu (the repository's presets; the default is that for 8 GPUs),
-paper (appendix A.1), pod (large batches), tiny (two steps, a laptop). The StyleGAN
-paper reports FID 7.79 for the 8-GPU settings (its table 1, A). The data must be
-prepared once by tensorflow-datasets as `celeb_a_hq/1024`.
+paper (section 6.3, by the repository's Theano version), pod (large batches), tiny (two
+steps, a laptop). The StyleGAN paper reports FID 7.79 for the 8-GPU settings (its table
+1, A). The data must be prepared once by tensorflow-datasets as `celeb_a_hq/1024`.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ PRESETS = {
     (128, 128, 128, 64, 32, 16, 8, 4, 4),
     (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3),
   ),
-  # paper, appendix A.1
+  # paper, appendix A.1; the Theano version, section 6.3
   'paper': (
     (16, 16, 16, 16, 16, 16, 14, 6, 3),
     (1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3),
@@ -58,7 +58,7 @@ def get_config(variant: str = '') -> ConfigDict:
       model=dict(
         family='progan',
         res=8 if tiny else 1024,
-        mbstd_group=16 if paper else 4,  # paper: the group of the 1-GPU preset (v1)
+        mbstd_group=16 if paper else 4,  # the Theano version: the whole batch
         **(TINY if tiny else {}),
       ),
       schedule=dict(
@@ -72,6 +72,7 @@ def get_config(variant: str = '') -> ConfigDict:
         fade=8 if tiny else 800_000 if paper else 600_000,  # paper, A.1; the repository
         g_lr=(1e-3,) if tiny else rate,
         d_lr=(1e-3,) if tiny else rate,
+        warmup=40_000 if paper else 0,  # the Theano version rises exponentially
         ema=0.999,  # paper, appendix A.1; for all batch sizes
         ema_half_life=22_000 if pod else 0,  # ours: equals 0.999 at batch 32
       ),
@@ -80,7 +81,7 @@ def get_config(variant: str = '') -> ConfigDict:
       d_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
       data=dict(name='synthetic' if tiny else 'celeb_a_hq/1024', flip=True, threads=64),
       train=dict(
-        # paper: the total of the repository's 1-GPU preset (v1); else its v2 presets
+        # the Theano version; the repository
         images=16 if tiny else 19_000_000 if paper else 12_000_000
       ),
       log=dict(

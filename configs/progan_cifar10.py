@@ -17,7 +17,7 @@ PRESETS = {
   '4gpu': ((512, 256, 128, 64), (1e-3, 1e-3, 1e-3, 1e-3)),
   '2gpu': ((256, 256, 128, 64), (1e-3, 1e-3, 1e-3, 1e-3)),
   '1gpu': ((128, 128, 128, 64), (1e-3, 1e-3, 1e-3, 1e-3)),
-  # the Theano version of the repository, with which the paper got 8.80
+  # the Theano version, section 6.5
   'paper': ((16, 16, 16, 16), (1e-3, 1e-3, 1e-3, 1e-3)),
 }
 

@@ -69,27 +69,33 @@ class Config:
     return self.schedule.stages(self.gan.res)
 
   def shape(self, stage: Stage, n_devices: int) -> tuple[int, int, int]:
-    """(micro-batches per iteration, real images, G-step fakes), the latter per device.
+    """(micro-batches of the D steps, images of one, fakes of a micro-batch of G).
+
+    The latter two are per device.
 
     Raises:
       UserError: a batch is not divisible by the devices and micro-batches.
     """
-    t = self.train
-    parts = n_devices * t.accum
-    group = self.gan.group
-    sizes = {'schedule.batch': stage.batch, 'train.g_batch': t.g_batch or stage.batch}
-    for key, value in sizes.items():
+    t, group = self.train, self.gan.group
+    g_batch, g_accum = t.g_batch or stage.batch, t.g_accum or t.accum
+    g_key = 'train.g_accum' if t.g_accum else 'train.accum'
+    for key, value, accum_key, accum in (
+      ('schedule.batch', stage.batch, 'train.accum', t.accum),
+      ('train.g_batch' if t.g_batch else 'schedule.batch', g_batch, g_key, g_accum),
+    ):
+      parts, micro_batch = n_devices * accum, value // accum
       if value % parts:
         raise UserError(
           f'{key}={value} does not divide by {n_devices} devices x '
-          f'train.accum={t.accum}: take a multiple of {parts}.'
+          f'{accum_key}={accum}: take a multiple of {parts}.'
         )
-      if value // t.accum % min(group, value // t.accum):
+      if micro_batch % min(group, micro_batch):
         raise UserError(
-          f'{key}={value} with train.accum={t.accum} does not divide into groups of '
-          f'model.mbstd_group={group}: take a multiple of {group * t.accum}.'
+          f'{key}={value} with {accum_key}={accum} does not divide into groups of '
+          f'model.mbstd_group={group}: take a multiple of {group * accum}.'
         )
-    return t.d_steps * t.accum, stage.batch // parts, sizes['train.g_batch'] // parts
+    real = stage.batch // (n_devices * t.accum)
+    return t.d_steps * t.accum, real, g_batch // (n_devices * g_accum)
 
   def images_per_step(self, stage: Stage) -> int:
     """Real images per iteration, over all devices and D steps."""

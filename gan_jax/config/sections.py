@@ -49,6 +49,9 @@ class TrainConfig:
   accum: int = key(
     1, 'micro-batches per batch; each has its own batch statistics', at_least=1
   )
+  g_accum: int = key(
+    0, 'micro-batches per G step; 0: as many as train.accum', at_least=0
+  )
   g_batch: int = key(
     0, 'fake images per G step, all devices; 0: as many as schedule.batch', at_least=0
   )

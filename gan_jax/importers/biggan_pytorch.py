@@ -295,10 +295,9 @@ def biggan_training_config(
   gan: GAN, settings: Mapping[str, Any], step: int
 ) -> tuple[RawConfig, int]:
   """A raw config that continues after iteration `step`, and the images seen."""
-  d_steps, accum = (
-    settings.get('num_D_steps', 2),
-    settings.get('num_D_accumulations', 1),
-  )
+  d_steps = settings.get('num_D_steps', 2)
+  accum = settings.get('num_D_accumulations', 1)
+  g_accum = settings.get('num_G_accumulations', 1)
   batch = settings.get('batch_size', 256)
   g_batch = max(settings.get('G_batch_size', 0), batch)
   images_per_step = batch * accum * d_steps
@@ -317,7 +316,8 @@ def biggan_training_config(
     'train': {
       'd_steps': d_steps,
       'accum': accum,
-      'g_batch': 0 if g_batch == batch else g_batch * accum,
+      'g_accum': 0 if g_accum == accum else g_accum,
+      'g_batch': 0 if g_batch * g_accum == batch * accum else g_batch * g_accum,
     },
   }
   dataset = _dataset_name(str(settings.get('dataset', '')))

@@ -110,13 +110,13 @@ class BigGANConfig:
   d_sn_vectors: int = key(
     1, 'singular values of D followed, the first normalizes; 0: none', at_least=0
   )
-  g_init: str = key('ortho', 'initial weights of G: ortho or N02')
-  d_init: str = key('ortho', 'initial weights of D: ortho or N02')
+  g_init: str = key('ortho', 'initial weights of G: ortho, N02 or xavier')
+  d_init: str = key('ortho', 'initial weights of D: ortho, N02 or xavier')
   remat: bool = key(False, 'recompute activations in the backward pass, to save memory')
   dtype: str = key(
     'float32',
-    'of activations and convolutions: float32 or bfloat16',
-    choices=('float32', 'bfloat16'),
+    'of activations and convolutions; float64 needs JAX_ENABLE_X64=1',
+    choices=('float32', 'bfloat16', 'float64'),
   )
 
   def __post_init__(self) -> None:

@@ -31,7 +31,11 @@ D_WIDTHS = {
   512: (1, 1, 2, 4, 8, 8, 16, 16),  # G's in reverse: BigGAN-PyTorch has none for 512
 }
 FINAL_MAP = {32: 8}  # published discriminators for 32 pixels stop downsampling at 8x8
-INITS = {'ortho': orthogonal_rows, 'N02': nn.initializers.normal(0.02)}
+INITS = {
+  'ortho': orthogonal_rows,
+  'N02': nn.initializers.normal(0.02),
+  'xavier': nn.initializers.xavier_uniform(),
+}
 
 
 class GBlock(nn.Module):

@@ -107,8 +107,8 @@ class StyleGAN(progressive.ProgressiveGAN):
   )
   dtype: str = key(
     'float32',
-    'of activations and convolutions: float32 or bfloat16',
-    choices=('float32', 'bfloat16'),
+    'of activations and convolutions; float64 needs JAX_ENABLE_X64=1',
+    choices=('float32', 'bfloat16', 'float64'),
   )
 
   truncation_space: ClassVar[Literal['w']] = 'w'

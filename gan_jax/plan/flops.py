@@ -37,6 +37,7 @@ def step_flops(
   state: TrainState,
   batch: Batch,
   phase: Phase,
+  g_accum: int = 0,
 ) -> Flops:
   """Counts the FLOPs in the jaxpr of a training step, traced for abstract devices.
 
@@ -46,17 +47,18 @@ def step_flops(
     gan: the GAN.
     txs: optimizers of G and D.
     d_steps: D steps per iteration.
-    g_batch: fakes of the G step on one device.
+    g_batch: fakes of a micro-batch of the G step on one device.
     state: shapes of the training state.
     batch: shapes of a batch, with a leading axis of devices.
     phase: the phase of a growing GAN.
+    g_accum: micro-batches of the G step; 0: as many as those of a D step.
   """
   if gan.remat:
     gan = dataclasses.replace(gan, remat=False)
   # Inputs are shapes without sharding, so the axis is not an explicit one.
   devices = batch.labels.shape[0]
   mesh = AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
-  config = StepConfig(gan, *txs, g_batch=g_batch, d_steps=d_steps)
+  config = StepConfig(gan, *txs, g_batch=g_batch, d_steps=d_steps, g_accum=g_accum)
 
   def per_device(state: TrainState, batch: Batch, key: jax.Array, phase: Phase) -> Any:
     batch = jax.tree.map(lambda x: x[0], batch)

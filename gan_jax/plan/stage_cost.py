@@ -88,6 +88,7 @@ def stage_row(config: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
     *txs,
     mesh,
     d_steps=train.d_steps,
+    g_accum=train.g_accum,
     simultaneous=train.simultaneous,
     g_batch=g_batch,
     mapped='jit',
@@ -96,7 +97,9 @@ def stage_row(config: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
   inputs = step_inputs(config, stage, mesh)
   figures = compile_cached(step.lower(*inputs), mesh, cache)
   state, batch, _, phase = inputs
-  flops = step_flops(gan, txs, train.d_steps, g_batch, state, batch, phase)
+  flops = step_flops(
+    gan, txs, train.d_steps, g_batch, state, batch, phase, train.g_accum
+  )
   row: Row = {
     'res': stage.res,
     'batch': stage.batch,

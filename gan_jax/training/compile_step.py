@@ -44,6 +44,7 @@ def make_train_step(
   *,
   g_batch: int,
   d_steps: int = 1,
+  g_accum: int = 0,
   simultaneous: bool = False,
   mapped: str = 'jit',
   noise_scale: bool = False,
@@ -61,6 +62,7 @@ def make_train_step(
   Args:
     g_batch: fake images of the G update, per device and micro-batch.
     d_steps: D updates per iteration.
+    g_accum: micro-batches of the G update; 0: as many as those of a D update.
     simultaneous: take the gradient of G at the D before its update.
     noise_scale: add the metrics of `estimate_noise_scale`.
   """
@@ -70,6 +72,7 @@ def make_train_step(
     d_tx,
     g_batch=g_batch,
     d_steps=d_steps,
+    g_accum=g_accum,
     simultaneous=simultaneous,
     noise_scale=noise_scale,
   )

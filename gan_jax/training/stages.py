@@ -165,6 +165,7 @@ class StagePreparer:
       make_optimizer(config.d_adam),
       self._mesh,
       d_steps=config.train.d_steps,
+      g_accum=config.train.g_accum,
       simultaneous=config.train.simultaneous,
       g_batch=g_batch,
       mapped=config.train.mapped,

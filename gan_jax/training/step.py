@@ -37,6 +37,7 @@ class StepConfig:
   d_tx: optax.GradientTransformation
   g_batch: int  # fake images of the G update, per device and micro-batch
   d_steps: int = 1  # D updates per iteration
+  g_accum: int = 0  # micro-batches of the G update; 0: as many as those of a D update
   # Takes the gradient of G at the D before its update. Without it D is updated first.
   simultaneous: bool = False
   # 1, or the number of devices: then each device keeps and updates one shard of the
@@ -73,30 +74,34 @@ class Iteration:
   key: PRNGKeyArray  # of this iteration
   device: Int[Array, '']  # position of this device on the mesh axis
   n_devices: int
-  micro_batches: Int[Array, ' accum']  # 0, 1, ..., accum - 1
+  d_accum: int  # micro-batches of a D update
   d_batch: int  # real images per device and micro-batch
 
   @property
-  def accum(self) -> int:
-    """Number of micro-batches per update."""
-    return len(self.micro_batches)
+  def g_accum(self) -> int:
+    """Number of micro-batches of the G update."""
+    return self.config.g_accum or self.d_accum
 
   def global_indices(self, micro_batch: Array, size: int) -> Int[Array, ' size']:
     """Global example indices of this device's images in a micro-batch."""
     return (micro_batch * self.n_devices + self.device) * size + jnp.arange(size)
 
-  def noise_scale_batches(self) -> dict[str, int]:
-    """Networks whose gradient noise scale is measured -> images of one gradient.
+  def noise_scale_batches(self) -> dict[str, tuple[int, int]]:
+    """Networks whose gradient noise scale is measured.
 
     The gradients of all devices and micro-batches are compared, so there must be two.
     The noise scale of G is undefined where devices share batch statistics: these
     correlate the gradients, which then cancel along a bias that they remove.
+
+    Returns:
+      Network -> (images of one gradient, number of gradients).
     """
-    if not self.config.noise_scale or self.n_devices * self.accum == 1:
+    if not self.config.noise_scale:
       return {}
-    if self.n_devices > 1 and self.config.gan.shares_batch_stats:
-      return {'d': self.d_batch}
-    return {'d': self.d_batch, 'g': self.config.g_batch}
+    found = {'d': (self.d_batch, self.n_devices * self.d_accum)}
+    if self.n_devices == 1 or not self.config.gan.shares_batch_stats:
+      found['g'] = self.config.g_batch, self.n_devices * self.g_accum
+    return {network: sizes for network, sizes in found.items() if sizes[1] > 1}
 
 
 def train_step(
@@ -124,8 +129,7 @@ def train_step(
   device, n_devices = lax.axis_index(AXIS), lax.axis_size(AXIS)
   key = jax.random.fold_in(key, state.step)
   batch = jax.tree.map(lambda x: x.reshape(d_steps, n // d_steps, *x.shape[1:]), batch)
-  micro_batches = jnp.arange(n // d_steps)
-  it = Iteration(config, phase, key, device, n_devices, micro_batches, d_batch)
+  it = Iteration(config, phase, key, device, n_devices, n // d_steps, d_batch)
 
   skipped, d_before = jnp.zeros(()), state.d
   for i in range(d_steps):  # unrolled: a loop hides work from the compiler's analysis
@@ -175,7 +179,7 @@ def discriminator_update(
 
   networks, params = (g, state.d), state.d['params']
   gradients, new_networks, metrics = accumulate_gradients(
-    loss_fn, networks, params, (reals, it.micro_batches), _square_name(it, 'd')
+    loss_fn, networks, params, (reals, jnp.arange(it.d_accum)), _square_name(it, 'd')
   )
   tx, lr, n_shards = it.config.d_tx, phase.d_lr, it.config.n_shards
   update = apply_update(tx, state.d_opt, params, gradients, lr, n_shards)
@@ -202,7 +206,7 @@ def generator_update(
 
   networks, params = (state.g, d), state.g['params']
   gradients, new_networks, metrics = accumulate_gradients(
-    loss_fn, networks, params, it.micro_batches, _square_name(it, 'g')
+    loss_fn, networks, params, jnp.arange(it.g_accum), _square_name(it, 'g')
   )
   tx, lr, n_shards = it.config.g_tx, phase.g_lr, it.config.n_shards
   update = apply_update(tx, state.g_opt, params, gradients, lr, n_shards)
@@ -367,9 +371,9 @@ def _square_name(it: Iteration, network: str) -> str:
 
 def _with_noise_scale(it: Iteration, metrics: Metrics) -> Metrics:
   """Metrics with estimates of the gradient noise scale in place of squared norms."""
-  for network, size in it.noise_scale_batches().items():
+  for network, (size, n_gradients) in it.noise_scale_batches().items():
     small = metrics.pop(_square_name(it, network))
     large = jnp.square(metrics[f'{network}_grad'])
-    total = size * it.n_devices * it.accum
+    total = size * n_gradients
     metrics |= estimate_noise_scale(network, small, large, size, total)
   return metrics

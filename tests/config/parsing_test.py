@@ -62,6 +62,21 @@ def test_a_missing_key_and_a_batch_that_does_not_divide():
     read.shape(read.stages[0], 4)
 
 
+def test_the_g_step_has_batches_and_micro_batches_of_its_own():
+  values = config('biggan_digits')
+  values['schedule'] |= dict(batch=16)
+  values['train'] |= dict(accum=2, g_accum=3, g_batch=12, d_steps=2)
+  read = parse_config(values)
+  assert read.shape(read.stages[0], 4) == (4, 2, 1)
+  values['train']['g_batch'] = 18
+  read = parse_config(values)
+  with pytest.raises(UserError, match='train.g_batch=18 .* train.g_accum=3: .* of 12'):
+    read.shape(read.stages[0], 4)
+  del values['train']['g_batch'], values['train']['g_accum']
+  read = parse_config(values)
+  assert read.shape(read.stages[0], 4) == (4, 2, 2)
+
+
 def test_lists_and_ints_come_back_from_json_as_they_were():
   values = config('biggan_imagenet', 'tiny')
   values['schedule']['g_lr'] = 1

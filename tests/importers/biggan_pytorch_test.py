@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from gan_jax import importers
+from gan_jax.importers.biggan_pytorch import biggan_training_config
 from gan_jax.importers.biggan_settings import infer_settings
 from gan_jax.storage import weights
 
@@ -41,3 +42,15 @@ def test_settings_are_inferred_from_the_weights(checkpoints):
     'G_attn',
     'D_attn',
   } <= inferred.keys()
+
+
+def test_accumulations_of_g_and_d_are_read_apart():
+  gan = importers.biggan_from_kwargs({'n_classes': 5}, {}, deep=False)
+  settings = dict(batch_size=3, num_D_steps=2, num_D_accumulations=1, adam_eps=1e-8)
+  settings |= dict(num_G_accumulations=3, G_batch_size=5)
+  raw, images = biggan_training_config(gan, settings, step=7)
+  assert raw['schedule']['batch'] == 3 and images == 7 * 2 * 3
+  assert (raw['train']['accum'], raw['train']['g_accum']) == (1, 3)
+  assert raw['train']['g_batch'] == 5 * 3
+  raw, _ = biggan_training_config(gan, settings | dict(num_G_accumulations=1), step=7)
+  assert raw['train']['g_accum'] == 0 and raw['train']['g_batch'] == 5

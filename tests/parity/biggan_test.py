@@ -234,7 +234,6 @@ class Recorded:
     self.dtype = f'float{bits}'
     self.steps, self.accum = c['num_D_steps'], c['num_D_accumulations']
     self.batch = c['batch_size']
-    assert c['num_G_accumulations'] == self.accum, 'D and G accumulate differently'
     self.per_step = self.steps * self.accum * self.batch
     g_kwargs, d_kwargs = meta['G_kwargs'], meta['D_kwargs']
     self.g_tx, self.d_tx = self.adam(g_kwargs, 'G'), self.adam(d_kwargs, 'D')
@@ -258,6 +257,7 @@ class Recorded:
       self.d_tx,
       self.mesh,
       d_steps=self.steps,
+      g_accum=c['num_G_accumulations'],
       g_batch=max(c['G_batch_size'], self.batch),
       mapped='jit',
     )
@@ -326,7 +326,8 @@ def training(z, meta) -> Checks:
       worst = max(worst, exact.loss_error(metrics, k))
       add_state(checks, z, f'snap_f64/itr{k + 1}/', state, exact.gan)
       if k == 0:
-        recorded = recorded_moments(z, state, exact.gan, exact.steps)
+        betas = {s: meta[f'{s}_kwargs'].get(f'{s}_B2', 0.999) for s in 'GD'}
+        recorded = recorded_moments(z, state, exact.gan, exact.steps, betas)
         for side, want in recorded.items():
           ours = moments(state.g_opt if side == 'G' else state.d_opt)
           checks[f'{side} gradient f64'] = (gradient_error(ours, want), 1e-6)
@@ -377,19 +378,25 @@ def gradient_error(ours, theirs):
   )
 
 
-def recorded_moments(z, state, gan, steps):
-  """Adam's second moments after one iteration of the recorded gradients."""
-  found, b2 = {}, 0.999
+def recorded_moments(z, state, gan, steps, betas):
+  """Adam's second moments after one iteration of the recorded gradients.
+
+  Args:
+    betas: network -> Adam's beta2.
+  """
+  found = {}
   for side, net, n in (('G', state.g, 1), ('D', state.d, steps)):
-    total = None
+    total, b2 = None, betas[side]
     for i in range(n):
       stored = under(z, f'grad_f64/{side}_step{i}/')
       if not stored:
         return found
       grads = params_like(stored, net, gan, side)
-      square = jax.tree.map(lambda g: (1 - b2) * np.square(g, dtype=np.float64), grads)
+      square = jax.tree.map(
+        lambda g, b2=b2: (1 - b2) * np.square(g, dtype=np.float64), grads
+      )
       if total is not None:
-        square = jax.tree.map(lambda t, s: b2 * t + s, total, square)
+        square = jax.tree.map(lambda t, s, b2=b2: b2 * t + s, total, square)
       total = square
     found[side] = total
   return found

@@ -268,6 +268,25 @@ def test_g_is_updated_against_d_before_or_after_its_update(simultaneous):
   np.testing.assert_allclose(state.g['params']['w'], want, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize('devices', [1, 2])
+def test_micro_batches_of_g_do_not_matter_either(devices):
+  gan = Linear()
+  images = np.random.default_rng(0).integers(0, 256, (devices, 1, 8, 4, 4, 1), np.uint8)
+  labels = np.zeros((devices, 1, 8), np.int32)
+  mesh = make_mesh(jax.devices()[:devices])
+
+  def run(g_accum):
+    g_batch = 12 // devices // max(g_accum, 1)  # more fakes than reals
+    fn = make_train_step(gan, SGD, SGD, mesh, g_batch=g_batch, g_accum=g_accum)
+    state = sharding.replicate(init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+    batch = shard_reals({'images': images, 'labels': labels}, mesh)
+    return fn(state, batch, jax.random.key(1), SCHEDULE.phase_at(0, 4))
+
+  (ours, metrics), (theirs, expected) = run(3), run(0)
+  assert_close(ours, theirs, 1e-6)
+  assert_close(metrics, expected, 1e-6)
+
+
 def test_one_compile_and_a_donated_state():
   mesh = make_mesh(jax.devices()[:1])
   gan = Linear()
