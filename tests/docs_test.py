@@ -25,7 +25,8 @@ PAGES = [
   *sorted((ROOT / 'docs').glob('*.md')),
   *sorted((ROOT / 'experiments').glob('*/README.md')),
 ]
-MODULES = [*sorted(ROOT.glob('gan_jax/**/*.py')), *sorted(ROOT.glob('configs/*.py'))]
+CONFIGS = sorted(ROOT.glob('configs/*.py'))
+MODULES = [*sorted(ROOT.glob('gan_jax/**/*.py')), *CONFIGS]
 PARSERS = {
   'sample': 'sample',
   'evaluate': 'evaluate',
@@ -68,7 +69,7 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
 
 FULL_COMMANDS = [
   pytest.param(module, arguments, id=f'{page.stem}-{i}-{module}')
-  for page in [*PAGES, ROOT / 'gan_jax/main.py', *MODULES[-13:]]
+  for page in [*PAGES, ROOT / 'gan_jax/main.py', *CONFIGS]
   for i, (module, arguments) in enumerate(commands(page))
 ]
 

@@ -104,7 +104,7 @@ def test_adam_of_tensorflow_is_its_formula(beta1, rng_seed):
     m, v = beta1 * m + (1 - beta1) * g, 0.9 * v + 0.1 * g**2
     want = np.sqrt(1 - 0.9**t) / (1 - beta1**t) * m / (np.sqrt(v) + 0.1)
     direction, state = tx.update(jnp.asarray(g, jnp.float32), state)
-    np.testing.assert_allclose(direction, want, rtol=1e-5)
+    np.testing.assert_allclose(direction, want, rtol=1e-5, atol=1e-6)  # m may cancel
 
 
 def test_a_reset_sets_optimizer_states_to_their_start():
