@@ -98,7 +98,7 @@ def open_folder_or_zip(path: str | Path, split: str = 'train') -> ImageSource:
   if not path.is_file():
     raise MissingDataError(f'{path}: there is no such folder or zip file.')
   if not zipfile.is_zipfile(path):
-    raise UserError(f'{path} is neither a folder nor a readable zip file.')
+    raise UserError(f'{path} is neither a folder nor a readable zip file: unpack it.')
   return _make_source(list_zip(path), split)
 
 

@@ -3,6 +3,7 @@
 A table is read as spreadsheets and other tools write it, or refused with what it has.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -61,6 +62,13 @@ def may_lack_labels(table: str) -> bool:
   return table[table.rfind('/') + 1 :].lower().startswith('metadata.')
 
 
+# Bytes that text in Windows-1252 does not have: three letters with accents in a row are
+# words of another script; punctuation within a word is a letter of Mac OS or DOS.
+_OTHER_CODE_PAGES = re.compile(
+  rb'[\x80-\xff]{3}|[A-Za-z][\x80-\x90\x93-\x99\x9b\x9d\x9f]|[\x81\x84\x94\x9f][a-z]'
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class LabelTable:
   """A label table.
@@ -114,30 +122,21 @@ def _decode(name: str, content: bytes) -> tuple[str, str]:
 
   Spreadsheets write UTF-8, UTF-16 ("Unicode text") or the code page of Windows.
   """
+  encodings = {'utf-8-sig': '', 'cp1252': 'not UTF-8, read as Windows-1252'}
   if content.startswith((b'\xff\xfe', b'\xfe\xff')):
-    return _decode_as(name, content, 'utf-16'), 'UTF-16'
-  if content[1:2] == b'\0' or content[:1] == b'\0':
-    codec = 'utf-16-le' if content[1:2] == b'\0' else 'utf-16-be'
-    return _decode_as(name, content, codec), 'UTF-16'
-  try:
-    return content.decode('utf-8-sig'), ''
-  except UnicodeDecodeError:
-    text = _decode_as(name, content, 'cp1252')
-  if re.search(r'[^\x00-\x7f]{3}', text):  # words of another script, misread
-    raise UserError(
-      f'{name} is text in an unknown encoding, neither UTF-8, UTF-16 nor Windows-1252: '
-      'save it as UTF-8.'
-    )
-  return text, 'not UTF-8, read as Windows-1252'
-
-
-def _decode_as(name: str, content: bytes, codec: str) -> str:
-  try:
-    return content.decode(codec)
-  except UnicodeDecodeError as error:
-    raise UserError(
-      f'{name} is no text in UTF-8, UTF-16 or Windows-1252 ({error}): save it as UTF-8.'
-    ) from error
+    encodings = {'utf-16': 'UTF-16'}
+  elif b'\0' in content[:2]:
+    encodings = {'utf-16-be' if content[:1] == b'\0' else 'utf-16-le': 'UTF-16'}
+  elif _OTHER_CODE_PAGES.search(content):
+    encodings = {'utf-8-sig': ''}
+  for codec, description in encodings.items():
+    with contextlib.suppress(UnicodeDecodeError):
+      text = content.decode(codec)
+      if '\0' not in text:
+        return text, description
+  raise UserError(
+    f'{name} is no text in UTF-8, UTF-16 or Windows-1252: save it as UTF-8.'
+  )
 
 
 _Rows = list[tuple[int, dict[str, Any]]]  # number of the entry, column -> value

@@ -27,7 +27,7 @@ def is_image(name: str) -> bool:
 def find_data_folders(listing: FileList, split: str) -> list[str]:
   """The folder with the classes or images, last, and those around it.
 
-  They are '' or end with '/'. A single folder that contains everything else is
+  They are '' or end with '/'. Single folders that contain everything else are
   skipped. Of the splits around the data the one that `split` names is taken, and the
   others are moved to `listing.ignored`.
 
@@ -35,11 +35,12 @@ def find_data_folders(listing: FileList, split: str) -> list[str]:
     UserError: no such split, or images beside the splits.
   """
   names = [n for n in listing.files if is_image(n) or is_table(n)]
+  images = [n for n in names if is_image(n)]
   folders = ['']
-  splits = split_folders(names, '')
-  if not splits and (only := _common_folder(names, '')):
+  while not (splits := split_folders(images, folders[-1])):
+    if not (only := _common_folder(names, folders[-1])):
+      break
     folders.append(only)
-    splits = split_folders(names, only)
   if not splits:
     if split != 'train':
       raise UserError(f"{listing.path} has only the split 'train', not '{split}'.")
@@ -49,8 +50,9 @@ def find_data_folders(listing: FileList, split: str) -> list[str]:
   _leave_out_beside(listing, outer, chosen, splits)
   inner = f'{outer}{chosen}/'
   folders.append(inner)
-  if deeper := _common_folder([n for n in names if n.startswith(inner)], inner):
-    folders.append(deeper)
+  inside = [n for n in names if n.startswith(inner)]
+  while only := _common_folder(inside, folders[-1]):
+    folders.append(only)
   return folders
 
 
@@ -71,7 +73,7 @@ def split_of(folder: str) -> str:
   return _SPLIT_WORDS.get(words.pop(), '') if len(words) == 1 else ''
 
 
-def split_folders(names: Sequence[str], prefix: str) -> dict[str, str]:
+def split_folders(images: Sequence[str], prefix: str) -> dict[str, str]:
   """Sub-folders of `prefix` -> their splits, if they are splits, not classes.
 
   'train' alone is a class like any other: only beside another split, or if it holds
@@ -81,7 +83,7 @@ def split_folders(names: Sequence[str], prefix: str) -> dict[str, str]:
     UserError: one sub-folder may be a split, with the classes inside, or a class.
   """
   depths: dict[str, set[int]] = defaultdict(set)
-  for name in names:
+  for name in images:
     folder, slash, rest = name.removeprefix(prefix).partition('/')
     if slash:
       depths[folder].add(rest.count('/'))
@@ -140,6 +142,6 @@ def _leave_out_beside(
       )
   for folder, names in beside.items():
     if n_images := sum(map(is_image, names)):
-      kind = 'is another split' if folder in splits else 'lies beside the splits'
-      reason = f'{kind} ({n_images} images); {chosen}/ is used'
+      kind = 'is another split than' if folder in splits else 'is no split, as is'
+      reason = f'{kind} {chosen}/ ({n_images} images)'
       listing.ignore_listed(names, f'{outer}{folder}/', reason)

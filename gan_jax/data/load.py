@@ -122,7 +122,7 @@ def _open_folder_or_zip(name: str, split: str, skip_bad: bool) -> ImageSource:
   """Opens the images; raises a UserError if more than a tenth of them is left out."""
   source = open_folder_or_zip(name, split)
   if source.ignored:
-    logging.warning('%s: not image data: %s.', name, list_refused(source.ignored))
+    logging.warning('%s: not read: %s.', name, list_refused(source.ignored))
   n_left_out, n_images = len(source.refused), source.n_images + len(source.refused)
   if _MAX_LEFT_OUT * n_images < n_left_out and not skip_bad:
     raise UserError(

@@ -4,6 +4,7 @@ import unicodedata
 
 _SYSTEM_NAMES = {  # in lower case -> what the file or folder is
   '@eadir': 'thumbnails of a NAS (Synology)',
+  '@eadir_tmp': 'thumbnails of a NAS (Synology)',
   '@tmp': 'temporary files of a NAS (Synology)',
   '@synoresource': 'metadata of a NAS (Synology)',
   '#recycle': 'the recycle bin of a NAS (Synology)',
@@ -11,7 +12,9 @@ _SYSTEM_NAMES = {  # in lower case -> what the file or folder is
   '@recycle': 'the recycle bin of a NAS (QNAP)',
   '@recently-snapshot': 'snapshots of a NAS (QNAP)',
   '$recycle.bin': 'the recycle bin of Windows',
+  'recycled': 'the recycle bin of Windows',
   'recycler': 'the recycle bin of Windows',
+  'found.000': 'recovered files of a Windows disk',
   'system volume information': 'system files of Windows',
   'desktop.ini': 'settings of Windows',
   'thumbs.db': 'thumbnails of Windows',
@@ -24,6 +27,7 @@ _SYSTEM_NAMES = {  # in lower case -> what the file or folder is
   'temporary items': 'temporary files of macOS',
   'lost+found': 'recovered files of a Linux disk',
   '__pycache__': 'compiled Python',
+  'node_modules': 'packages of JavaScript',
 }
 
 

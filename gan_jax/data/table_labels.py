@@ -37,7 +37,10 @@ def find_label_table(
     UserError: there are several, or it cannot be read.
   """
   candidates = sorted(filter(is_table, listing.files))
-  in_place = [n for n in candidates if n[: n.rfind('/') + 1] in folders]
+  in_place = [n for n in candidates if folder_of(n) in folders]
+  if not in_place:  # a table in a folder of its own, beside the folder of images
+    apart = [n for n in candidates if not _has_images(listing, folder_of(n))]
+    in_place = apart if len(apart) == 1 else []
   sure = [n for n in in_place if not may_lack_labels(n)]
   found: list[tuple[str, LabelTable]] = []
   if len(sure) < 2:
@@ -49,9 +52,21 @@ def find_label_table(
   if len(sure) > 1 or len(found) > 1:
     both = ' and '.join(sure if len(sure) > 1 else [name for name, _ in found])
     raise UserError(f'{listing.path} has both {both}: keep one.')
-  for name in set(candidates) - set(in_place):
+  for name in sorted(set(candidates) - set(in_place)):
     listing.ignored[escape_unprintable(name)] = 'is not at the top level, and not read'
   return found[0] if found else None
+
+
+def folder_of(name: str) -> str:
+  """The folder of a file: '' or ending with '/'."""
+  return name[: name.rfind('/') + 1]
+
+
+def _has_images(listing: FileList, folder: str) -> bool:
+  return any(
+    name.startswith(folder) and suffix_of(name) in readable_suffixes()
+    for name in listing.files
+  )
 
 
 def _read(listing: FileList, name: str) -> bytes:
@@ -66,16 +81,23 @@ def labels_from_table(
 ) -> dict[str, str]:
   """Image -> label as the table writes it, for images that have one.
 
+  Names in the table are relative to its folder; if none of them fits, to the folder
+  that contains all images, or to one of those around it.
+
   Images without a label and labels without an image are added to `listing.refused`.
 
   Raises:
     UserError: no image has a label, or an image's label is unclear.
   """
-  folder = table[: table.rfind('/') + 1]
-  labels, missing = _match_table(table, label_of, images, folder)
-  common = _folder_of_all(images)
-  if not labels and common != folder:  # the images lie in a folder of their own
-    labels, missing = _match_table(table, label_of, images, common)
+  around = folder_of(os.path.commonprefix(images))
+  bases = [folder_of(table), around]
+  while around:
+    around = folder_of(around[:-1])
+    bases.append(around)
+  labels, missing = dict[str, str](), list[str]()
+  for base in dict.fromkeys(bases):
+    if not labels:
+      labels, missing = _match_table(table, label_of, images, base)
   if not labels:
     first = next(iter(label_of), None)
     names = 'names no file' if first is None else f'names {escape_unprintable(first)}'
@@ -89,12 +111,6 @@ def labels_from_table(
     if name not in labels:
       listing.refuse(name, f'has no label in {table}')
   return labels
-
-
-def _folder_of_all(names: Sequence[str]) -> str:
-  """The deepest folder that contains all names: '' or ending with '/'."""
-  prefix = os.path.commonprefix(names)
-  return prefix[: prefix.rfind('/') + 1]
 
 
 def _match_table(
@@ -163,7 +179,7 @@ def name_unread_tables(listing: FileList, folders: Sequence[str]) -> None:
     name
     for name in listing.files
     if suffix_of(name) in _OTHER_TABLES
-    and name[: name.rfind('/') + 1] in folders
+    and folder_of(name) in folders
     and not is_table(name)
   )
   for name in others:

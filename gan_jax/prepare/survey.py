@@ -85,7 +85,7 @@ class HeaderSurvey:
     elif not len(source.class_names):
       lines.append('labels: none')
     if source.ignored:
-      lines.append(f'not image data: {list_refused(source.ignored, _N_LISTED)}')
+      lines.append(f'not read: {list_refused(source.ignored, _N_LISTED)}')
     usable = self._usable_sizes()
     if len(usable):
       lines.append(self._describe_sizes(usable))

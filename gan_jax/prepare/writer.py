@@ -237,6 +237,8 @@ def _make_manifest(
     'pictures': source.n_images,
     'count': count,
     'other_files': source.n_other_files,
+    'not_read': dict(source.ignored),
+    'labels_from': source.labels_from,
     'class_names': list(source.class_names),
     'histogram': histogram,
     'source_modes': dict(sorted(modes.items())),

@@ -88,14 +88,25 @@ def test_captions_are_no_label_table():
     ('labels.csv', b'file,label\n"a.png,red\n', 'labels.csv cannot be read'),
     ('labels.csv', b'', 'labels.csv is empty: a table needs the columns file and'),
     ('labels.csv', b'file,label\n ,red\n', "entry 1 has no 'file' and 'label'"),
-    ('labels.csv', 'file,label\na,\u043a\u043e\u0442'.encode('cp1251'), 'unknown enc'),
-    ('labels.csv', 'file,label\na,b\u732b\u72d7'.encode('gbk'), 'an unknown encoding'),
+    (
+      'labels.csv',
+      'file,label\na,\u043a\u043e\u0442'.encode('cp1251'),
+      'no text in UTF-8, UTF-16 or Win',
+    ),
+    (
+      'labels.csv',
+      'file,label\na,b\u732b\u72d7'.encode('gbk'),
+      'no text in UTF-8, UTF-16',
+    ),
     ('labels.csv', b'file,label\na,\x81\n', 'no text in UTF-8, UTF-16 or Windows-1252'),
     (
       'dataset.json',
       b'{"images": []}',
       "has the keys 'images', but no 'labels': the f",
     ),
+    ('labels.csv', 'file,label\na,gr\u00fcn'.encode('mac_roman'), 'no text in UTF-8, '),
+    ('labels.csv', 'file,label\na,gr\u00fcn'.encode('cp850'), 'no text in UTF-8, UTF'),
+    ('labels.csv', 'file,label\na,b\n'.encode('utf-32'), 'no text in UTF-8, UTF-16 o'),
     ('dataset.json', b'[1]', "has no object, but no 'labels'"),
     ('dataset.json', b'{"labels": 3}', "'labels' is a int"),
     (

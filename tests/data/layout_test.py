@@ -20,7 +20,7 @@ def in_splits(*splits, classes=('cat', 'dog'), n=2):
 
 
 @pytest.mark.parametrize('kind', ['src', 'src.zip'])
-@pytest.mark.parametrize('prefix', ['', 'pets/'])
+@pytest.mark.parametrize('prefix', ['', 'pets/', 'a/b/c/'])
 @pytest.mark.parametrize(
   ('folders', 'split', 'chosen'),
   [
@@ -49,8 +49,8 @@ def test_the_split_that_is_named_is_taken(
   assert source.n_images == 4 and source.n_other_files == 4 * len(others)
   assert source.ignored == {
     f'{prefix}{f}/': (
-      f'{"is another split" if split_of(f) else "lies beside the splits"} (4 images); '
-      f'{chosen}/ is used'
+      f'{"is another split than" if split_of(f) else "is no split, as is"} {chosen}/ '
+      '(4 images)'
     )
     for f in others
   }
@@ -89,6 +89,12 @@ def test_splits_without_classes_are_unlabeled(tmp_path):
   path = write(tmp_path / 'src', ['train/1.png', 'train/2.png', 'test/1.png'])
   source = open_folder_or_zip(path)
   assert (source.n_images, source.class_names) == (2, ())
+
+
+def test_single_folders_around_the_classes_are_skipped(tmp_path):
+  names = [f'ILSVRC/Data/CLS-LOC/train/{c}/{i}.JPEG' for c in 'ab' for i in range(2)]
+  source = open_folder_or_zip(write(tmp_path / 'src', names))
+  assert source.class_names == ('a', 'b') and source.labels.tolist() == [0, 0, 1, 1]
 
 
 def test_a_class_may_be_called_like_a_split(tmp_path):

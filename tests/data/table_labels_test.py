@@ -30,6 +30,7 @@ def labels_of(source):
     (('a.b.png', ' c.png'), ('a.b', ' c.png')),
     (('images/0.png', 'images/1.png'), ('0.png', '1')),
     (('x/images/0.png', 'x/images/a/1.png'), ('0.png', 'a/1.png')),
+    (('x/y/0.png', 'x/y/1.png'), ('y/0.png', 'y\\1.png')),
   ],
 )
 def test_names_of_other_systems(tmp_path, kind, files, names):
@@ -118,15 +119,29 @@ def test_names_as_written_come_first(tmp_path):
 
 
 def test_tables_that_are_not_read_are_named(tmp_path):
-  write_files(tmp_path, {'a.png': PNG, 'train.csv': b'', 'sub/labels.csv': b''})
+  files = {'a/1.png': PNG, 'b/1.png': PNG, 'a/labels.csv': b''}
+  write_files(tmp_path / 'folders', files)
+  source = open_folder_or_zip(tmp_path / 'folders')
+  assert source.class_names == ('a', 'b')
+  assert source.ignored == {'a/labels.csv': 'is not at the top level, and not read'}
+  tmp_path /= 'flat'
+  write_files(tmp_path, {'a.png': PNG, 'train.csv': b''})
   source = open_folder_or_zip(tmp_path)
   assert source.ignored == {
-    'sub/labels.csv': 'is not at the top level, and not read',
     'train.csv': 'is not read; a table of labels is called labels.csv',
   }
   (tmp_path / 'labels.xlsx').write_bytes(b'')
   with pytest.raises(UserError, match=r'labels.xlsx, which is not read: save it as l'):
     open_folder_or_zip(tmp_path)
+
+
+@pytest.mark.parametrize('names', [('0.png', '1.png'), ('images/0.png', 'images/1')])
+def test_a_table_in_a_folder_of_its_own(tmp_path, names):
+  table = f'file,label\n{names[0]},b\n{names[1]},a\n'.encode()
+  files = {'images/0.png': PNG, 'images/1.png': PNG, 'meta/labels.csv': table}
+  write_files(tmp_path, files)
+  source = open_folder_or_zip(tmp_path)
+  assert source.labels.tolist() == [1, 0] and source.class_names == ('a', 'b')
 
 
 def test_two_tables_are_refused(tmp_path):
