@@ -41,7 +41,6 @@ DIGITS = '--config=biggan_digits'
     ((DIGITS, '--workdir=x', '--peer_timeout=soon'), "invalid int value: 'soon'"),
     ((DIGITS, '--workdir=x', '--peer_timeout=0'), '--peer_timeout=0: it must be'),
     ((DIGITS, '--workdir=x', '--allow_config_change=2'), 'true or false is needed'),
-    ((DIGITS, '--workdir=x', '--config.log.ring=1'), 'log.ring is now log.keep_per'),
     ((DIGITS, '--workdir=x', '--config.model.res=48'), 'model.res is 48'),
     ((DIGITS, '--show', '--config.train.accum=x'), "train.accum is 'x': int is needed"),
   ],

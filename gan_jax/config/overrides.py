@@ -12,9 +12,11 @@ from typing import Any
 from gan_jax import UserError
 from gan_jax.config.parsing import (
   check_sections,
-  renamed_key,
+  present_name,
+  present_value,
   section_classes,
   section_keys,
+  with_present_names,
 )
 from gan_jax.config.values import parse_text
 from gan_jax.runtime.errors import closest, did_you_mean
@@ -52,9 +54,10 @@ def apply_overrides(
   """A raw config with some keys replaced or added; the last value of a key counts.
 
   Raises:
-    UserError: an unknown or renamed key, a value of another type, or a family that the
+    UserError: an unknown key, a value of another type, or a family that the
       config file does not fit; or the sections of the config are not valid.
   """
+  values = with_present_names(values)
   check_sections(values)
   changed = {name: dict(section) for name, section in values.items()}
   changed.setdefault('model', {})
@@ -71,6 +74,7 @@ def apply_overrides(
     if text is None and annotation is not bool:
       raise UserError(f'--config.{key} needs a value: --config.{key}=VALUE.')
     value = parse_text(key, 'true' if text is None else text, annotation)
+    value = present_value(f'{section}.{name}', value)
     changed.setdefault(section, {})[name] = value
   _check_family(before, changed, classes)
   return changed
@@ -82,9 +86,7 @@ def _known_key(key: str, classes: Mapping[str, type]) -> tuple[str, str]:
   Raises:
     UserError: there is no such key; names similar ones.
   """
-  if clause := renamed_key(key):
-    raise UserError(f'renamed config key: {clause}.')
-  section, _, name = key.partition('.')
+  section, _, name = present_name(key).partition('.')
   if section in classes and name in section_keys(section, classes):
     return section, name
   known = [f'{s}.{k}' for s in classes for k in section_keys(s, classes)]

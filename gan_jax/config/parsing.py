@@ -5,6 +5,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
+
 from gan_jax import UserError
 from gan_jax.config.config import FAMILIES, SCHEDULES, SECTIONS, Config
 from gan_jax.config.values import typed
@@ -12,17 +14,16 @@ from gan_jax.models.base import GAN
 from gan_jax.runtime.errors import did_you_mean
 from gan_jax.runtime.keys import check_ranges
 
-RENAMED = {  # keys of earlier versions
+RENAMED = {  # keys of earlier versions, which are still read
   'watch.patience': 'collapse.max_skipped',
   'watch.diversity': 'collapse.min_diversity',
   'watch.gap': 'collapse.max_gap_ratio',
   'watch.sigma': 'collapse.max_sigma_ratio',
   'watch.gradient': 'collapse.max_gradient_ratio',
   'watch.sheets': 'collapse.grids',
-  'watch.response': "collapse.action ('tell' is now 'warn')",
+  'watch.response': 'collapse.action',
   'watch.lower': 'collapse.lr_factor',
   'watch.rollbacks': 'collapse.max_rollbacks',
-  'watch': 'collapse',
   'log.sheet_every': 'log.grid_every',
   'log.sheet_rows': 'log.grid_rows',
   'log.sheet_columns': 'log.grid_columns',
@@ -37,6 +38,7 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     UserError: an unknown, renamed or missing key, a wrong type or an impossible value;
       one sentence that names the key and what is allowed.
   """
+  values = with_present_names(values)
   check_sections(values)
   classes = section_classes(values.get('model', {}))
   gan = build_gan(values['model'])
@@ -82,24 +84,52 @@ def section_keys(section: str, classes: Mapping[str, Any]) -> list[str]:
   return ['family', *keys] if section == 'model' else keys
 
 
-def renamed_key(key: str) -> str | None:
-  """One clause that names the successor of a key of an earlier version, or None."""
-  return f'{key} is now {RENAMED[key]}' if key in RENAMED else None
+def present_name(key: str) -> str:
+  """The name of a key, 'section.key', that an earlier version may have called `key`.
+
+  A name that has changed is logged as a warning.
+  """
+  if key in RENAMED:
+    logging.warning('The config key %s is called %s now.', key, RENAMED[key])
+  return RENAMED.get(key, key)
+
+
+def present_value(key: str, value: Any) -> Any:
+  """The value of a key, given by its present name, which may be of earlier versions."""
+  return 'warn' if (key, value) == ('collapse.action', 'tell') else value
+
+
+def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+  """A raw config in which keys of earlier versions have their present names.
+
+  Raises:
+    UserError: a key is there under both names.
+  """
+  sections: dict[str, Any] = {}
+  for section, keys in values.items():
+    if not isinstance(keys, Mapping) or not keys:
+      sections[section] = keys
+      continue
+    for old_key in keys:
+      old_name = f'{section}.{old_key}'
+      name = present_name(old_name)
+      new_section, _, key = name.partition('.')
+      if name != old_name and key in values.get(new_section, {}):
+        raise UserError(
+          f'{old_name} and {name} are both set, but {name} is the present name of '
+          f'{old_name}: remove {old_name}.'
+        )
+      value = present_value(name, keys[old_key])
+      sections.setdefault(new_section, {})[key] = value
+  return sections
 
 
 def check_sections(values: Mapping[str, Any]) -> None:
-  """Checks the names of the sections, and that no key of an earlier version is used.
+  """Checks the names of the sections.
 
   Raises:
-    UserError: an unknown section, a section that is no mapping, or a renamed key.
+    UserError: an unknown section, or a section that is no mapping.
   """
-  keys: list[str] = []
-  for name, section in values.items():
-    inner = section if isinstance(section, Mapping) else {}
-    keys += [f'{name}.{key}' for key in inner] or [name]
-  clauses = [clause for key in keys if (clause := renamed_key(key))]
-  if clauses:
-    raise UserError(f'renamed config keys: {", ".join(clauses)}.')
   names = ('model', 'schedule', *SECTIONS)
   for name, section in values.items():
     if name not in names:
@@ -111,8 +141,6 @@ def check_sections(values: Mapping[str, Any]) -> None:
       raise UserError(
         f'{name} is {section!r}: a section, a mapping of keys, is needed.'
       )
-  if values.get('collapse', {}).get('action') == 'tell':
-    raise UserError("collapse.action is 'tell': it is now called 'warn'.")
 
 
 def _parse_section(cls: type, name: str, values: Mapping[str, Any]) -> Any:

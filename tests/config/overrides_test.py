@@ -180,9 +180,7 @@ def test_the_last_value_counts():
     ('model.g_widths=(8,4', 'a tuple of ints is needed'),
     ('model.g_widths=8,,4', 'a tuple of ints is needed'),
     ('model.g_widths[0]=8', 'did you mean --config.model.g_widths'),
-    ('watch.response=stop', 'watch.response is now collapse.action'),
-    ('log.sheet_rows=3', 'log.sheet_rows is now log.grid_rows'),
-    ('collapse.action=tell', "now called 'warn'"),
+    ('watch.response=leave', "collapse.action is 'leave'"),
     ('train.mapped=xmap', 'allowed are pmap and jit'),
     ('schedule.ema=2', 'schedule.ema is 2.0: it must be at most 1'),
     ('model.dim_z=-4', 'model.dim_z is -4: it must be at least 1'),
@@ -198,6 +196,19 @@ def test_mistakes_name_key_value_and_type(flag, words):
   with pytest.raises(UserError, match=words) as error:
     set_keys('biggan_emoji', f'--config.{flag}')
   assert len(str(error.value).splitlines()) == 1
+
+
+def test_keys_of_earlier_versions_are_set_by_either_name():
+  old = set_keys(
+    'biggan_emoji', '--config.watch.lower=0.1', '--config.log.sheet_rows=3'
+  )
+  new = set_keys(
+    'biggan_emoji', '--config.collapse.lr_factor=0.1', '--config.log.grid_rows=3'
+  )
+  assert old == new and old.log.grid_rows == 3
+  assert set_keys('biggan_emoji', '--config.watch.response=tell') == set_keys(
+    'biggan_emoji'
+  )
 
 
 def test_the_family_can_change_where_the_keys_of_the_file_fit():

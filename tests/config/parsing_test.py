@@ -31,15 +31,8 @@ def config(name, variant=''):
     ('optimizer', 'lr', 1e-3, 'no section'),
     ('collapse', 'action', 'exit', 'allowed are warn, stop and rollback'),
     ('collapse', 'lr_factor', 0.0, 'collapse.lr_factor is 0.0'),
-    ('log', 'ring', 2, 'log.ring is now log.keep_periodic'),
-    ('log', 'sheet_every', 2, 'log.sheet_every is now log.grid_every'),
-    (
-      'watch',
-      'response',
-      'tell',
-      'watch.response is now collapse.action',
-    ),
-    ('collapse', 'action', 'tell', "it is now called 'warn'"),
+    ('watch', 'respond', 'warn', "no section 'watch'"),
+    ('log', 'sheet_every', 2, 'log.sheet_every and log.grid_every are both set'),
   ],
 )
 def test_mistakes(section, key, value, words):
@@ -60,6 +53,18 @@ def test_a_missing_key_and_a_batch_that_does_not_divide():
   read = parse_config(values)
   with pytest.raises(UserError, match='schedule.batch=20 .* multiple of 16'):
     read.shape(read.stages[0], 4)
+
+
+def test_configs_of_earlier_versions_mean_the_same(caplog):
+  values = config('biggan_digits')
+  values['collapse'] = dict(action='warn', lr_factor=0.25)
+  present = parse_config(values)
+  values['log']['sheet_every'] = values['log'].pop('grid_every')
+  values['watch'] = dict(response='tell', lower=0.25)
+  del values['collapse']
+  assert parse_config(values) == present
+  assert 'log.sheet_every is called log.grid_every now' in caplog.text
+  assert 'watch.lower is called collapse.lr_factor now' in caplog.text
 
 
 def test_the_g_step_has_batches_and_micro_batches_of_its_own():
