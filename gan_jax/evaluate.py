@@ -164,9 +164,10 @@ def load_real_images(
   except data.MissingDataError as error:
     if name:
       raise
+    tfds = '' if data.is_path(source['name']) else ' or --data_dir=DIR'
     raise UserError(
       f'{str(error).rstrip(".")}; if the data of this run have moved, name them with '
-      '--data=NEW.'
+      f'--data=NEW{tfds}.'
     ) from error
   if split == config.data.split:
     changes = data.find_changes(read_data_record(folder), dataset)

@@ -3,7 +3,7 @@
 from gan_jax.data.built_in import BUILT_IN
 from gan_jax.data.checks import check_hosts, check_labels
 from gan_jax.data.dataset import CorruptImageError, Dataset, Examples
-from gan_jax.data.folder import MissingDataError
+from gan_jax.data.folder import MissingDataError, is_path
 from gan_jax.data.load import load_dataset
 from gan_jax.data.loader import iterate_batches
 from gan_jax.data.record import find_changes, is_comparable, make_record
@@ -22,6 +22,7 @@ __all__ = [
   'check_labels',
   'find_changes',
   'is_comparable',
+  'is_path',
   'iterate_batches',
   'load_dataset',
   'make_record',

@@ -121,9 +121,10 @@ class Trainer:
     except data.MissingDataError as error:
       if not holds_run(self._workdir):
         raise
+      tfds = '' if data.is_path(config.data.name) else ' or --config.data.data_dir=DIR'
       raise UserError(
-        f'{str(error).rstrip(".")}; if the data of this run have moved, name them with '
-        '--config.data.name=NEW.'
+        f'{str(error).rstrip(".")}; if the data of this run have moved, go on with '
+        f'--config.data.name=NEW{tfds}.'
       ) from error
     accepted = check_resume(
       self._workdir,

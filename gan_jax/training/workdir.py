@@ -45,7 +45,7 @@ def check_resume(
   Data that were only moved or copied are the same; data.name may then change.
 
   Returns:
-    Sentences about accepted changes.
+    Sentences about accepted changes, and about data that were moved.
 
   Raises:
     UserError: config or data have changed; the sentence lists the keys and what has
@@ -64,7 +64,9 @@ def check_resume(
   if data.is_comparable(record, dataset):  # a new name alone is no change
     changes = [change for change in changes if change not in moves]
     if data_changes:
-      data_changes = moves + data_changes
+      data_changes, moves = moves + data_changes, []
+  else:
+    moves = []
   kinds = (
     ('another config', changes, '--allow_config_change', allow_config_change),
     ('other data', data_changes, '--allow_data_change', allow_data_change),
@@ -77,7 +79,8 @@ def check_resume(
       f'{workdir} was run with {found}: take another workdir, or {flags} to go on with '
       'the new one.'
     )
-  return [f'accepted {name}: {"; ".join(x)}' for name, x, *_ in kinds if x]
+  accepted = [f'accepted {name}: {"; ".join(x)}' for name, x, *_ in kinds if x]
+  return [*(f'the same data, moved: {move}' for move in moves), *accepted]
 
 
 def write_run_record(

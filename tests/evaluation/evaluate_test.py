@@ -1,13 +1,17 @@
 """The command gan_jax.evaluate: files, flags, and one-sentence errors."""
 
+import dataclasses
 import json
 import os
 
 import pytest
 
 from gan_jax import UserError, evaluate
+from gan_jax.config.workdir import read_config
 from gan_jax.evaluation import results
 from gan_jax.evaluation.metrics import inception, lpips
+from gan_jax.runtime.mesh import make_mesh
+from gan_jax.storage.files import cache_folder
 
 
 def test_scores_are_printed_written_and_compared(
@@ -72,3 +76,33 @@ def test_workdirs_that_cannot_be_scored_are_errors(workdir, tmp_path, monkeypatc
   monkeypatch.setattr(os, 'access', lambda path, mode: False)
   with pytest.raises(UserError, match='cannot be written'):
     evaluate.main([f'--workdir={workdir}'])
+
+
+def test_path_flags_expand_the_home_folder(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  flags = ['--workdir=~/run', '--cache=~/c', '--inception=~/i.pth', '--data_dir=~/d']
+  args = evaluate.make_parser().parse_args([*flags, '--compare', '~/a', '~/b'])
+  paths = [args.workdir, args.cache, args.inception, args.data_dir, *args.compare]
+  assert paths == [tmp_path / x for x in ('run', 'c', 'i.pth', 'd', 'a', 'b')]
+  with pytest.raises(UserError, match=f'{tmp_path}/vgg.pth: no such file'):
+    lpips.load('~/vgg.pth,~/lpips.pth')
+  monkeypatch.setenv(inception.ENVIRONMENT, '~/i.pth')
+  with pytest.raises(UserError, match=f'{tmp_path}/i.pth: no such file'):
+    inception.load(None, make_mesh())
+  monkeypatch.setenv('GAN_JAX_CACHE', '~/cache')
+  assert cache_folder() == tmp_path / 'cache'
+
+
+def test_missing_data_are_asked_for(workdir, tmp_path):
+  config = read_config(workdir)
+  for name, more in (('./gone', ''), ('cifar10', ' or --data_dir=DIR')):
+    source = dataclasses.replace(config.data, name=name, data_dir=str(tmp_path))
+    moved = dataclasses.replace(config, data=source)
+    with pytest.raises(
+      UserError, match=f'have moved, name them with --data=NEW{more}.$'
+    ):
+      evaluate.load_real_images(workdir, moved, 'train', None, None)
+    with pytest.raises(UserError, match='elsewhere: there is no such folder'):
+      evaluate.load_real_images(workdir, moved, 'train', './elsewhere', None)
+  dataset = evaluate.load_real_images(workdir, moved, 'train', 'digits', None)
+  assert dataset.name == 'digits' and dataset.examples[0][0].shape == (16, 16, 1)

@@ -91,7 +91,7 @@ def test_a_notebook_interrupts_goes_on_in_a_thread_and_scores_moved_data(
 
 def check_scores_of_moved_data(workdir, folder, capsys):
   moved = folder.rename(folder.with_name('moved'))
-  with pytest.raises(UserError, match='no such folder .*have moved, .* --data=NEW.'):
+  with pytest.raises(UserError, match='no such folder .*have moved, .* --data=NEW.$'):
     evaluate.main([f'--workdir={workdir}'])
   capsys.readouterr()
   before = results.latest_scores(workdir)['kid_small']

@@ -83,7 +83,9 @@ def test_moved_data_are_the_same_data(run):
   moved = folder.rename(folder.with_name('elsewhere'))
   with pytest.raises(UserError, match='no such folder.*--config.data.name=NEW'):
     Trainer(config_of(folder), workdir).run()
-  assert check(workdir, moved) == []
+  assert check(workdir, moved) == [
+    f'the same data, moved: data.name: {folder} -> {moved}'
+  ]
   add_image(moved)
   with pytest.raises(UserError, match='other data .data.name: .*; 8 -> 9 images'):
     check(workdir, moved)
