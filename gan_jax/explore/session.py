@@ -48,6 +48,7 @@ class ControlValues:
   styles: Sequence[str] = ('coarse',)
   pinned_seeds: Sequence[int] = (1, 2)
   frames: int = 24  # from one pinned seed to the next
+  loop: bool = False  # from the last pinned seed on to the first
   frame: int = 0  # the one on display
 
 
@@ -201,6 +202,7 @@ class ExplorerSession:
       seeds=','.join(str(int(pin)) for pin in values.pinned_seeds),
       interpolate='w' if capabilities.style_based else 'z',
       frames=int(values.frames),
+      loop=values.loop,
       **shared,
     )
 
@@ -211,7 +213,7 @@ class ExplorerSession:
     options = self.sampling_options(capabilities, values, draft)
     if values.mode != 'interpolation':
       return options
-    last = n_frames(values.pinned_seeds, int(values.frames)) - 1
+    last = n_frames(values.pinned_seeds, int(values.frames), values.loop) - 1
     return dataclasses.replace(options, only=min(max(int(values.frame), 0), last))
 
   def command_line(

@@ -160,6 +160,8 @@ class View:
     self._pinned.props('dense outlined for=pins').on_value_change(self._set_pinned)
     self._frame = self._add_slider('Frame', 'frame', 0, 24, 1)
     self._add_slider('Frames per interval', 'frames', 2, 60, 1)
+    loop = ui.checkbox('Loop').bind_value(self._values, 'loop')
+    loop.on_value_change(self._redraw).props('dense id=loop')
     save = ui.button('Save animation', on_click=self._save_animation)
     save.props('outline no-caps id=animation')
 
@@ -239,7 +241,7 @@ class View:
   async def _display(self, draft: bool) -> None:
     """Samples the image of the control values and displays it or an error."""
     values = dataclasses.replace(self._values)
-    last = n_frames(values.pinned_seeds, int(values.frames or 1)) - 1
+    last = n_frames(values.pinned_seeds, int(values.frames or 1), values.loop) - 1
     self._frame.props(f'max={last}')
     try:
       options = self._session.displayed_options(self._capabilities, values, draft)

@@ -7,6 +7,7 @@ options that differ only in these compile nothing.
 import abc
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -232,7 +233,7 @@ class TrainedGenerator(Generator):
     """Writes the files of `export.export_generator` and returns their paths.
 
     Args:
-      path: name of the .stablehlo file.
+      path: name of the .stablehlo file; '~' is the home folder.
       options: fix the resolution, the noise strength and the truncated layers, and the
         truncation that batch statistics are taken at. None for the defaults.
 
@@ -247,6 +248,7 @@ class TrainedGenerator(Generator):
     if gan.style_based is not None and options.truncated_layers is not None:
       gan = dataclasses.replace(gan, truncated_layers=options.truncated_layers)
     g = self._variables(options)
+    path = os.path.expanduser(path)
     return export.export_generator(gan, g, path, res=res, alpha=alpha)
 
   def _batch_size(self, options: SamplingOptions, n: int) -> int:
@@ -386,7 +388,7 @@ def load(
   Raises:
     UserError: there is no such generator.
   """
-  path = Path(path).expanduser()
+  path = Path(os.path.expanduser(path))
   if path.is_file() or path.suffix.lower() == export.SUFFIX:
     if checkpoint is not None:
       raise UserError(f'checkpoint={checkpoint}: {path} is an exported generator.')

@@ -296,7 +296,11 @@ def test_the_explorer_follows_its_controls(explorer, new_tab, monkeypatch):
   page.get_by_role('button', name='Interpolate', exact=True).click()
   frame = changed_image(page, finer)
   page.locator('#frame').click(position={'x': 150, 'y': 10})
-  changed_image(page, frame)
+  inside = changed_image(page, frame)
+  page.click('#loop')
+  page.locator('#frame').click(position={'x': 250, 'y': 10})
+  changed_image(page, inside)
+  assert '--loop' in page.inner_text('#command')
   page.click('#animation')
   page.wait_for_function(
     "document.querySelector('#message').textContent.includes('webp')"

@@ -68,6 +68,7 @@ VALUES = [
   values('grid', seed=3, n_seeds=5, psi=0.7),
   values('mixing', seed=3, style_seed=9, styles=('middle', 'coarse')),
   values('interpolation', pinned_seeds=(4, 8, 2), frames=5, frame=7),
+  values('interpolation', pinned_seeds=(4, 8), frames=5, frame=99, loop=True),
 ]
 
 
@@ -190,6 +191,9 @@ def test_an_interpolation_is_saved_with_all_frames(stylegan_session):
   with Image.open(path) as animation:
     assert animation.n_frames == 7  # with both seeds
   assert options.only is None and options.frames == 6
+  controls = dataclasses.replace(controls, loop=True, frame=99)
+  options = session.displayed_options(session.capabilities(choice), controls)
+  assert options.loop and options.only == 11  # the last before the first seed again
 
 
 def test_class_names_come_from_the_run(exported_run):
