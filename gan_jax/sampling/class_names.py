@@ -1,13 +1,13 @@
 """Labels by number or by the name of a class: '0-2,cat' -> [0, 1, 2, 5]."""
 
 import functools
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gan_jax import UserError
+from gan_jax.config.workdir import read_data_record
 from gan_jax.runtime.errors import did_you_mean
 from gan_jax.sampling.options import format_ranges, parse_ranges
 
@@ -18,11 +18,10 @@ LISTED = 12  # names in an error message
 
 def read_class_names(workdir: str | Path, n_classes: int) -> tuple[str, ...]:
   """The class names of a run by label, from run.json; () if it has no such names."""
-  try:
-    names = json.loads((Path(workdir) / 'run.json').read_text())['dataset']['classes']
-    return tuple(map(str, names)) if len(names) == n_classes else ()
-  except (OSError, ValueError, KeyError, TypeError):
+  names = read_data_record(workdir).get('classes')
+  if not isinstance(names, list) or len(names) != n_classes:
     return ()
+  return tuple(map(str, names))
 
 
 def parse_classes(text: str, n_classes: int, names: tuple[str, ...]) -> list[int]:
