@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,18 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.importers.biggan_settings import biggan_from_kwargs, infer_settings
+from gan_jax.importers.folders import ROLES, role_file
 from gan_jax.importers.name_mapping import (
   Arrays,
   NameTable,
   fill_variables,
   translate,
+)
+from gan_jax.importers.network_states import (
+  NetworkState,
+  assign_roles,
+  find_networks,
+  other_networks_error,
 )
 from gan_jax.importers.published_model import (
   UNKNOWN_DATASET,
@@ -139,7 +146,6 @@ def _rows_to_nhwc(value: np.ndarray) -> np.ndarray:
 
 # Settings of the launch scripts that weights do not determine.
 SCRIPT_SETTINGS = {'SN_eps': 1e-6, 'BN_eps': 1e-5, 'adam_eps': 1e-6}
-_FILE_ENDINGS = ('.pth', '.npz', '.safetensors')
 
 
 def read_biggan_folder(folder: Path, suffix: str = '') -> PublishedModel:
@@ -151,35 +157,79 @@ def read_biggan_folder(folder: Path, suffix: str = '') -> PublishedModel:
   Raises:
     UserError: no weights of G, or weights and settings that do not fit together.
   """
-  end = f'_{suffix}' if suffix else ''
-  states = {}
-  for role in ('G', 'G_ema', 'D'):
-    paths = [folder / f'{role}{end}{ending}' for ending in _FILE_ENDINGS]
-    if found := [path for path in paths if path.is_file()]:
-      states[role] = weights.read_arrays(found[0])
-  if 'G' not in states and 'G_ema' not in states:
+  states, notes, ordered = {}, [], []
+  for role in ROLES:
+    if path := role_file(folder, role, suffix):
+      file = weights.read_weights(path)
+      states[role], left_out = _network_of_role(path, role, file.tree)
+      notes += left_out_note(path, left_out)
+      ordered += [role] if file.ordered else []
+  trees = {}
+  for name in ('G_optim', 'D_optim', 'state_dict'):
+    path = role_file(folder, name, suffix)
+    # An optimizer numbers the parameters, so their order has to be known.
+    if path and (name == 'state_dict' or name[0] in ordered):
+      trees[name] = weights.read_tree(path)
+  return biggan_from_states(folder, states, trees, tuple(notes))
+
+
+def _network_of_role(path: Path, role: str, tree: Any) -> tuple[Arrays, list[str]]:
+  """The network that a file is named after, and what else the file has."""
+  networks, left_out = find_networks(path, tree)
+  roles = assign_roles(path, networks)
+  candidates = {'D': ('D',), 'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G')}[role]
+  chosen = next((r for r in candidates if r in roles), None)
+  if not networks:
+    raise other_networks_error(path, tree)
+  if chosen is None or roles[chosen].kind == 'Hugging Face G':
+    held = 'a discriminator of' if 'D' in roles else 'a generator of'
+    source = 'Hugging Face' if networks[0].kind[0] == 'H' else 'BigGAN-PyTorch'
     raise UserError(
-      f'{folder} has no G{end}.pth or G_ema{end}.pth of BigGAN-PyTorch, and no '
-      'pytorch_model.bin with a config.json.'
+      f'{path} has {held} {source}, but its name is that of {role} of BigGAN-PyTorch: '
+      'rename the file to what it has.'
     )
-  trees = {
-    name: weights.read_tree(path)
-    for name in ('G_optim', 'D_optim', 'state_dict')
-    if (path := folder / f'{name}{end}.pth').is_file()
-  }
-  return biggan_from_states(folder, states, trees)
+  left_out += [roles[r].prefix.rstrip('./') or r for r in roles if r != chosen]
+  return roles[chosen].arrays, left_out
+
+
+def read_biggan_file(
+  path: Path, networks: Sequence[NetworkState], notes: tuple[str, ...] = ()
+) -> PublishedModel:
+  """The model of one file, which has a generator and perhaps EMA weights and D.
+
+  Raises:
+    UserError: a discriminator alone, or networks that do not fit together.
+  """
+  roles = assign_roles(path, networks)
+  if not {'G', 'G_ema'} & roles.keys():
+    raise UserError(
+      f'{path} has a discriminator only, and a run needs a generator: give the folder '
+      'with G.pth or G_ema.pth.'
+    )
+  states = {role: network.arrays for role, network in roles.items()}
+  return biggan_from_states(path, states, {}, notes)
+
+
+def left_out_note(path: Path, left_out: Sequence[str]) -> list[str]:
+  """The note about keys of a file that were not imported."""
+  if not left_out:
+    return []
+  return [f'not imported from {path.name}: {", ".join(left_out)[:200]}']
 
 
 def biggan_from_states(
-  path: Path, states: Mapping[str, Arrays], trees: Mapping[str, Any]
+  path: Path,
+  states: Mapping[str, Arrays],
+  trees: Mapping[str, Any],
+  notes: tuple[str, ...] = (),
 ) -> PublishedModel:
   """The model of state_dicts.
 
   Args:
     states: state_dicts of 'G', 'G_ema' and 'D', with G or G_ema among them.
     trees: contents of 'G_optim', 'D_optim' and 'state_dict', as many as there are.
+    notes: sentences for `PublishedModel.notes`.
   """
-  states = {role: _without_parallel_prefix(state) for role, state in states.items()}
   saved = trees.get('state_dict', {})
   settings = {**SCRIPT_SETTINGS, **infer_settings(states), **_saved_settings(saved)}
   check_settings(settings)
@@ -206,13 +256,8 @@ def biggan_from_states(
     d_moments=moments.get('D'),
     step=step,
     training_config=lambda gan: biggan_training_config(gan, settings, step),
-    notes=_notes(states, saved, moments),
+    notes=notes + _notes(states, saved, moments),
   )
-
-
-def _without_parallel_prefix(state: Arrays) -> Arrays:
-  """Names without the prefix of torch.nn.DataParallel."""
-  return {name.removeprefix('module.'): value for name, value in state.items()}
 
 
 def _saved_settings(saved: Mapping[str, Any]) -> dict[str, Any]:

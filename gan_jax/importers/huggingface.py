@@ -8,7 +8,7 @@ statistics are a table with one row per truncation. Each norm is conditioned on
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gan_jax.importers.name_mapping import (
   fill_variables,
   translate,
 )
+from gan_jax.importers.network_states import NetworkState, assign_roles
 from gan_jax.importers.published_model import (
   PublishedModel,
   check_settings,
@@ -34,10 +35,15 @@ from gan_jax.importers.published_model import (
 from gan_jax.models.base import Variables
 from gan_jax.models.biggan import BigGAN
 from gan_jax.storage import weights
+from gan_jax.storage.file_kinds import IMPORTED
 from gan_jax.storage.nested import flatten
 
 WEIGHT_FILES = ('pytorch_model.bin', 'model.safetensors', 'model.npz')
 CONFIG_FILE = 'config.json'
+_CONFIG_KEYS = {
+  'output_dim', 'z_dim', 'class_embed_dim', 'channel_width', 'num_classes', 'layers',
+  'attention_layer_position', 'eps', 'n_stats',
+}  # fmt: skip
 
 _MODULES: NameTable = (
   (r'generator\.gen_z', 'linear'),
@@ -53,34 +59,81 @@ _MODULES: NameTable = (
 )
 
 
-def read_huggingface_folder(folder: Path) -> PublishedModel:
-  """The generator of a folder that `is_huggingface_folder`.
+def huggingface_file(folder: Path) -> Path | None:
+  """The weights of a folder that has one of the WEIGHT_FILES and a config."""
+  if not (folder / CONFIG_FILE).is_file():
+    return None
+  paths = (folder / name for name in WEIGHT_FILES)
+  return next((path for path in paths if path.is_file()), None)
+
+
+def read_config(weight_file: Path) -> dict[str, Any]:
+  """The config beside a file of weights.
+
+  'biggan-deep-128-pytorch_model.bin' may have its own, 'biggan-deep-128-config.json'.
+
+  Raises:
+    UserError: there is none, or it is not the config of a BigGAN.
+  """
+  name = re.sub(r'pytorch_model\.bin$|model\.\w+$', CONFIG_FILE, weight_file.name)
+  paths = [weight_file.with_name(n) for n in (name, CONFIG_FILE)]
+  path = next((p for p in paths if p.is_file() and p != weight_file), None)
+  if path is None:
+    raise UserError(
+      f'{weight_file} is of a Hugging Face model: put its {CONFIG_FILE} beside it.'
+    )
+  try:
+    config = json.loads(path.read_text())
+  except ValueError:
+    weights.check_kind(path)
+    config = None
+  if not isinstance(config, dict):
+    raise UserError(
+      f'{path} is not the config of a Hugging Face model: fetch it again.'
+    )
+  if lacking := sorted(_CONFIG_KEYS - config.keys()):
+    kinds = [config.get(key) for key in ('model_type', '_class_name', 'architectures')]
+    kind = next((str(k)[:60] for k in kinds if k), None)
+    if kind:
+      raise UserError(f'{path.parent} is a Hugging Face model {kind!r}: {IMPORTED}.')
+    raise UserError(
+      f'{path} is not the config of a BigGAN: it lacks {", ".join(lacking[:3])} and '
+      f'{len(lacking) - 3} more keys, so fetch it again.'
+      if len(lacking) > 3
+      else f'{path} lacks {", ".join(lacking)}, so fetch it again.'
+    )
+  check_settings(config)
+  return config
+
+
+def read_huggingface(
+  path: Path,
+  weight_file: Path,
+  networks: Sequence[NetworkState],
+  notes: tuple[str, ...],
+) -> PublishedModel:
+  """The generator of a file of weights with its config.
 
   Raises:
     UserError: weights and config that do not fit together.
   """
-  config = json.loads((folder / CONFIG_FILE).read_text())
-  check_settings(config)
-  weight_file = next(p for n in WEIGHT_FILES if (p := folder / n).is_file())
-  g = convert_huggingface(weights.read_arrays(weight_file), config)
+  config = read_config(weight_file)
+  roles = assign_roles(weight_file, networks)
+  states = [roles[role].arrays for role in ('G', 'G_ema') if role in roles]
+  g = convert_huggingface(states[0], config)
+  ema = convert_huggingface(states[1], config) if len(states) > 1 else g
   settings = {**SCRIPT_SETTINGS, 'G_ortho': 1e-4}
   return PublishedModel(
-    path=folder,
+    path=path,
     kind='pytorch-pretrained-BigGAN',
     gan=huggingface_gan(config),
     g=g,
-    ema=g,
+    ema=ema,
     d=None,
     d_expected=False,
     training_config=lambda gan: biggan_training_config(gan, settings, step=0),
-    notes=('D and the optimizers are not published: they start anew',),
+    notes=(*notes, 'D and the optimizers are not published: they start anew'),
   )
-
-
-def is_huggingface_folder(folder: Path) -> bool:
-  """Whether a folder has a config and one of the WEIGHT_FILES."""
-  has_weights = any((folder / name).is_file() for name in WEIGHT_FILES)
-  return has_weights and (folder / CONFIG_FILE).is_file()
 
 
 def huggingface_gan(config: Mapping[str, Any]) -> BigGAN:

@@ -1,8 +1,7 @@
-"""Reads official names from one .npz or .safetensors file, without a pickle.
+"""The official names of ProGAN and StyleGAN in one .npz or .safetensors file.
 
-Names are 'G/...', 'D/...' and 'Gs/...' or 'G_ema/...', each followed by the official
-name. For ProGAN and StyleGAN, a .json file of the same name beside it has the keyword
-arguments G_kwargs and D_kwargs; for BigGAN-PyTorch, the weights determine them.
+Names are 'G/...', 'D/...' and 'Gs/...', each followed by the official name. A .json
+file of the same name beside it has the keyword arguments G_kwargs and D_kwargs.
 """
 
 import json
@@ -11,31 +10,30 @@ from pathlib import Path
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.importers.biggan_pytorch import biggan_from_states
+from gan_jax.importers.name_mapping import Arrays
 from gan_jax.importers.nvidia import progressive_from_states
 from gan_jax.importers.published_model import PublishedModel
-from gan_jax.storage import weights
 
-ROLES = ('G', 'D', 'Gs', 'G_ema')
+ROLES = ('G', 'D', 'Gs')
 
 
-def read_named_arrays(path: Path) -> PublishedModel:
-  """The model of a file of named arrays.
+def has_progressive_names(arrays: Arrays) -> bool:
+  """Whether all names begin with a role, as in 'Gs/8x8/Conv0_up/weight'."""
+  return all(name.partition('/')[0] in ROLES for name in arrays)
+
+
+def read_named_arrays(path: Path, arrays: Arrays) -> PublishedModel:
+  """The ProGAN or StyleGAN of arrays that `has_progressive_names`.
 
   Raises:
-    UserError: other names, a missing .json file, or arrays that do not fit.
+    UserError: a missing .json file, or arrays that do not fit.
   """
   states: dict[str, dict[str, np.ndarray]] = {}
-  for name, value in weights.read_arrays(path).items():
+  for name, value in arrays.items():
     role, _, official_name = name.partition('/')
-    if role not in ROLES:
-      raise UserError(
-        f'{path} has the name {name[:80]!r}: each name needs one of the prefixes G/, '
-        'D/, Gs/ and G_ema/ before the official name.'
-      )
     states.setdefault(role, {})[official_name] = value
-  if any('linear.weight' in state for state in states.values()):
-    return biggan_from_states(path, states, {})
+  if 'G' not in states and 'Gs' not in states:
+    raise UserError(f'{path} has a discriminator only, and a run needs a generator.')
   candidates = [
     path.with_suffix('.json'),
     path.with_name(path.stem.removesuffix('_vars') + '.json'),

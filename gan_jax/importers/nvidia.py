@@ -8,7 +8,7 @@ which is a transposed convolution: its kernel is rotated by 180 degrees.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +32,32 @@ from gan_jax.models.base import GAN, Variables
 from gan_jax.models.progan import ProGAN
 from gan_jax.models.stylegan import StyleGAN
 from gan_jax.sampling.export import model_section
-from gan_jax.storage import weights
+from gan_jax.storage.file_kinds import IMPORTED
 from gan_jax.storage.nested import flatten
+from gan_jax.storage.weights import PickledNetwork
 
 
-def read_nvidia_pickle(path: Path) -> PublishedModel:
+def progressive_from_networks(
+  path: Path, networks: Sequence[PickledNetwork]
+) -> PublishedModel:
   """The networks of a pickle of (G, D, Gs) or (G, D).
 
   Raises:
-    UserError: another number of networks, or weights and arguments that do not fit
-      together.
+    UserError: other networks, or weights and arguments that do not fit together.
   """
-  networks = weights.read_network_pickle(path)
+  functions = [network.func for network in networks]
+  if any('stylegan2' in function or function == 'G_main' for function in functions):
+    raise UserError(f'{path} has networks of StyleGAN2 in TensorFlow: {IMPORTED}.')
+  if all(function.startswith('D_') for function in functions):
+    raise UserError(
+      f'{path} has a discriminator only ({functions[0]}), and a run needs a generator: '
+      'give the pickle of (G, D, Gs).'
+    )
   if len(networks) not in (2, 3):
-    raise UserError(f'{path} holds {len(networks)} networks: (G, D, Gs) are needed.')
+    raise UserError(
+      f'{path} holds {len(networks)} networks ({", ".join(functions)[:80]}): '
+      '(G, D, Gs) are needed.'
+    )
   g, d, gs = (*networks, networks[0])[:3]
   states = {'G': g.variables, 'D': d.variables, 'Gs': gs.variables}
   return progressive_from_states(path, states, g.kwargs, d.kwargs, g.library)

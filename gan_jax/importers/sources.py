@@ -2,13 +2,15 @@
 
   folder with G.pth, D.pth, G_ema.pth, G_optim.pth, ...  BigGAN-PyTorch
   folder with pytorch_model.bin and config.json          pytorch-pretrained-BigGAN
-  .pkl                                                    NVIDIA's (G, D, Gs)
-  .npz or .safetensors                                    named arrays of any of these
+  file with NVIDIA's (G, D, Gs)                           ProGAN or StyleGAN
+  file with named arrays                                  any of these
 
-No code in a file runs: see `gan_jax.storage.weights`. Every array must have a place in
-the network and every place an array; otherwise an error names them.
+Contents decide what a file is, not its name. No code in a file runs: see
+`gan_jax.storage.weights`. Every array must have a place in the network and every place
+an array; otherwise an error names them.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +18,23 @@ from pathlib import Path
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.importers.biggan_pytorch import read_biggan_folder
-from gan_jax.importers.huggingface import is_huggingface_folder, read_huggingface_folder
-from gan_jax.importers.named_arrays import read_named_arrays
-from gan_jax.importers.nvidia import read_nvidia_pickle
+from gan_jax.importers import folders
+from gan_jax.importers.biggan_pytorch import (
+  left_out_note,
+  read_biggan_file,
+  read_biggan_folder,
+)
+from gan_jax.importers.huggingface import (
+  huggingface_file,
+  read_config,
+  read_huggingface,
+)
+from gan_jax.importers.named_arrays import has_progressive_names, read_named_arrays
+from gan_jax.importers.network_states import find_networks, other_networks_error
+from gan_jax.importers.nvidia import progressive_from_networks
 from gan_jax.importers.published_model import PublishedModel
+from gan_jax.runtime.errors import closest
+from gan_jax.storage import weights
 from gan_jax.storage.nested import flatten
 
 
@@ -43,14 +57,63 @@ def read_published(path: Path | str, suffix: str = '') -> PublishedModel:
 
 def _read(path: Path, suffix: str) -> PublishedModel:
   if path.is_dir():
-    if is_huggingface_folder(path):
-      return read_huggingface_folder(path)
-    return read_biggan_folder(path, suffix)
-  if path.suffix in ('.npz', '.safetensors'):
-    return read_named_arrays(path)
-  if path.suffix in ('.pth', '.bin'):
-    raise UserError(f'{path} is one of several files: give the folder that has them.')
-  return read_nvidia_pickle(path)
+    return _read_folder(path, suffix)
+  if not path.exists():
+    raise _missing(path)
+  if suffix:
+    raise UserError(
+      f'--suffix={suffix} selects files of a BigGAN-PyTorch folder, and {path} is a '
+      'file: leave it out.'
+    )
+  if path.suffix == '.stablehlo':
+    raise UserError(folders.exported(path))
+  folders.refuse_part(path)
+  return _read_file(path, path)
+
+
+def _read_folder(folder: Path, suffix: str) -> PublishedModel:
+  folders.refuse_own(folder)
+  if any(folders.role_file(folder, role, suffix) for role in ('G', 'G_ema')):
+    return read_biggan_folder(folder, suffix)
+  weight_file = huggingface_file(folder)
+  if weight_file is None or suffix:
+    raise folders.other_folder_error(folder, suffix)
+  weights.check_kind(weight_file)
+  read_config(weight_file)
+  return _read_file(folder, weight_file)
+
+
+def _read_file(path: Path, file: Path) -> PublishedModel:
+  """The model of a file; `path` is the file, or the folder that was given."""
+  contents = weights.read_weights(file)
+  if contents.networks:
+    return progressive_from_networks(path, contents.networks)
+  networks, left_out = find_networks(file, contents.tree)
+  notes = tuple(left_out_note(file, left_out))
+  if not networks:
+    arrays = contents.tree
+    if isinstance(arrays, dict) and arrays and has_progressive_names(arrays):
+      return read_named_arrays(path, arrays)
+    raise other_networks_error(file, arrays)
+  if all(network.kind == 'Hugging Face G' for network in networks):
+    return read_huggingface(path, file, networks, notes)
+  return read_biggan_file(path, networks, notes)
+
+
+def _missing(path: Path) -> UserError:
+  """The error for a missing source, with what lies there instead."""
+  if re.match(r'(?:https?|ftp|s3|gs|hf):/', str(path)):
+    return UserError(f'{path} is an address: download the file, and give its path.')
+  parent = path.parent
+  names = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []
+  likely = closest(path.name, names, 3) or [
+    name for name in names if name.startswith(path.stem)
+  ]
+  there = f'; {parent} has {", ".join(likely[:5])}' if likely else ''
+  return UserError(
+    f'{path}: there is no such file or folder{there}; give a file or folder of this '
+    'machine, downloaded before.'
+  )
 
 
 @contextmanager

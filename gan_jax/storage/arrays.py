@@ -21,6 +21,7 @@ import numpy as np
 MAX_ZIP_MEMBERS = 20_000
 MAX_EXPANSION = 20  # unpacked size / file size; 16 MiB are allowed beyond that
 MAX_HEADER_BYTES = 16 << 20  # of a .safetensors file
+_END_OF_ZIP = 22 + (1 << 16)  # bytes of the last record of a zip file with its comment
 
 RawBytes = bytes | memoryview
 
@@ -43,6 +44,11 @@ class ZipArchive:
     self._data = data
     if sum(1 for _ in re.finditer(b'PK\x01\x02', data)) > MAX_ZIP_MEMBERS:
       raise UnsafeFileError(f'has more than {MAX_ZIP_MEMBERS} zip members')
+    if b'PK\x05\x06' not in bytes(data[-_END_OF_ZIP:]):
+      raise UnsafeFileError(
+        'ends early: a zip file lists its members at the end, which is missing, so '
+        'fetch it again and compare the size'
+      )
     with zipfile.ZipFile(_MemoryFile(data)) as z:
       self.members = {info.filename: info for info in z.infolist()}
     unpacked = sum(info.file_size for info in self.members.values())
@@ -154,19 +160,28 @@ def read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
   """Arrays of a .safetensors file by name; bfloat16 becomes float32."""
   (header_bytes,) = struct.unpack_from('<Q', data)
   limit = min(MAX_HEADER_BYTES, len(data) - 8)
+  if limit < header_bytes <= MAX_HEADER_BYTES:
+    raise UnsafeFileError(
+      f'ends early: {header_bytes - limit} bytes or more are missing'
+    )
   if header_bytes > limit:
     raise UnsafeFileError(
       f'claims a header of {header_bytes} bytes: at most {limit} are possible'
     )
   header = json.loads(bytes(data[8 : 8 + header_bytes]))
-  header.pop('__metadata__', None)
+  if 'gan_jax' in header.pop('__metadata__', {}):
+    raise UnsafeFileError(
+      'is a generator that gan_jax exported: sample from the .stablehlo file beside it '
+      'with python -m gan_jax.sample --program=FILE'
+    )
   body = data[8 + header_bytes :]
   arrays: dict[str, np.ndarray] = {}
   previous_end = 0
   for name, entry in sorted(header.items(), key=lambda e: e[1]['data_offsets']):
     start, end = entry['data_offsets']
-    known = entry['dtype'] in _SAFETENSORS_DTYPES
-    if not known or start != previous_end or end > len(body):
+    if end > len(body):
+      raise UnsafeFileError(f'ends early: {end - len(body)} bytes or more are missing')
+    if entry['dtype'] not in _SAFETENSORS_DTYPES or start != previous_end:
       raise UnsafeFileError(f'has an invalid dtype or offset for {name[:80]!r}')
     dtype = _SAFETENSORS_DTYPES[entry['dtype']]
     arrays[name] = _safetensors_array(body[start:end], dtype, tuple(entry['shape']))

@@ -17,6 +17,7 @@ from gan_jax.storage.arrays import (
   array_from_bytes,
   check_shape,
 )
+from gan_jax.storage.file_kinds import IMPORTED
 
 
 @dataclass(eq=False)
@@ -151,7 +152,8 @@ _STORAGE_DTYPES = {
   'BFloat16Storage': 'bf16', 'LongStorage': '<i8', 'IntStorage': '<i4',
   'ShortStorage': '<i2', 'CharStorage': 'i1', 'ByteStorage': 'u1', 'BoolStorage': '?',
 }  # fmt: skip
-LIBRARIES = ('tfutil', 'dnnlib', 'torch.nn')  # of classes that become PickledObject
+# Of classes that become PickledObject.
+LIBRARIES = ('tfutil', 'dnnlib', 'torch.nn', 'argparse')
 
 
 def _allowed_functions() -> dict[str, Callable[..., Any]]:
@@ -161,6 +163,7 @@ def _allowed_functions() -> dict[str, Callable[..., Any]]:
     'numpy ndarray': _not_a_function,
     'numpy dtype': _dtype,
     'torch Size': lambda shape=(): check_shape(shape),
+    'torch device': lambda *_: None,
     'torch._utils _rebuild_tensor': _tensor,
     'torch._utils _rebuild_tensor_v2': _tensor,
     'torch._utils _rebuild_parameter': lambda data, *_: data,
@@ -171,6 +174,11 @@ def _allowed_functions() -> dict[str, Callable[..., Any]]:
     functions[f'{core}.numeric _frombuffer'] = _from_buffer
   for module in ('dnnlib', 'dnnlib.util', 'config'):
     functions[f'{module} EasyDict'] = ordered_dict
+  for module in (
+    'pytorch_lightning.utilities.parsing',
+    'lightning.fabric.utilities.data',
+  ):
+    functions[f'{module} AttributeDict'] = ordered_dict
   for module in ('builtins', '__builtin__'):
     functions[f'{module} set'] = _set
   return functions
@@ -184,6 +192,7 @@ def _allowed_classes() -> dict[str, str]:
     classes[f'{module} Network'] = 'dnnlib'
   for activation in ('ReLU', 'LeakyReLU'):  # in the settings that BigGAN-PyTorch saves
     classes[f'torch.nn.modules.activation {activation}'] = 'torch.nn'
+  classes['argparse Namespace'] = 'argparse'  # the settings of many training scripts
   return classes
 
 
@@ -193,3 +202,29 @@ ALLOWED_GLOBALS = {
   name: AllowedGlobal(name, _not_a_function, label)
   for name, label in _allowed_classes().items()
 }
+
+# Module of a class -> what a pickle that names it is.
+_OTHER_LIBRARIES = {
+  'torch_utils.persistence': (
+    "is a pickle of NVIDIA's PyTorch code (StyleGAN2-ADA, StyleGAN3 or EDM): StyleGAN "
+    'of version 1 is imported, such as karras2019stylegan-ffhq-1024x1024.pkl'
+  ),
+  'tensorflow': f'holds objects of TensorFlow: {IMPORTED}',
+  'keras': f'holds objects of Keras: {IMPORTED}',
+  'sklearn': f'holds objects of scikit-learn: {IMPORTED}',
+}
+
+
+def refuse_global(module: str, name: str) -> NoReturn:
+  """Names a class or function that is not in `ALLOWED_GLOBALS`.
+
+  Raises:
+    UnsafeFileError: always.
+  """
+  for package, what in _OTHER_LIBRARIES.items():
+    if f'{module}.'.startswith(f'{package}.'):
+      raise UnsafeFileError(what)
+  raise UnsafeFileError(
+    f'names {f"{module}.{name}"[:100]!r}, which is not loaded: only arrays and plain '
+    'containers are read, such as the state_dict() of a network'
+  )

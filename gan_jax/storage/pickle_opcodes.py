@@ -21,6 +21,7 @@ from gan_jax.storage.pickle_globals import (
   PickledStorage,
   ordered_dict,
   raw_bytes,
+  refuse_global,
   set_item,
 )
 
@@ -51,7 +52,10 @@ class PickleMachine:
     """The next n bytes."""
     missing = n - (len(self._data) - self.position)
     if missing > 0:
-      raise UnsafeFileError(f'ends early: {missing} bytes are missing')
+      raise UnsafeFileError(
+        f'ends early: {missing} bytes or more are missing, so fetch it again and '
+        'compare the size'
+      )
     self.position += n
     return self._data[self.position - n : self.position]
 
@@ -177,10 +181,7 @@ def _push_global(m: PickleMachine, module: Any, name: Any) -> None:
     raise UnsafeFileError('names a global by something other than text')
   allowed = ALLOWED_GLOBALS.get(f'{module} {name}')
   if allowed is None:
-    raise UnsafeFileError(
-      f'names {f"{module}.{name}"[:100]!r}, which is not loaded: only arrays and plain '
-      'containers are read'
-    )
+    refuse_global(module, name)
   m.push(allowed)
 
 

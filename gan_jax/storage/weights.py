@@ -1,8 +1,9 @@
 """Reads files of published weights without trusting them.
 
-  read_arrays            .pth, .npz, .safetensors -> arrays by name
-  read_tree              .pth -> nested containers of numbers, text and arrays
-  read_network_pickle    NVIDIA's (G, D, Gs) pickle -> records of the networks
+`read_weights` tells the format by the contents of a file, whatever its name: .npz,
+.safetensors, what torch.save wrote (a zip file, or the older stream of pickles), any
+other pickle of arrays, and NVIDIA's pickles of networks; each also compressed with
+gzip, bzip2 or xz.
 
 Neither PyTorch nor TensorFlow is needed, and no code in a file runs. Files are mapped
 into memory, and arrays are read-only views of them where possible.
@@ -25,6 +26,12 @@ from gan_jax.storage.arrays import (
   max_unpacked_bytes,
   read_npy,
   read_safetensors,
+)
+from gan_jax.storage.file_kinds import (
+  is_safetensors,
+  refuse_other_kinds,
+  refuse_other_zips,
+  unpacked,
 )
 from gan_jax.storage.pickle_globals import PickledObject, PickledTensor
 from gan_jax.storage.safe_unpickler import SafeUnpickler, to_plain
@@ -49,60 +56,94 @@ class PickledNetwork:
   variables: dict[str, np.ndarray]
 
 
-def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
-  """Arrays of a .pth, .npz or .safetensors file by name.
+@dataclass(frozen=True)
+class WeightFile:
+  """The contents of a file of weights.
 
-  The format is detected from the content; a .pth file is a zip file or the older
-  stream of pickles. Names in nested containers are joined by dots, numbers become
-  arrays without dimensions, text is dropped, and bfloat16 becomes float32.
+  Attributes:
+    ordered: whether arrays have the order in which they were saved, as torch.save
+      keeps it: optimizers of PyTorch number their parameters by it.
+    tree: nested dicts, lists and tuples of numbers, text and arrays; of .npz and
+      .safetensors files, arrays by name.
+    networks: of an NVIDIA pickle, in its order (G, D, Gs); the tree is then empty.
+  """
+
+  ordered: bool
+  tree: Any
+  networks: tuple[PickledNetwork, ...] = ()
+
+
+def read_weights(path: Path | str) -> WeightFile:
+  """The contents of a file of weights in any format that can be read.
+
+  bfloat16 becomes float32.
 
   Raises:
-    UserError: a missing, corrupted or unsafe file, or another format.
+    UserError: a missing, corrupted or unsafe file, or another kind of file.
   """
   with _open_untrusted(path) as data:
-    if data[8:9] == b'{' and struct.unpack_from('<Q', data)[0] < len(data):
-      return read_safetensors(data)
+    if is_safetensors(data):
+      return WeightFile(False, read_safetensors(data))
     if data[:2] == b'PK':
-      archive = ZipArchive(data)
-      names = [name for name in archive.members if name.endswith('.npy')]
-      if names:
-        return {n.removesuffix('.npy'): read_npy(archive.read(n)) for n in names}
-    return dict(_named_leaves(_torch_tree(data)))
+      return _read_zip(data)
+    if data[0] != 0x80:
+      raise UnsafeFileError('is neither a .pth, .npz or .safetensors file nor a pickle')
+    return _read_pickle(data)
+
+
+def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
+  """Arrays of a file of weights by name.
+
+  Names in nested containers are joined by dots, numbers become arrays without
+  dimensions, and text is dropped.
+
+  Raises:
+    UserError: as `read_weights`.
+  """
+  return dict(named_leaves(read_weights(path).tree))
 
 
 def read_tree(path: Path | str) -> Any:
   """What torch.save wrote: nested dicts, lists and tuples of numbers, text and arrays.
 
   Raises:
-    UserError: a missing, corrupted or unsafe file, or another format.
+    UserError: as `read_weights`.
   """
-  with _open_untrusted(path) as data:
-    return _torch_tree(data)
+  return read_weights(path).tree
 
 
 def read_network_pickle(path: Path | str) -> tuple[PickledNetwork, ...]:
   """The networks of an NVIDIA pickle, in the order of the file: (G, D, Gs).
 
   Raises:
-    UserError: a missing, corrupted or unsafe file, or another format.
+    UserError: as `read_weights`, or a file without networks.
   """
-  with _open_untrusted(path) as data:
-    records = to_plain(SafeUnpickler(data).load(), {}, max_unpacked_bytes(data))
-    if isinstance(records, PickledObject):
-      records = (records,)
-    if not isinstance(records, tuple | list) or not records:
-      raise UnsafeFileError('holds no tuple of networks')
-    return tuple(_pickled_network(record) for record in records)
+  networks = read_weights(path).networks
+  if not networks:
+    raise UserError(f'{path} holds no tuple of networks.')
+  return networks
+
+
+def check_kind(path: Path | str) -> None:
+  """Rejects a file that cannot hold weights by its first bytes, without reading it all.
+
+  Raises:
+    UserError: a missing or empty file, a web page, a Git LFS pointer, ...
+  """
+  with _open_untrusted(path):
+    pass
 
 
 @contextmanager
 def _open_untrusted(path: Path | str) -> Iterator[memoryview]:
-  """The bytes of a file. Any error inside the block becomes a UserError."""
+  """The unpacked bytes of a file. Any error inside the block becomes a UserError."""
   try:
     with open(path, 'rb') as f:
-      if not f.seek(0, 2):
-        raise UnsafeFileError('is empty')
-      data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+      mapped = (
+        mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if f.seek(0, 2) else b''
+      )
+    data = unpacked(memoryview(mapped))
+    refuse_other_kinds(data, Path(path).name)
     yield data
   except UnsafeFileError as reason:
     raise UserError(f'{path} {reason}.') from None
@@ -116,7 +157,7 @@ def _open_untrusted(path: Path | str) -> Iterator[memoryview]:
     ) from None
 
 
-def _named_leaves(tree: Any, prefix: str = '') -> Iterator[tuple[str, np.ndarray]]:
+def named_leaves(tree: Any, prefix: str = '') -> Iterator[tuple[str, np.ndarray]]:
   """(name, array) of each array and number in nested containers."""
   if isinstance(tree, np.ndarray):
     yield prefix, tree
@@ -125,39 +166,43 @@ def _named_leaves(tree: Any, prefix: str = '') -> Iterator[tuple[str, np.ndarray
   elif isinstance(tree, dict | list | tuple):
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     for key, value in items:
-      yield from _named_leaves(value, f'{prefix}.{key}' if prefix else str(key))
+      yield from named_leaves(value, f'{prefix}.{key}' if prefix else str(key))
 
 
 _TORCH_STREAM_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older format
 
 
-def _torch_tree(data: memoryview) -> Any:
-  if data[:2] == b'PK':
-    return _torch_zip_tree(data)
-  if data[0] != 0x80:
-    raise UnsafeFileError('is neither a .pth, .npz or .safetensors file nor a pickle')
-  unpickler = SafeUnpickler(data)
-  first = unpickler.load()
-  if first == _TORCH_STREAM_MAGIC:
-    return _torch_stream_tree(data, unpickler)
-  return to_plain(first, {}, max_unpacked_bytes(data))
-
-
-def _torch_zip_tree(data: memoryview) -> Any:
-  """torch.save since version 1.6: a zip file with data.pkl and a member per storage."""
+def _read_zip(data: memoryview) -> WeightFile:
+  """An .npz file, or torch.save since 1.6: data.pkl and a member per storage."""
   archive = ZipArchive(data)
-  pickles = [n for n in archive.members if n == 'data.pkl' or n.endswith('/data.pkl')]
-  if len(pickles) != 1:
-    raise UnsafeFileError(
-      'is a zip file that neither torch.save nor numpy.savez has written'
+  arrays = [name for name in archive.members if name.endswith('.npy')]
+  if arrays:
+    return WeightFile(
+      False, {n.removesuffix('.npy'): read_npy(archive.read(n)) for n in arrays}
     )
+  pickles = [n for n in archive.members if n == 'data.pkl' or n.endswith('/data.pkl')]
+  if len(pickles) != 1 or f'{pickles[0][:-8]}constants.pkl' in archive.members:
+    refuse_other_zips(archive.members)
   folder = pickles[0].removesuffix('data.pkl')
   byte_order = f'{folder}byteorder'
   if byte_order in archive.members and archive.read(byte_order) != b'little':
     raise UnsafeFileError('is big-endian: only little-endian files can be read')
   tree = SafeUnpickler(archive.read(pickles[0])).load()
   storages = _ZipStorages(archive, f'{folder}data/')
-  return to_plain(tree, storages, max_unpacked_bytes(data))
+  return WeightFile(True, to_plain(tree, storages, max_unpacked_bytes(data)))
+
+
+def _read_pickle(data: memoryview) -> WeightFile:
+  """NVIDIA's networks, torch.save before version 1.6, or a pickle of arrays."""
+  unpickler = SafeUnpickler(data)
+  first = unpickler.load()
+  if first == _TORCH_STREAM_MAGIC:
+    return WeightFile(True, _torch_stream_tree(data, unpickler))
+  tree = to_plain(first, {}, max_unpacked_bytes(data))
+  records = tree if isinstance(tree, tuple | list) else (tree,)
+  if any(isinstance(record, PickledObject) for record in records):
+    return WeightFile(False, {}, tuple(_pickled_network(record) for record in records))
+  return WeightFile(True, tree)
 
 
 def _torch_stream_tree(data: memoryview, unpickler: SafeUnpickler) -> Any:
@@ -229,7 +274,10 @@ def _pickled_network(record: Any) -> PickledNetwork:
   state = record.state
   if state.get('version') not in (2, 3):
     version = str(state.get('version'))[:20]
-    raise UnsafeFileError(f'holds a network in version {version}: 2 and 3 can be read')
+    raise UnsafeFileError(
+      f'holds a network in version {version}, as StyleGAN2 writes them: 2 and 3, of '
+      'ProGAN and StyleGAN (v1), can be read'
+    )
   for key, kind in (('static_kwargs', dict), ('variables', list | tuple)):
     if not isinstance(state.get(key), kind):
       raise UnsafeFileError(f'holds a network without {key}')
