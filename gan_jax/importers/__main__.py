@@ -7,9 +7,9 @@ from typing import Any
 
 from gan_jax import UserError
 from gan_jax.importers.sources import read_published
-from gan_jax.importers.write_run import format_matches, write_run
+from gan_jax.importers.write_run import check_workdir, format_matches, write_run
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser
+from gan_jax.runtime.flags import CommandParser, path
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -21,10 +21,11 @@ def make_parser() -> argparse.ArgumentParser:
   )
   p.add_argument(
     'source',
-    help='a BigGAN-PyTorch or Hugging Face folder, an NVIDIA .pkl file, or an .npz or '
-    '.safetensors file with official names',
+    type=path,
+    help='a BigGAN-PyTorch or Hugging Face folder, an NVIDIA .pkl file, or a .pth, '
+    '.npz or .safetensors file with official names; contents decide, not endings',
   )
-  p.add_argument('--workdir', required=True, help='new folder for the run')
+  p.add_argument('--workdir', type=path, required=True, help='new folder for the run')
   p.add_argument(
     '--suffix', default='', help="suffix of the files: 'best0' reads G_best0.pth, ..."
   )
@@ -64,8 +65,10 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command and prints the table of outcomes."""
   args = make_parser().parse_args(argv)
+  changes = parse_changes(args.set)
+  check_workdir(args.workdir, args.source)
   source = read_published(args.source, args.suffix)
-  matches = write_run(source, args.workdir, parse_changes(args.set), args.partial)
+  matches = write_run(source, args.workdir, changes, args.partial)
   print(f'{source.kind}: {format_matches(matches)}')
   for note in source.notes:
     print(f'note: {note}')

@@ -96,80 +96,79 @@ def _is_run(folder: Path) -> bool:
 
 def other_folder_error(folder: Path, suffix: str) -> UserError:
   """The error for a folder without a generator: what it has instead."""
-  if not (names := _names(folder)):
-    return UserError(f'{folder} is an empty folder: {IMPORTED}.')
-  end = f'_{suffix}' if suffix else ''
-  lacks = (
-    f'{folder} has no G{end}.pth or G_ema{end}.pth of BigGAN-PyTorch, and no '
-    'pytorch_model.bin with a config.json'
-  )
-  for hint in (_suffix_hint, _framework_hint, _file_hint, _folder_hint):
-    if found := hint(folder, names, suffix):
-      return UserError(f'{lacks}{found}.')
+  names = _names(folder)
+  for describe in (_suffixes, _framework, _files, _subfolders):
+    if description := describe(folder, names, suffix):
+      return UserError(f'{folder} {description}.')
   some = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
-  return UserError(f'{lacks}; it has {some}: {IMPORTED}.')
+  held = f'has {some}, which are no weights' if names else 'is an empty folder'
+  return UserError(f'{folder} {held}: {IMPORTED}.')
 
 
-def _suffix_hint(folder: Path, names: list[str], suffix: str) -> str:
+def _suffixes(folder: Path, names: list[str], suffix: str) -> str:
   """The suffixes that are there, or the D without a G."""
+  end = f'_{suffix}' if suffix else ''
+  lacks = f'has no G{end}.pth or G_ema{end}.pth'
   by_suffix = suffixed_files(folder)
-  if suffix and any(role_file(folder, role, '') for role in ('G', 'G_ema')):
-    by_suffix = {**by_suffix, '': [f'{r}' for r in ROLES if role_file(folder, r, '')]}
+  if suffix and (plain := [p.name for r in ROLES if (p := role_file(folder, r, ''))]):
+    by_suffix[''] = plain
   others = {s: files for s, files in by_suffix.items() if s != suffix}
   if others:
     best = next(iter(closest(suffix, others)), next(iter(others)))
-    files = [name for names in others.values() for name in names]
-    listed = ', '.join(files[:8]) + (', ...' if len(files) > 8 else '')
-    flag = f'--suffix={best} reads' if best else 'leaving out --suffix reads'
-    return f'; it has {listed}: {flag} {" and ".join(others[best])}'
+    files = [name for listed in others.values() for name in listed]
+    some = ', '.join(files[:8]) + (', ...' if len(files) > 8 else '')
+    flag = f'--suffix={best}' if best else 'without --suffix, the import'
+    return f'{lacks} but {some}: {flag} reads {" and ".join(others[best])}'
   if role_file(folder, 'D', suffix):
-    return '; it has a discriminator only, and a run needs a generator'
+    return f'{lacks}: it has a discriminator only, and a run needs a generator'
   return ''
 
 
-def _framework_hint(folder: Path, names: list[str], suffix: str) -> str:
+def _framework(folder: Path, names: list[str], suffix: str) -> str:
   """What the files of other frameworks are."""
-  checkpoint = any(re.search(r'\.index$|\.data-\d{5}-of-\d{5}$', n) for n in names)
+  if 'data.pkl' in names and 'data' in names:
+    return (
+      'has the unpacked members of a file of torch.save (data.pkl, data/): download '
+      'the file again without unpacking it'
+    )
   if 'saved_model.pb' in names or 'tfhub_module.pb' in names:
     what = 'a TensorFlow SavedModel'
-  elif checkpoint:
-    what = 'a checkpoint of TensorFlow'
+  elif any(re.search(r'\.index$|\.data-\d{5}-of-\d{5}$', name) for name in names):
+    what = 'a folder of TensorFlow checkpoints'
   elif 'model_index.json' in names:
     what = 'a pipeline of Hugging Face diffusers'
-  elif any(n.endswith('.index.json') for n in names):
+  elif any(name.endswith('.index.json') for name in names):
     what = 'a Hugging Face model in several parts, which BigGAN never is'
-  elif 'data.pkl' in names and 'data' in names:
-    return (
-      '; it has the unpacked members of a file of torch.save (data.pkl, data/): '
-      'download the file again without unpacking it'
-    )
   else:
     return ''
-  return f'; it is {what}: {IMPORTED}'
+  return f'is {what}: {IMPORTED}'
 
 
-def _file_hint(folder: Path, names: list[str], suffix: str) -> str:
+def _files(folder: Path, names: list[str], suffix: str) -> str:
   """The files of weights with other names."""
   files = [n for n in names if re.search(f'{_ENDING}$', n) and (folder / n).is_file()]
   if 'config.json' not in names and any(n.startswith('pytorch_model') for n in files):
-    return '; its weights lack the config.json of the Hugging Face model beside them'
+    return f'lacks the config.json of the Hugging Face model beside {files[0]}'
   if files:
-    return (
-      f'; it has {", ".join(files[:5])}: give the file, such as {folder / files[0]}'
-    )
+    return f'has {", ".join(files[:5])}: give the file, such as {folder / files[0]}'
   return ''
 
 
-def _folder_hint(folder: Path, names: list[str], suffix: str) -> str:
-  """The subfolder that has weights."""
+def _subfolders(folder: Path, names: list[str], suffix: str) -> str:
+  """The subfolder that has weights, or images."""
   for name in names[:100]:
     inside = folder / name
     files = [n for n in _names(inside) if re.search(f'{_ENDING}$', n)]
     if files:
-      return f'; {inside} has {", ".join(files[:3])}: give that folder'
+      return (
+        f'has no weights, but {inside} has {", ".join(files[:3])}: give that folder'
+      )
   images = [n for n in names if n.lower().endswith(('.png', '.jpg', '.jpeg', '.webp'))]
   if images:
-    return f'; it has images ({images[0]}, ...): --config.data.name trains on a folder'
+    return (
+      f'has images ({images[0]}, ...), not weights: train on them with '
+      f'--config.data.name={folder}'
+    )
   return ''
 
 

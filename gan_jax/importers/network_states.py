@@ -105,7 +105,7 @@ def find_networks(path: Path, tree: Any) -> tuple[list[NetworkState], list[str]]
       networks.append(NetworkState(kind, prefix, arrays))
   if networks and others:
     raise UserError(
-      f'{path} has {len(others)} arrays that belong to none of its networks '
+      f'{path} has arrays that belong to none of its networks '
       f'({", ".join(others[:3])[:300]}): save the state_dict() of the network alone.'
     )
   return networks, left_out
@@ -178,7 +178,7 @@ _OTHER_NETWORKS = (
 
 def other_networks_error(path: Path, tree: Any) -> UserError:
   """The error for a file without a network that can be imported: what it has."""
-  names = [name or 'one without a name' for name, _ in named_leaves(tree)]
+  names = [name or 'one without a name' for name, x in named_leaves(tree) if x.ndim]
   for pattern, what in _OTHER_NETWORKS:
     if any(re.search(pattern, name) for name in names):
       return UserError(f'{path} has {what}: {IMPORTED}.')

@@ -102,8 +102,11 @@ def _read_file(path: Path, file: Path) -> PublishedModel:
 
 def _missing(path: Path) -> UserError:
   """The error for a missing source, with what lies there instead."""
-  if re.match(r'(?:https?|ftp|s3|gs|hf):/', str(path)):
-    return UserError(f'{path} is an address: download the file, and give its path.')
+  if address := re.match(r'(https?|ftp|s3|gs|hf):/+(.+)', str(path)):
+    return UserError(
+      f'{address[1]}://{address[2]} is an address (read as the path {path}): download '
+      'the file, and give its path.'
+    )
   parent = path.parent
   names = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []
   likely = closest(path.name, names, 3) or [

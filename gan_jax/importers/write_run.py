@@ -21,7 +21,7 @@ from gan_jax.importers.published_model import (
 )
 from gan_jax.models.base import GAN, Variables
 from gan_jax.storage.checkpoint import Checkpointer
-from gan_jax.storage.files import write_json
+from gan_jax.storage.files import check_output_folder, write_json
 from gan_jax.storage.nested import flatten
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.train_state import TrainState, flatten_kernels
@@ -57,6 +57,26 @@ class ArrayMatch(NamedTuple):
   model_shape: tuple[int, ...] | None
 
 
+def check_workdir(workdir: Path, source: Path) -> None:
+  """Checks that a run can be written to `workdir`, before the source is read.
+
+  Raises:
+    UserError: the workdir holds a run or a prepared data set, is the source itself, or
+      cannot be written.
+  """
+  if workdir.resolve() == source.resolve():
+    raise UserError(
+      f'--workdir={workdir} is the folder of the source: a run needs a new folder.'
+    )
+  if (workdir / 'config.json').exists() or (workdir / 'checkpoints').exists():
+    raise UserError(f'--workdir={workdir} holds a run already: take another workdir.')
+  if (workdir / 'manifest.json').exists():
+    raise UserError(
+      f'--workdir={workdir} holds a prepared data set: a run needs a new folder.'
+    )
+  check_output_folder(workdir, '--workdir')
+
+
 def write_run(
   source: PublishedModel,
   workdir: Path | str,
@@ -78,8 +98,7 @@ def write_run(
       match the model and `partial` is False; the message has the table of outcomes.
   """
   workdir = Path(workdir)
-  if (workdir / 'config.json').exists() or (workdir / 'checkpoints').exists():
-    raise UserError(f'{workdir} holds a run already: take another workdir.')
+  check_workdir(workdir, source.path)
   raw_config, images_seen = source.training_config(source.gan)
   if changes:
     gan = build_gan({**raw_config['model'], **changes})

@@ -7,7 +7,6 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from gan_jax import UserError
@@ -18,8 +17,13 @@ from gan_jax.plan.formatting import format_row, format_seconds
 from gan_jax.plan.stage_cost import Row, run_seconds, stage_row, with_batch
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser
-from gan_jax.storage.files import atomic_path, cache_folder
+from gan_jax.runtime.flags import CommandParser, path
+from gan_jax.storage.files import (
+  atomic_path,
+  cache_folder,
+  check_output_file,
+  check_output_folder,
+)
 
 Overrides = dict[str, str | None]  # 'batch' or 'section.key' -> text of its value
 
@@ -57,10 +61,12 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--top', type=int, default=12, help='number of layers listed by their cycles'
   )
-  p.add_argument('--json', metavar='FILE', help='write all figures to this file')
+  p.add_argument(
+    '--json', type=path, metavar='FILE.json', help='write all figures to this file'
+  )
   p.add_argument(
     '--cache',
-    type=Path,
+    type=path,
     help='folder of compiled programs; default: $GAN_JAX_CACHE/plan or '
     '~/.cache/gan_jax/plan',
   )
@@ -122,6 +128,10 @@ def run_plan(args: argparse.Namespace, keys: Sequence[Override] = ()) -> list[Ro
     keys: config keys of the command line, which --sweep may override.
   """
   cache = args.cache or cache_folder('plan')
+  if args.json:
+    check_output_file(args.json, '--json', ('.json',))
+  if args.cache:
+    check_output_folder(cache, '--cache')
   plans = [
     (load_with_overrides(args.config, {**dict(keys), **overrides}), overrides, topology)
     for overrides, topology in combinations(args)
@@ -140,7 +150,8 @@ def run_plan(args: argparse.Namespace, keys: Sequence[Override] = ()) -> list[Ro
       add_run_cost(config, rows, mesh.size)
     all_rows += rows
   if args.json:
-    with atomic_path(Path(args.json)) as part:
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(args.json) as part:
       part.write_text(json.dumps(all_rows, indent=1) + '\n')
   return all_rows
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gan_jax.report import write_report
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser
+from gan_jax.runtime.flags import CommandParser, path
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -16,9 +16,12 @@ def make_parser() -> argparse.ArgumentParser:
     description='Writes the report of a run to DIR/report.html; of several runs, one '
     'page that compares their curves and sample grids.',
   )
-  p.add_argument('workdirs', nargs='+', metavar='DIR', help='workdir of a run')
+  p.add_argument(
+    'workdirs', nargs='+', metavar='DIR', type=path, help='workdir of a run'
+  )
   p.add_argument(
     '--out',
+    type=path,
     metavar='PAGE.html',
     help='write this file instead, with all images embedded, so that it can be sent '
     '(default: DIR/report.html; of several runs: compare.html)',
@@ -31,9 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = make_parser().parse_args(argv)
   if args.nice:
     os.nice(19)
-  out = args.out or ('compare.html' if len(args.workdirs) > 1 else None)
-  path = write_report([Path(d) for d in args.workdirs], Path(out) if out else None)
-  print(f'wrote {path}: open it in a browser')
+  out = args.out or (Path('compare.html') if len(args.workdirs) > 1 else None)
+  print(f'wrote {write_report(args.workdirs, out)}: open it in a browser')
 
 
 if __name__ == '__main__':

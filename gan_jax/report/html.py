@@ -16,7 +16,7 @@ from typing import Any
 from gan_jax import UserError
 from gan_jax.report.charts import MAX_POINTS
 from gan_jax.report.run_summary import distinct_names, summarize_run
-from gan_jax.storage.files import atomic_path
+from gan_jax.storage.files import atomic_path, check_output_file
 
 PAGE = 'report.html'
 MAX_EMBEDDED = 8_000_000  # bytes of all images inside a page
@@ -173,7 +173,11 @@ def write_report(workdirs: Sequence[Path], out: Path | None = None) -> Path:
   Raises:
     UserError: a folder is not the workdir of a run, or the page cannot be written.
   """
-  path = Path(workdirs[0]) / PAGE if out is None else out
+  if out is None:
+    path = Path(workdirs[0]) / PAGE
+  else:
+    path = out
+    check_output_file(path, '--out', ('.html', '.htm'))
   text = render(workdirs, path.parent if out is None else None)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)

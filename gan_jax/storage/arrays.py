@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+AGAIN = 'so fetch it again and compare its size'  # of an incomplete file
 MAX_ZIP_MEMBERS = 20_000
 MAX_EXPANSION = 20  # unpacked size / file size; 16 MiB are allowed beyond that
 MAX_HEADER_BYTES = 16 << 20  # of a .safetensors file
@@ -46,8 +47,7 @@ class ZipArchive:
       raise UnsafeFileError(f'has more than {MAX_ZIP_MEMBERS} zip members')
     if b'PK\x05\x06' not in bytes(data[-_END_OF_ZIP:]):
       raise UnsafeFileError(
-        'ends early: a zip file lists its members at the end, which is missing, so '
-        'fetch it again and compare the size'
+        f'ends early: the list of members at the end of a zip file is missing, {AGAIN}'
       )
     with zipfile.ZipFile(_MemoryFile(data)) as z:
       self.members = {info.filename: info for info in z.infolist()}
@@ -162,7 +162,7 @@ def read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
   limit = min(MAX_HEADER_BYTES, len(data) - 8)
   if limit < header_bytes <= MAX_HEADER_BYTES:
     raise UnsafeFileError(
-      f'ends early: {header_bytes - limit} bytes or more are missing'
+      f'ends early: {header_bytes - limit} bytes or more are missing, {AGAIN}'
     )
   if header_bytes > limit:
     raise UnsafeFileError(
@@ -180,7 +180,9 @@ def read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
   for name, entry in sorted(header.items(), key=lambda e: e[1]['data_offsets']):
     start, end = entry['data_offsets']
     if end > len(body):
-      raise UnsafeFileError(f'ends early: {end - len(body)} bytes or more are missing')
+      raise UnsafeFileError(
+        f'ends early: {end - len(body)} bytes or more are missing, {AGAIN}'
+      )
     if entry['dtype'] not in _SAFETENSORS_DTYPES or start != previous_end:
       raise UnsafeFileError(f'has an invalid dtype or offset for {name[:80]!r}')
     dtype = _SAFETENSORS_DTYPES[entry['dtype']]

@@ -65,7 +65,7 @@ def unpacked(data: memoryview) -> memoryview:
     if len(contents) > limit:
       raise UnsafeFileError('would unpack to more than 20 times its size')
     if not unpacker.eof:
-      raise UnsafeFileError(f'is compressed and ends early: {AGAIN}')
+      raise UnsafeFileError(f'is compressed and ends early, {AGAIN}')
     return memoryview(contents)
   return data
 
@@ -171,6 +171,8 @@ def _advice(text: str) -> str:
     )
   if re.search(r'password|log ?in|sign ?in|restricted|gated|unauthori[sz]ed', text):
     return 'the server wants a login, so download the file in a browser or with a token'
+  if re.search(r'not found|\b404\b', text):
+    return 'there is no such file at that address, so check it and download again'
   return (
     'download the file itself, by its direct link (raw or resolve instead of blob) or '
     'in a browser'

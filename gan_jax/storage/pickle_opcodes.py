@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gan_jax.storage.arrays import (
+  AGAIN,
   MAX_EXPANSION,
   UnsafeFileError,
   array_from_bytes,
@@ -52,12 +53,16 @@ class PickleMachine:
     """The next n bytes."""
     missing = n - (len(self._data) - self.position)
     if missing > 0:
-      raise UnsafeFileError(
-        f'ends early: {missing} bytes or more are missing, so fetch it again and '
-        'compare the size'
-      )
+      raise UnsafeFileError(f'ends early: {missing} bytes or more are missing, {AGAIN}')
     self.position += n
     return self._data[self.position - n : self.position]
+
+  def read_byte(self) -> int:
+    """The next byte: faster than `read`, for the opcodes themselves."""
+    if self.position >= len(self._data):
+      self.read(1)
+    self.position += 1
+    return self._data[self.position - 1]
 
   def read_number(self, fmt: str) -> Any:
     """A number in a format of `struct`."""
@@ -261,7 +266,7 @@ OPCODES: dict[int, Callable[[PickleMachine], Any]] = {
     '(': _push_new(lambda: _MARK),
     '0': lambda m: m.stack.pop(),
     '1': lambda m: m.pop_to_mark(),
-    'N': _push_new(lambda: None),
+    'N': lambda m: m.stack.append(None),
     '\x88': _push_new(lambda: True),
     '\x89': _push_new(lambda: False),
     'J': lambda m: m.push(m.read_number('<i')),

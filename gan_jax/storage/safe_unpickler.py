@@ -62,7 +62,7 @@ class SafeUnpickler:
       self._opcodes_run += 1
       if self._opcodes_run > MAX_OPCODES:
         raise UnsafeFileError(f'is a pickle of more than {MAX_OPCODES} opcodes')
-      code = machine.read(1)[0]
+      code = machine.read_byte()
       if code == STOP:
         return machine.pop()
       run = OPCODES.get(code)

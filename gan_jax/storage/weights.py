@@ -21,6 +21,7 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.storage.arrays import (
+  AGAIN,
   UnsafeFileError,
   ZipArchive,
   max_unpacked_bytes,
@@ -225,7 +226,9 @@ def _torch_stream_tree(data: memoryview, unpickler: SafeUnpickler) -> Any:
     position += 8
     size = items * item_bytes[key]
     if items < 0 or size > len(data) - position:
-      raise UnsafeFileError(f'ends early: a storage of {items} elements is missing')
+      raise UnsafeFileError(
+        f'ends early: a storage of {items} elements is missing, {AGAIN}'
+      )
     storages[key] = data[position : position + size]
     position += size
   return to_plain(tree, storages, max_unpacked_bytes(data))

@@ -86,6 +86,21 @@ def test_mistakes_are_one_sentence(more, words, tmp_path):
     command.run_plan(arguments(*more, f'--cache={tmp_path}'))
 
 
+def test_paths_are_checked_before_anything_is_compiled(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  args = arguments('--json=~/new/a.json', '--cache=~/cache')
+  assert args.json == tmp_path / 'new' / 'a.json' and args.cache == tmp_path / 'cache'
+  (tmp_path / 'file').write_text('')
+  for flag, words in (
+    ('--json=~/file/a.json', f'--json={tmp_path}/file/a.json cannot be written'),
+    ('--json=~', 'is a folder: name a file'),
+    ('--json=~/x.py', 'but a .json file is written'),
+    ('--cache=~/file', f'--cache={tmp_path}/file cannot be written'),
+  ):
+    with pytest.raises(UserError, match=words):
+      command.run_plan(arguments(flag))
+
+
 def test_missing_configs_are_refused():
   with pytest.raises(UserError, match='there is no such file'):
     command.load_with_overrides('configs/biggan_imagenette.py', {})

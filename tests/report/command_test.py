@@ -43,5 +43,16 @@ def test_mistakes_of_the_user(tmp_path, workdir):
   with pytest.raises(UserError, match='not the folder of a run'):
     command.main([str(tmp_path / 'none')])
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='cannot be written'):
-    command.main([str(workdir), f'--out={tmp_path}/file/page.html'])
+  for out, words in (
+    ('file/page.html', 'cannot be written: .*/file is a file'),
+    ('page.png', "ends in '.png', but a .html or .htm file"),
+    ('', 'is a folder: name a file, such as .*NAME.html'),
+  ):
+    with pytest.raises(UserError, match=words):
+      command.main([str(workdir), f'--out={tmp_path}/{out}'])
+
+
+def test_paths_from_the_home_folder(workdir, monkeypatch):
+  monkeypatch.setenv('HOME', str(workdir.parent))
+  command.main(['~/a run', '--out=~/page.html'])
+  assert page_data((workdir.parent / 'page.html').read_text())
