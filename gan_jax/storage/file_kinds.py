@@ -110,7 +110,7 @@ def refuse_other_zips(members: Collection[str]) -> None:
     raise UnsafeFileError(
       'is a TorchScript program: save the state_dict() of the network instead'
     )
-  if 'model.weights.h5' in members:
+  if any(name.endswith('.weights.h5') for name in members):
     raise UnsafeFileError(f'is a Keras model: {IMPORTED}')
   suffixes = ('.pth', '.pt', '.pkl', '.bin', '.npz', '.safetensors', '.ckpt')
   weights = [name for name in members if name.lower().endswith(suffixes)]
