@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def open_folder_or_zip(path: str | Path, split: str = 'train') -> ImageSource:
   Raises:
     UserError: no such file, no images, no such split, or ambiguous labels.
   """
-  path = Path(path).expanduser()
+  path = Path(os.path.expanduser(path))
   if path.is_dir():
     return _make_source(list_folder(path), split)
   if not path.is_file():

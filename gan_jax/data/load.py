@@ -1,5 +1,6 @@
 """Opens a dataset by the name that a config gives it."""
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,7 +85,7 @@ def load_dataset(
   if Path(name).is_dir() and not is_path(name) and not is_tfds_name(name, data_dir):
     name = f'./{name}'
   path = name if is_path(name) else f'{tfds_data_dir(data_dir)}/{name}'
-  folder = Path(path).expanduser()
+  folder = Path(os.path.expanduser(path))
   if (folder / MANIFEST).is_file():
     dataset = load_prepared(folder, split, res, channels)
   elif is_path(name):

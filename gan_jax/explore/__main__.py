@@ -68,13 +68,16 @@ def check_address(host: str, port: int) -> None:
   Raises:
     UserError: it cannot.
   """
+  if not 0 < port < 65536:
+    raise UserError(f'--port={port} is no port; allowed are 1 to 65535.')
   with contextlib.closing(socket.socket()) as s:
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
       s.bind((host, port))
     except OSError as error:
+      flag = '--host' if isinstance(error, socket.gaierror) else '--port'
       raise UserError(
-        f'{host}:{port} cannot be listened on ({error.strerror}): take another --port.'
+        f'{host}:{port} cannot be listened on ({error.strerror}): take another {flag}.'
       ) from error
 
 

@@ -52,11 +52,14 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
   path.
 
   Raises:
-    UserError: the folder has no config.json.
+    UserError: the folder has no config.json, or a corrupted one.
   """
   config = _read_object(workdir / 'config.json')
   if not config:
-    raise UserError(f'{workdir} is not the folder of a run: there is no config.json.')
+    file = workdir / 'config.json'
+    if file.exists():
+      raise UserError(f'{file} is corrupted, or not that of a run.')
+    raise UserError(f'{workdir} is not the folder of a run: there is no {file.name}.')
   run_info = _read_object(workdir / 'run.json')
   metrics = _read_records(workdir / 'metrics.jsonl')
   progress = measure_progress(config, metrics)

@@ -22,8 +22,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
   try:
     yield part
     os.replace(part, path)
+  except OSError as error:
+    if str(error.filename) == str(part):
+      error.filename = str(path)  # the name that the user knows
+    raise
   finally:
-    part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      part.unlink(missing_ok=True)
 
 
 def check_output_folder(folder: Path, flag: str) -> None:

@@ -307,3 +307,13 @@ def test_losing_one_process_ends_the_other_with_a_restart_code(tmp_path, free_po
   code = processes[0].returncode
   assert asks_for_restart(code if code >= 0 else 128 - code), printed
   output(processes[1])
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_process_sees_ends_all_with_2(tmp_path, free_port):
+  with lock_workdir(tmp_path):
+    processes = start_job(tmp_path, free_port, timeout=20)
+    printed = [output(p) for p in processes]
+  assert [p.returncode for p in processes] == [ExitCode.USER_ERROR] * 2, printed
+  assert 'error: --workdir=' in printed[0] and 'is in use' in printed[0]
+  assert 'error: process 0: --workdir=' in printed[1] and 'is in use' in printed[1]

@@ -1,0 +1,133 @@
+"""Wrong input to each of the eight commands: exit code 2, and one sentence."""
+
+import importlib
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax.config import parse_config
+from gan_jax.runtime.errors import run_command
+from tests.runs import tiny_config
+
+MODULES = {
+  'main': 'gan_jax.main',
+  'sample': 'gan_jax.sample',
+  'evaluate': 'gan_jax.evaluate',
+  'prepare': 'gan_jax.prepare',
+  'plan': 'gan_jax.plan.__main__',
+  'report': 'gan_jax.report.__main__',
+  'explore': 'gan_jax.explore.__main__',
+  'importers': 'gan_jax.importers.__main__',
+}
+CONFIGS = {  # folder -> the config.json in it
+  'cut': b'{"model": {"family"',
+  'binary': b'\xff\xfe\x00\x80',
+  'list': b'[1]',
+  'number': b'{"model": 3}',
+}
+RUN_OF = {  # the command line that reads the workdir RUN
+  'main': '--config=biggan_digits:tiny --workdir=RUN',
+  'sample': '--workdir=RUN --out=x.png',
+  'evaluate': '--workdir=RUN --metrics=swd',
+  'report': 'RUN',
+  'explore': '--workdir=RUN --port=18099',
+}
+NOT_WRITABLE = {  # the command line that writes OUT
+  'main': '--config=biggan_digits:tiny --workdir=OUT',
+  'sample': '--workdir=no_checkpoints --out=OUT.png',
+  'prepare': 'images OUT',
+  'report': 'no_checkpoints --out=OUT.html',
+  'importers': 'weights.npz --workdir=OUT',
+}
+
+
+def in_runs():
+  for command, line in RUN_OF.items():
+    for folder in ('none', 'file', 'empty', *CONFIGS):
+      if command == 'main' and folder in ('none', 'empty'):
+        continue  # training begins there
+      if command == 'report' and folder == 'number':
+        continue  # the report shows what it can read
+      yield command, line.replace('RUN', folder)
+
+
+CASES = [
+  *in_runs(),
+  *((c, line.replace('OUT', 'file/x')) for c, line in NOT_WRITABLE.items()),
+  *(
+    (c, NOT_WRITABLE[c].replace('OUT', '~nobody_here/x'))
+    for c in ('main', 'sample', 'prepare', 'importers')
+  ),
+  *((c, f'{line} --nosuch=1') for c, line in RUN_OF.items()),
+  *((command, '--nosuch') for command in MODULES),
+  *((command, '') for command in MODULES if command != 'main'),  # it prints its usage
+  ('main', '--config=biggan_digits:tiny'),
+  ('main', '--workdir=x'),
+  ('main', '--config=nosuch --workdir=x'),
+  ('main', '--config=file --workdir=x'),
+  ('main', '--config=biggan_digits:tiny --workdir=x --distributed=host'),
+  ('main', '--config=biggan_digits:tiny --workdir=x --distributed=host:80,2,2'),
+  ('main', '--config=biggan_digits:tiny --workdir=x --config.data.name=./nosuch'),
+  ('main', '--config=biggan_digits:tiny --workdir=x --config.data.name=~nobody_here/x'),
+  ('main', '--config=biggan_digits:tiny --workdir=x --config.data.name=nosuch'),
+  ('sample', '--workdir=no_checkpoints --out=x.png'),
+  ('sample', '--program=none --out=x.png'),
+  ('sample', '--program=file --out=x.png'),
+  ('evaluate', '--workdir=no_checkpoints --metrics=swd'),
+  ('evaluate', '--compare empty none'),
+  ('evaluate', '--workdir=no_checkpoints --metrics=fid --inception=none'),
+  ('prepare', 'none sets'),
+  ('prepare', 'file sets'),
+  ('prepare', 'empty sets'),
+  ('prepare', '~nobody_here/x sets'),
+  ('prepare', 'images images --res=16'),
+  ('plan', '--config=nosuch'),
+  ('plan', '--config=biggan_digits:tiny --topology=v9:1x1'),
+  ('report', 'empty none'),
+  ('explore', '--workdir=no_checkpoints --port=99999'),
+  ('explore', '--workdir=no_checkpoints --port=0'),
+  ('explore', '--workdir=no_checkpoints --host=no.such.host.invalid'),
+  ('importers', 'none --workdir=x'),
+  ('importers', 'empty --workdir=x'),
+  ('importers', 'file --workdir=x'),
+]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A folder with runs, most of them broken, and other files."""
+  folder = tmp_path_factory.mktemp('mistakes')
+  for name, content in CONFIGS.items():
+    (folder / name).mkdir()
+    (folder / name / 'config.json').write_bytes(content)
+  for name in ('empty', 'images', 'no_checkpoints'):
+    (folder / name).mkdir()
+  config = parse_config(tiny_config()).to_dict()
+  (folder / 'no_checkpoints' / 'config.json').write_text(json.dumps(config))
+  (folder / 'file').write_text('x')
+  np.savez(folder / 'weights.npz', x=np.zeros(3))
+  for value in (0, 80, 160):
+    Image.new('RGB', (16, 16), (value, 0, 0)).save(folder / 'images' / f'{value}.png')
+  return folder
+
+
+@pytest.mark.parametrize('command, line', CASES)
+def test_a_mistake_is_one_sentence_and_ends_with_2(
+  folder, monkeypatch, capfd, command, line
+):
+  monkeypatch.chdir(folder)
+  monkeypatch.setattr(os, '_exit', sys.exit)  # how training leaves
+  before = sorted(folder.rglob('*'))
+  monkeypatch.setattr(sys, 'argv', [command, *line.split()])
+  main = importlib.import_module(MODULES[command]).main
+  with pytest.raises(SystemExit) as exit:
+    run_command(main)
+  err = capfd.readouterr().err
+  assert exit.value.code == 2, err
+  assert err.startswith('error: ') and err.count('\n') == 1, err
+  new = {path.name for path in folder.rglob('*')} - {path.name for path in before}
+  assert new <= {'owner.json'}, new
