@@ -69,13 +69,9 @@ def run(argv: list[str]) -> None:
   """
   name = argv[0]
   if name not in COMMANDS:
-    modules = {c.module.rpartition('.')[2]: known for known, c in COMMANDS.items()}
-    if name in modules:
-      hint = f' (did you mean {modules[name]!r}?)'
-    else:
-      hint = did_you_mean(name, COMMANDS)
     raise UserError(
-      f'gan_jax has no command {name!r}{hint}: commands are {", ".join(COMMANDS)}.'
+      f'gan_jax has no command {name!r}{did_you_mean(name, COMMANDS)}: commands are '
+      f'{", ".join(COMMANDS)}.'
     )
   Started.by_console = True
   sys.path.insert(0, '')  # as `python -m` does, for config files that import others
