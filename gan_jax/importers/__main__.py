@@ -1,11 +1,11 @@
 """Imports published weights: python -m gan_jax.importers SOURCE --workdir=DIR."""
 
 import argparse
-import ast
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
 
 from gan_jax import UserError
+from gan_jax.config.values import parse_text
 from gan_jax.importers.sources import read_published
 from gan_jax.importers.write_run import check_workdir, format_matches, write_run
 from gan_jax.runtime.errors import run_command
@@ -44,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
   return p
 
 
-def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
-  """['res=256', 'd_init=N02'] -> {'res': 256, 'd_init': 'N02'}.
+def split_changes(assignments: Sequence[str]) -> dict[str, str]:
+  """['res=256', 'g_widths=8,4'] -> {'res': '256', 'g_widths': '8,4'}.
 
   Raises:
     UserError: an assignment without an equals sign.
@@ -55,20 +55,33 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
     key, equals, value = assignment.partition('=')
     if not equals:
       raise UserError(f'--set={assignment}: KEY=VALUE is needed, such as n_classes=5.')
-    try:
-      changes[key] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-      changes[key] = value
+    changes[key] = value
   return changes
+
+
+def parse_changes(changes: Mapping[str, str], family: type) -> dict[str, Any]:
+  """Values by the types of the family's keys, as training reads --config.model.KEY.
+
+  Unknown keys are left as they are; building the model names them.
+
+  Raises:
+    UserError: a value of another type.
+  """
+  types = get_type_hints(family)
+  return {
+    key: parse_text(f'model.{key}', text, types[key]) if key in types else text
+    for key, text in changes.items()
+  }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command and prints the table of outcomes."""
   args = make_parser().parse_args(argv)
-  changes = parse_changes(args.set)
+  changes = split_changes(args.set)
   check_workdir(args.workdir, args.source)
   source = read_published(args.source, args.suffix)
-  matches = write_run(source, args.workdir, changes, args.partial)
+  model_changes = parse_changes(changes, type(source.gan))
+  matches = write_run(source, args.workdir, model_changes, args.partial)
   print(f'{source.kind}: {format_matches(matches)}')
   for note in source.notes:
     print(f'note: {note}')

@@ -5,7 +5,7 @@ import shutil
 import jax
 import pytest
 
-from gan_jax import UserError
+from gan_jax import BigGAN, UserError
 from gan_jax.importers import __main__ as cli
 from gan_jax.importers.sources import read_published
 from gan_jax.training.train_state import flatten_kernels
@@ -49,6 +49,22 @@ def test_another_number_of_classes_is_a_partial_import(
   kept = {**state.g['params'], 'shared': biggan.g['params']['shared']}
   assert_equal_trees(kept, biggan.g['params'])
   assert not any(x.any() for x in jax.tree.leaves(state.d_opt))  # new ones
+
+
+def test_changes_are_written_as_training_writes_keys():
+  flags = ['g_widths=8,4', 'hier=false', 'n_classes=3', 'sn_eps=1e-8', 'g_init=N02']
+  assert cli.parse_changes(cli.split_changes([*flags, 'family=x']), BigGAN) == {
+    'g_widths': (8, 4),
+    'hier': False,
+    'n_classes': 3,
+    'sn_eps': 1e-8,
+    'g_init': 'N02',
+    'family': 'x',
+  }
+  with pytest.raises(UserError, match="model.n_classes is 'x': int is needed"):
+    cli.parse_changes({'n_classes': 'x'}, BigGAN)
+  with pytest.raises(UserError, match='--set=n_classes: KEY=VALUE is needed'):
+    cli.split_changes(['n_classes'])
 
 
 @pytest.mark.slow  # compiles the initialisation of D
