@@ -2,7 +2,7 @@
 
 import pytest
 
-from gan_jax import UserError
+from gan_jax import UserError, data, prepare
 from gan_jax.data.folder import open_folder_or_zip
 from gan_jax.data.layout import split_of
 from tests.data.images import PNG, write_files, write_zip
@@ -110,3 +110,16 @@ def test_tables_of_splits_are_relative_to_their_folder(tmp_path):
   assert source.labels.tolist() == [1, 0] and source.n_other_files == 2
   (path / 'train/metadata.jsonl').rename(path / 'labels.jsonl')
   assert open_folder_or_zip(path).labels.tolist() == [1, 0]
+
+
+def test_commands_take_the_split_and_say_what_they_read(tmp_path, capsys, caplog):
+  path = str(write(tmp_path / 'src', in_splits('train', 'test')))
+  dataset = data.load_dataset(path, split='test', res=8, channels=3)
+  assert dataset.class_names == ('cat', 'dog') and len(dataset.examples) == 4
+  classes = 'labels from sub-folders: 2 classes by name: 0 cat, 1 dog'
+  assert dataset.origin == f'folder, 0 image files left out, 4 other files; {classes}'
+  train = 'train/ is another split than test/ (4 images)'
+  assert f'{path}: not read: {train}.' in caplog.text
+  prepare.main([path, str(tmp_path / 'pets'), '--split=test', '--dry-run'])
+  out = capsys.readouterr().out
+  assert f'not read: {train}\n' in out and 'labels come from sub-folders: 2 cl' in out

@@ -133,3 +133,19 @@ def test_zips_of_other_systems_have_the_names_of_a_folder(tmp_path):
   assert source.class_names == (composed, 'cr\u00e9me', 'dog', '\u732b')
   for i in range(source.n_images):
     assert source.read(i)[0] == PNG
+
+
+def test_files_of_one_path_are_all_counted(tmp_path):
+  """What a program left that does not know the backslashes of an archive."""
+  write_files(tmp_path / 'src', {'a/1.png': PNG, 'a\\1.png': PNG, 'a\\2.png': PNG})
+  source = open_folder_or_zip(tmp_path / 'src')
+  assert names(source) == ['a/1.png', 'a/2.png'] and source.read(1) == (PNG, 0)
+  assert source.refused == {'a\\1.png': 'has the same path as a/1.png, which is used'}
+  with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
+    for name in ('a/1.png', 'a\\1.png', './a/1.png', 'a//1.png'):
+      archive.writestr(name, PNG)
+  source = open_folder_or_zip(tmp_path / 'a.zip')
+  assert names(source) == ['a/1.png']
+  twice = 'is in the zip twice; the first one is used'
+  shown = 'a/1.png', 'a/1.png (2)', 'a/1.png (3)'
+  assert source.refused == dict.fromkeys(shown, twice)
