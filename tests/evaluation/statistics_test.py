@@ -53,6 +53,31 @@ def test_real_statistics_are_cached_under_their_protocol(digits, tmp_path, caplo
   np.testing.assert_array_equal(again.descriptors()[0], expected[0])
 
 
+def test_all_processes_compute_what_the_cache_of_one_lacks(
+  digits, tmp_path, monkeypatch
+):
+  real_statistics(digits, tmp_path).get(['patches'])
+  reads = []
+
+  class Counted(Unreadable):
+    def __getitem__(self, i):
+      reads.append(i)
+      return digits.examples[i]
+
+  def gather(own):  # the other process lacks everything
+    return np.stack([own, np.ones_like(own) if own.dtype == bool else own])
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(multihost_utils, 'process_allgather', gather)
+  statistics = real_statistics(
+    dataclasses.replace(digits, examples=Counted()), tmp_path
+  )
+  statistics.get(['patches'])
+  assert len(reads) == 128  # this process's share
+  statistics.get(['patches'])
+  assert len(reads) == 256  # the other one still lacks them
+
+
 def test_statistics_of_processes_are_merged_in_order(monkeypatch):
   rows = np.arange(40, dtype=np.float32).reshape(10, 4)
   features = FeatureStatistics(4, max_rows=12)
