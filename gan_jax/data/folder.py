@@ -91,7 +91,8 @@ def open_folder_or_zip(path: str | Path, split: str = 'train') -> ImageSource:
   read.
 
   Raises:
-    UserError: no such file, no images, no such split, or ambiguous labels.
+    MissingDataError: no such file, or an empty folder.
+    UserError: no images, no such split, or ambiguous labels.
   """
   path = Path(os.path.expanduser(path))
   if path.is_dir():
@@ -117,7 +118,8 @@ def _make_source(listing: FileList, split: str) -> ImageSource:
   n_refused = _refuse_unread_images(listing, others)
   if not images:
     reasons = f' ({list_refused(listing.refused)})' if listing.refused else ''
-    raise UserError(
+    # An empty folder may be the place of a disk that is not mounted.
+    raise (UserError if listing.files else MissingDataError)(
       f'{listing.path} has no images{reasons}; image files end with '
       f'{", ".join(sorted(readable_suffixes()))}.'
     )

@@ -94,8 +94,13 @@ def test_path_flags_expand_the_home_folder(monkeypatch, tmp_path):
 
 
 def test_missing_data_are_asked_for(workdir, tmp_path):
-  config = read_config(workdir)
-  for name, more in (('./gone', ''), ('cifar10', ' or --data_dir=DIR')):
+  config, unmounted = read_config(workdir), tmp_path / 'unmounted'
+  unmounted.mkdir()
+  for name, more in (
+    (str(tmp_path / 'gone'), ''),
+    (str(unmounted), ''),
+    ('cifar10', ' or --data_dir=DIR'),
+  ):
     source = dataclasses.replace(config.data, name=name, data_dir=str(tmp_path))
     moved = dataclasses.replace(config, data=source)
     with pytest.raises(

@@ -11,6 +11,7 @@ import pytest
 
 from gan_jax import UserError, data
 from gan_jax.data.dataset import InMemoryExamples
+from gan_jax.evaluation import statistics
 from gan_jax.evaluation.applicability import DEFAULT_METRICS, check_metric
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips, small_network
@@ -76,6 +77,7 @@ def stub_networks():
       patch.setattr(module, 'load', lambda *args, **options: network)
     patch.setattr(lpips, 'load', lambda paths: (None, {'network': 'stub'}))
     patch.setattr(lpips, 'distance', square_distance)
+    patch.setattr(statistics, 'MAX_PATCH_IMAGES', 8)  # swd of more takes seconds
     yield
 
 
