@@ -37,8 +37,8 @@ def check_metric(
   if name not in METRICS:
     known = [*METRICS, *PATHS]
     raise UserError(
-      f'--metrics: there is no {name!r}{did_you_mean(name, known)}; there are '
-      f'{", ".join(known)}.'
+      f'there is no metric {name!r}{did_you_mean(name, known)}: --metrics, and '
+      f'score.metrics in a config, take {", ".join(known)}.'
     )
   metric = METRICS[name]
   if metric.min_classes:

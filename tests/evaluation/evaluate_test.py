@@ -44,7 +44,7 @@ def test_scores_are_printed_written_and_compared(
 @pytest.mark.parametrize(
   'flags, words',
   [
-    (['--metrics=fid_smal'], "no 'fid_smal'.*did you mean '?fd_small"),
+    (['--metrics=fid_smal'], "no metric 'fid_smal'.*did you mean '?fd_small"),
     (['--metrics=kid'], '--inception=FILE'),
     (['--metrics=fid'], '1797 real images .* at least 2049'),
     (['--metrics=fd_small', '--num=96'], '96 generated images .* at least 97'),
