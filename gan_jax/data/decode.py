@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gan_jax.data.depth import Ranges, Span, to_8_bits, value_kind, value_span
 from gan_jax.data.formats import readable_formats, unidentified_content
+from gan_jax.data.jxl_header import jxl_size
 
 PIL_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # number of channels -> PIL mode
 MAX_PIXELS = 2**26  # 8192 x 8192: below PIL's limit, above any published dataset
@@ -24,14 +25,19 @@ _ORIENTATION_TRANSFORMS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
   7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
   8: lambda x: x[:, ::-1].swapaxes(0, 1),
 }
-_PIL_ERRORS = (  # raised by PIL for corrupted content
-  *(OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError),
-  Image.DecompressionBombError,
+_PIL_ERRORS = (  # raised by PIL and its plugins for corrupted content
+  *(OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError, OverflowError),
+  *(RuntimeError, Image.DecompressionBombError),
 )
 
 
 class UnusableImageError(Exception):
   """Says why an image cannot be used: a predicate, whose subject is the image."""
+
+
+def _undecodable(error: BaseException) -> UnusableImageError:
+  first_line = str(error).strip().split('\n')[0]
+  return UnusableImageError(f'cannot be decoded ({first_line})')
 
 
 def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -42,6 +48,8 @@ def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
   Raises:
     UnusableImageError: not an image of a supported format, or too many pixels.
   """
+  if size := jxl_size(content):
+    _check_pixels(size, max_pixels)
   try:
     image = Image.open(io.BytesIO(content), formats=readable_formats())
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -50,14 +58,18 @@ def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     ) from error
   except UnidentifiedImageError as error:
     raise UnusableImageError(unidentified_content(content)) from error
-  except (OSError, SyntaxError, ValueError, OverflowError, EOFError) as error:
-    raise UnusableImageError(f'cannot be decoded ({error})') from error
-  if image.width * image.height > max_pixels:
-    raise UnusableImageError(
-      f'declares {image.width} x {image.height} pixels, more than {max_pixels:,} '
-      f'({_MORE_PIXELS})'
-    )
+  except _PIL_ERRORS as error:
+    raise _undecodable(error) from error
+  _check_pixels(image.size, max_pixels)
   return image
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+  width, height = size
+  if width * height > max_pixels:
+    raise UnusableImageError(
+      f'declares {width} x {height} pixels, more than {max_pixels:,} ({_MORE_PIXELS})'
+    )
 
 
 def decode_pixels(
@@ -92,7 +104,7 @@ def decode_pixels(
     mode = PIL_MODES[channels]
     return image if image.mode == mode else image.convert(mode)
   except _PIL_ERRORS as error:
-    raise UnusableImageError(f'cannot be decoded ({error})') from error
+    raise _undecodable(error) from error
 
 
 def read_span(image: Image.Image) -> Span | None:
@@ -107,7 +119,7 @@ def read_span(image: Image.Image) -> Span | None:
   try:
     return value_span(image)
   except _PIL_ERRORS as error:
-    raise UnusableImageError(f'cannot be decoded ({error})') from error
+    raise _undecodable(error) from error
 
 
 def apply_orientation(
@@ -121,7 +133,7 @@ def apply_orientation(
   try:
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
   except _PIL_ERRORS as error:
-    raise UnusableImageError(f'cannot be decoded ({error})') from error
+    raise _undecodable(error) from error
   transform = _ORIENTATION_TRANSFORMS.get(orientation)
   return np.ascontiguousarray(transform(pixels)) if transform else pixels
 

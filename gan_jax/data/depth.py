@@ -38,7 +38,7 @@ def value_kind(image: Image.Image) -> str:
     return FLOAT
   if mode.startswith('I'):
     return INT32 if mode == 'I' and _bits(image) > 16 else INT16
-  if mode in ('RGB', 'RGBA') and image.format in ('PNG', 'TIFF') and _bits(image) == 16:
+  if image.format in ('PNG', 'TIFF') and mode in ('RGB', 'RGBA') and _bits(image) == 16:
     return INT16  # pillow would read the high bytes only
   return ''
 

@@ -85,3 +85,24 @@ def test_suffixes_of_images_are_told_from_others():
 def test_content_that_is_no_image_is_named(content, reason):
   with pytest.raises(decode.UnusableImageError, match=reason):
     decode.open_image(content)
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')  # of pillow, on damaged metadata
+@pytest.mark.parametrize('kind', ['AVIF', 'GIF', 'HEIF', 'JPEG', 'JXL', 'TIFF', 'WEBP'])
+def test_damaged_images_are_unusable_and_nothing_worse(kind, rng_seed):
+  if kind not in formats.readable_formats():
+    pytest.skip(f'{kind} needs a plugin')
+  rng = np.random.default_rng(rng_seed)
+  content, n_unusable = encode(SMOOTH, kind), 0
+  for _ in range(40):
+    damaged = bytearray(content)
+    if rng.random() < 0.3:
+      damaged = damaged[: int(rng.integers(1, len(damaged)))]
+    for place in rng.integers(0, len(damaged), 4).tolist():
+      damaged[place] = int(rng.integers(256))
+    try:
+      decode_and_resize(bytes(damaged), 8, 3)
+    except decode.UnusableImageError as error:
+      n_unusable += 1
+      assert '\n' not in str(error)
+  assert n_unusable > 0
