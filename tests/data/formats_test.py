@@ -78,7 +78,7 @@ def test_suffixes_of_images_are_told_from_others():
   [
     (b'\n<!DOCTYPE html><html>', 'is not an image but a web page'),
     (b'version https://git-lfs.github.com/spec/v1\n', 'but a Git LFS pointer'),
-    (b'II*\0' + bytes(60), 'a TIFF file of an unknown kind'),
+    (b'II*\0' + bytes(60), 'is a TIFF file that is damaged or of an unknown'),
     (b'plain text', r'is not an image \(supported formats: BMP, GIF, JPEG, '),
   ],
 )
