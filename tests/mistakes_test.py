@@ -43,6 +43,14 @@ NOT_WRITABLE = {  # the command line that writes OUT
   'report': 'no_checkpoints --out=OUT.html',
   'importers': 'weights.npz --workdir=OUT',
 }
+URLS = ('gs:/one-slash', 'hdfs://name-node')  # that cannot be meant
+FILES_OF = {  # the command line that reads or writes a file or folder at URL
+  'main': '--config=URL/x.py --workdir=x',
+  'sample': '--program=URL/x.stablehlo --out=x.png',
+  'evaluate': '--workdir=no_checkpoints --metrics=fid --inception=URL/x.pth',
+  'plan': '--config=biggan_digits:tiny --json=URL/x.json',
+  'importers': 'URL/x.npz --workdir=x',
+}
 
 
 def in_runs():
@@ -62,6 +70,13 @@ CASES = [
     (c, NOT_WRITABLE[c].replace('OUT', '~nobody_here/x'))
     for c in ('main', 'sample', 'prepare', 'importers')
   ),
+  *(
+    (c, line.replace('OUT', f'{url}/x'))
+    for c, line in NOT_WRITABLE.items()
+    for url in URLS
+  ),
+  *((c, line.replace('RUN', f'{url}/x')) for c, line in RUN_OF.items() for url in URLS),
+  *((c, line.replace('URL', url)) for c, line in FILES_OF.items() for url in URLS),
   *((c, f'{line} --nosuch=1') for c, line in RUN_OF.items()),
   *((command, '--nosuch') for command in MODULES),
   *((command, '') for command in MODULES if command != 'main'),  # it prints its usage

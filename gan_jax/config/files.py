@@ -16,6 +16,7 @@ from gan_jax.config.config import Config
 from gan_jax.config.overrides import Override, apply_overrides
 from gan_jax.config.parsing import parse_config
 from gan_jax.runtime.errors import closest
+from gan_jax.runtime.urls import check_path
 
 
 def load_config(name: str, overrides: Sequence[Override] = ()) -> Config:
@@ -59,6 +60,7 @@ def find_config(name: str) -> tuple[Path, str]:
   Raises:
     UserError: there is no such file and no such shipped config.
   """
+  check_path(name)
   path, _, variant = name.rpartition(':')
   for text, chosen in ((name, ''), (path, variant)):
     file = Path(os.path.expanduser(text))

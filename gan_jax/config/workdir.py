@@ -7,6 +7,7 @@ from typing import Any
 from gan_jax import UserError
 from gan_jax.config import Config, parse_config
 from gan_jax.runtime.errors import raise_as_user_error
+from gan_jax.runtime.urls import check_path
 
 
 def read_config(workdir: str | Path) -> Config:
@@ -16,7 +17,7 @@ def read_config(workdir: str | Path) -> Config:
     UserError: there is no run, or its config.json is of an earlier version, corrupted
       or not readable.
   """
-  path = Path(workdir) / 'config.json'
+  path = Path(check_path(str(workdir))) / 'config.json'
   if not path.is_file():
     raise UserError(f'{workdir} is not the folder of a run: there is no {path.name}.')
   try:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from gan_jax.runtime.commands import program_name
-from gan_jax.runtime.errors import did_you_mean
+from gan_jax.runtime.errors import UserError, did_you_mean
+from gan_jax.runtime.urls import check_path
 
 T = TypeVar('T')
 
@@ -118,12 +119,14 @@ def path(text: str) -> Path:
   """The type of a flag that takes a path: '~' becomes the home folder.
 
   Raises:
-    argparse.ArgumentTypeError: the path is empty, or there is no such user.
+    argparse.ArgumentTypeError: the path is empty or a URL, or there is no such user.
   """
   if not text:
     raise argparse.ArgumentTypeError('a path is needed')
   try:
-    return Path(text).expanduser()
+    return Path(check_path(text)).expanduser()
+  except UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
   except RuntimeError as error:
     raise argparse.ArgumentTypeError(f'{text}: there is no such user') from error
 

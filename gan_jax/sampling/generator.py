@@ -20,6 +20,7 @@ from gan_jax import UserError
 from gan_jax.config.workdir import read_config
 from gan_jax.models.base import Phase, StyleBased, Variables
 from gan_jax.runtime.mesh import make_mesh
+from gan_jax.runtime.urls import check_path
 from gan_jax.sampling import export
 from gan_jax.sampling.class_names import (
   format_labels,
@@ -388,7 +389,7 @@ def load(
   Raises:
     UserError: there is no such generator.
   """
-  path = Path(os.path.expanduser(path))
+  path = Path(os.path.expanduser(check_path(str(path))))
   if path.is_file() or path.suffix.lower() == export.SUFFIX:
     if checkpoint is not None:
       raise UserError(f'checkpoint={checkpoint}: {path} is an exported generator.')

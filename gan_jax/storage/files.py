@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_jax import UserError
+from gan_jax.runtime.urls import is_url
 
 
 @contextlib.contextmanager
@@ -89,6 +90,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cache_folder(name: str = '') -> Path:
-  """The folder of cached results: $GAN_JAX_CACHE/name or ~/.cache/gan_jax/name."""
-  root = os.environ.get('GAN_JAX_CACHE') or Path.home() / '.cache' / 'gan_jax'
+  """The folder of cached results: $GAN_JAX_CACHE/name or ~/.cache/gan_jax/name.
+
+  Raises:
+    UserError: $GAN_JAX_CACHE is a URL.
+  """
+  named = os.environ.get('GAN_JAX_CACHE')
+  if named and is_url(named):
+    raise UserError(
+      f'$GAN_JAX_CACHE={named} is a URL: name a folder of this machine instead.'
+    )
+  root = named or Path.home() / '.cache' / 'gan_jax'
   return Path(os.path.expanduser(root)) / name

@@ -16,6 +16,7 @@ from gan_jax import UserError, data, report
 from gan_jax.config import Config
 from gan_jax.runtime.distributed import shared_errors
 from gan_jax.runtime.mesh import make_mesh
+from gan_jax.runtime.urls import check_path
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.lock import lock_workdir
 from gan_jax.training import callbacks
@@ -48,7 +49,8 @@ class Trainer:
       allow_data_change: resume although the images, their order or their classes
         differ from those that the run began with.
     """
-    self._config, self._workdir = config, Path(workdir).expanduser()
+    self._config = config
+    self._workdir = Path(check_path(str(workdir))).expanduser()
     self._allow_config_change = allow_config_change
     self._allow_data_change = allow_data_change
     self._stop = threading.Event()

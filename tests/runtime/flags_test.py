@@ -52,6 +52,7 @@ def test_a_path_flag_expands_the_home_folder(monkeypatch):
   monkeypatch.setenv('HOME', '/home/ada')
   assert path('~/runs') == Path('/home/ada/runs')
   assert path('runs/~x') == Path('runs/~x')
-  for text in ('', '~nobody-of-this-name/runs'):
-    with pytest.raises(argparse.ArgumentTypeError, match='path is needed|no such user'):
+  for text in ('', '~nobody-of-this-name/runs', 'gs://b/x', 'gs:/b/x', 'hdfs://b/x'):
+    reason = 'path is needed|no such user|is a URL'
+    with pytest.raises(argparse.ArgumentTypeError, match=reason):
       path(text)

@@ -19,6 +19,7 @@ from gan_jax import UserError
 from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
 from gan_jax.evaluation.metrics.inception_score import InceptionScore
 from gan_jax.runtime.mesh import AXIS
+from gan_jax.runtime.urls import check_path
 from gan_jax.storage import weights
 from gan_jax.storage.files import atomic_path
 
@@ -132,7 +133,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     UserError: the file is missing or corrupted, or its name holds the beginning of a
       SHA-256 that is not the file's.
   """
-  path = Path(os.path.expanduser(path))
+  path = Path(os.path.expanduser(check_path(str(path))))
   if not path.is_file():
     raise UserError(f'{path}: no such file of weights.')
   # The convention of torch.hub: name-<first digits of the SHA-256>.pth
