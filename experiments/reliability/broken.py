@@ -109,12 +109,12 @@ scaled_back.defvjp(
 def d_broken(where: str) -> Callable:
   honest = BigGAN.d_loss
 
-  def d_loss(self, g, d, real, draws, phase):
+  def d_loss(self, g, d, real, draws, phase, augment):
     factor = jnp.where(phase.alpha > 1, jnp.nan, 1.0)
     if where == 'data':  # one pixel of one image
       images = to_float(real.images)
       real = real._replace(images=images.at[0, 0, 0, 0].multiply(factor))
-    loss, aux = honest(self, g, d, real, draws, phase)
+    loss, aux = honest(self, g, d, real, draws, phase, augment)
     loss = scaled_back(loss, factor) if where == 'gradient' else loss
     return (loss * factor if where == 'loss' else loss), aux
 
@@ -124,8 +124,8 @@ def d_broken(where: str) -> Callable:
 def g_broken(where: str) -> Callable:
   honest = BigGAN.g_loss
 
-  def g_loss(self, g, d, draws, phase):
-    loss, aux = honest(self, g, d, draws, phase)
+  def g_loss(self, g, d, draws, phase, augment):
+    loss, aux = honest(self, g, d, draws, phase, augment)
     factor = jnp.where(phase.alpha > 1, jnp.nan, 1.0)
     return (scaled_back(loss, factor) if where == 'gradient' else loss * factor), aux
 

@@ -13,6 +13,7 @@ from gan_jax.config.sections import (
   ScoreConfig,
   TrainConfig,
 )
+from gan_jax.models.augmentation import Augmentation
 from gan_jax.models.base import GAN
 from gan_jax.models.biggan import BigGAN
 from gan_jax.models.progan import ProGAN
@@ -29,6 +30,7 @@ SECTIONS = {  # besides model and schedule, whose classes depend on the family
   'd_adam': AdamConfig,
   'data': DataConfig,
   'train': TrainConfig,
+  'augment': Augmentation,
   'log': LogConfig,
   'score': ScoreConfig,
   'collapse': CollapseConfig,
@@ -45,6 +47,7 @@ class Config:
   d_adam: AdamConfig
   data: DataConfig
   train: TrainConfig
+  augment: Augmentation
   log: LogConfig
   score: ScoreConfig
   collapse: CollapseConfig

@@ -50,6 +50,11 @@ def parse_config(values: Mapping[str, Any]) -> Config:
   config = Config(gan=gan, **parsed)
   for stage in config.stages:
     config.shape(stage, n_devices=1)
+  config.augment.check(
+    channels=gan.channels,
+    res=min(stage.res for stage in config.stages),
+    signs=min(config.images_per_step(stage) for stage in config.stages),
+  )
   return config
 
 

@@ -9,6 +9,7 @@ from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, UInt8
 
+from gan_jax.models.augmentation import Augment
 from gan_jax.nn.spectral_norm import spectral_scales
 
 Variables = dict[str, Any]  # Flax collections: params, spectral, batch_stats, moving
@@ -139,13 +140,21 @@ class GAN(Protocol):
     ...
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, inputs: Any, phase: Phase
+    self,
+    g: Variables,
+    d: Variables,
+    batch: Batch,
+    inputs: Any,
+    phase: Phase,
+    augment: Augment,
   ) -> Loss:
-    """Loss of D on a batch of real images and as many fake ones."""
+    """Loss of D on a batch of real images and as many fake ones, all augmented."""
     ...
 
-  def g_loss(self, g: Variables, d: Variables, inputs: Any, phase: Phase) -> Loss:
-    """Loss of G on fake images."""
+  def g_loss(
+    self, g: Variables, d: Variables, inputs: Any, phase: Phase, augment: Augment
+  ) -> Loss:
+    """Loss of G on augmented fake images."""
     ...
 
   def generate(

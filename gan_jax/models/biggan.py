@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax.models import losses
+from gan_jax.models.augmentation import UNAUGMENTED, Augment
 from gan_jax.models.base import (
   Batch,
   Loss,
@@ -89,13 +90,19 @@ class BigGAN(BigGANConfig):
     return BigGANInputs(z, jax.vmap(draw)(keys))
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, inputs: BigGANInputs, phase: Phase
+    self,
+    g: Variables,
+    d: Variables,
+    batch: Batch,
+    inputs: BigGANInputs,
+    phase: Phase,
+    augment: Augment = UNAUGMENTED,
   ) -> Loss:
     """Hinge loss. G runs in training mode, so its batch statistics are updated too."""
     del phase
     fake, g = self.run_generator(g, inputs.z, inputs.labels, train=True)
-    fake = jax.lax.stop_gradient(fake)
-    real = to_float(batch.images, fake.dtype)
+    fake = augment(jax.lax.stop_gradient(fake), 'fake')
+    real = augment(to_float(batch.images, fake.dtype), 'real')
     if self.split_d:
       fake_score, d = self.run_discriminator(d, fake, inputs.labels)
       real_score, d = self.run_discriminator(d, real, batch.labels)
@@ -110,16 +117,22 @@ class BigGAN(BigGANConfig):
       'd_loss_fake': on_fake,
       'd_real': real_score.mean(),
       'd_fake': fake_score.mean(),
+      **augment.metrics(real_score),
     }
     return on_real + on_fake, (g, d, metrics)
 
   def g_loss(
-    self, g: Variables, d: Variables, inputs: BigGANInputs, phase: Phase
+    self,
+    g: Variables,
+    d: Variables,
+    inputs: BigGANInputs,
+    phase: Phase,
+    augment: Augment = UNAUGMENTED,
   ) -> Loss:
     """Hinge loss: minus the mean score of the fakes."""
     del phase
     fake, g = self.run_generator(g, inputs.z, inputs.labels, train=True)
-    score, d = self.run_discriminator(d, fake, inputs.labels)
+    score, d = self.run_discriminator(d, augment(fake, 'fake'), inputs.labels)
     loss = losses.hinge_g(score)
     return loss, (g, d, {'g_loss': loss})
 

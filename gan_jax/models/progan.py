@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax.models import losses, progressive
+from gan_jax.models.augmentation import UNAUGMENTED, Augment
 from gan_jax.models.base import Batch, Loss, Phase, Variables, example_keys
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, leaky_relu
@@ -183,7 +184,13 @@ class ProGAN(progressive.ProgressiveGAN):
     )
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, inputs: ProGANInputs, phase: Phase
+    self,
+    g: Variables,
+    d: Variables,
+    batch: Batch,
+    inputs: ProGANInputs,
+    phase: Phase,
+    augment: Augment = UNAUGMENTED,
   ) -> Loss:
     """WGAN-GP with drift, plus the cross-entropy of the classes of reals and fakes.
 
@@ -192,11 +199,11 @@ class ProGAN(progressive.ProgressiveGAN):
     weights = one_hot(batch.labels, self.n_classes)
     fake = jax.lax.stop_gradient(self.generate_fakes(g, inputs.z, weights, phase))
     real = progressive.blend_reals(batch, phase, fake.dtype)
-    real_score, real_logits = self.discriminate(d, real, phase)
-    fake_score, fake_logits = self.discriminate(d, fake, phase)
+    real_score, real_logits = self.discriminate(d, augment(real, 'real'), phase)
+    fake_score, fake_logits = self.discriminate(d, augment(fake, 'fake'), phase)
     on_real, on_fake = losses.wasserstein_d(real_score, fake_score)
     penalty = losses.gradient_penalty(
-      lambda x: self.discriminate(d, x, phase)[0],
+      lambda x: self.discriminate(d, augment(x, 'between'), phase)[0],
       real,
       fake,
       inputs.interpolation,
@@ -209,6 +216,7 @@ class ProGAN(progressive.ProgressiveGAN):
       'd_real': -on_real,
       'd_fake': on_fake,
       'd_penalty': penalty,
+      **augment.metrics(real_score),
     }
     if self.n_classes:
       classes = optax.softmax_cross_entropy(real_logits, weights).mean()
@@ -218,12 +226,17 @@ class ProGAN(progressive.ProgressiveGAN):
     return loss, (g, d, {'d_loss': loss, **metrics})
 
   def g_loss(
-    self, g: Variables, d: Variables, inputs: ProGANInputs, phase: Phase
+    self,
+    g: Variables,
+    d: Variables,
+    inputs: ProGANInputs,
+    phase: Phase,
+    augment: Augment = UNAUGMENTED,
   ) -> Loss:
     """Minus the mean score of the fakes, plus the cross-entropy of their classes."""
     weights = one_hot(inputs.labels, self.n_classes)
     fake = self.generate_fakes(g, inputs.z, weights, phase)
-    score, logits = self.discriminate(d, fake, phase)
+    score, logits = self.discriminate(d, augment(fake, 'fake'), phase)
     loss = losses.wasserstein_g(score)
     if self.n_classes:
       classes = optax.softmax_cross_entropy(logits, weights).mean()

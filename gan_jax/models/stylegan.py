@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax import UserError
 from gan_jax.models import losses, progressive
+from gan_jax.models.augmentation import UNAUGMENTED, Augment, Role
 from gan_jax.models.base import (
   Batch,
   Loss,
@@ -227,7 +228,13 @@ class StyleGAN(progressive.ProgressiveGAN):
     )
 
   def d_loss(
-    self, g: Variables, d: Variables, batch: Batch, inputs: StyleGANInputs, phase: Phase
+    self,
+    g: Variables,
+    d: Variables,
+    batch: Batch,
+    inputs: StyleGANInputs,
+    phase: Phase,
+    augment: Augment = UNAUGMENTED,
   ) -> Loss:
     """Logistic loss with R1 at real images, or WGAN-GP with drift.
 
@@ -237,18 +244,21 @@ class StyleGAN(progressive.ProgressiveGAN):
     fake, g = self.generate_fakes(g, inputs, weights, phase)
     fake = jax.lax.stop_gradient(fake)
     real = progressive.blend_reals(batch, phase, fake.dtype)
-    critic = lambda x: self.discriminate(d, x, weights, phase)
+
+    def critic(role: Role) -> losses.Critic:
+      return lambda x: self.discriminate(d, augment(x, role), weights, phase)
+
     copies = progressive.pixel_copies(self.res, phase)
-    fake_score = critic(fake)
+    fake_score = critic('fake')(fake)
     if self.loss == 'logistic':
-      real_score, penalty = losses.r1(critic, real, copies)
+      real_score, penalty = losses.r1(critic('real'), real, copies)
       on_real, on_fake = losses.logistic_d(real_score, fake_score)
       loss = on_real + on_fake + self.r1_gamma / 2 * penalty
     else:
-      real_score = critic(real)
+      real_score = critic('real')(real)
       on_real, on_fake = losses.wasserstein_d(real_score, fake_score)
       penalty = losses.gradient_penalty(
-        critic, real, fake, inputs.interpolation, copies
+        critic('between'), real, fake, inputs.interpolation, copies
       )
       loss = on_real + on_fake + self.gp_weight * penalty
       loss += self.drift * losses.drift(real_score)
@@ -257,16 +267,22 @@ class StyleGAN(progressive.ProgressiveGAN):
       'd_real': real_score.mean(),
       'd_fake': fake_score.mean(),
       'd_penalty': penalty,
+      **augment.metrics(real_score),
     }
     return loss, (g, d, metrics)
 
   def g_loss(
-    self, g: Variables, d: Variables, inputs: StyleGANInputs, phase: Phase
+    self,
+    g: Variables,
+    d: Variables,
+    inputs: StyleGANInputs,
+    phase: Phase,
+    augment: Augment = UNAUGMENTED,
   ) -> Loss:
     """Non-saturating logistic loss, or minus the mean score."""
     weights = one_hot(inputs.labels, self.n_classes)
     fake, g = self.generate_fakes(g, inputs, weights, phase)
-    score = self.discriminate(d, fake, weights, phase)
+    score = self.discriminate(d, augment(fake, 'fake'), weights, phase)
     wgan = self.loss == 'wgan'
     loss = (losses.wasserstein_g if wgan else losses.logistic_g)(score)
     return loss, (g, d, {'g_loss': loss})

@@ -41,7 +41,10 @@ def step_inputs(config: Config, stage: Stage, mesh: Mesh) -> StepInputs:
   replicated, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
   txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
   state, key = jax.eval_shape(
-    lambda: (init_state(gan, *txs, jax.random.key(0)), jax.random.key(0))
+    lambda: (
+      init_state(gan, *txs, jax.random.key(0), config.augment),
+      jax.random.key(0),
+    )
   )
   state, key = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), (state, key)
@@ -93,6 +96,7 @@ def stage_row(config: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
     g_batch=g_batch,
     mapped='jit',
     noise_scale=train.noise_scale,
+    augmentation=config.augment,
   )
   inputs = step_inputs(config, stage, mesh)
   figures = compile_cached(step.lower(*inputs), mesh, cache)

@@ -23,6 +23,7 @@ class Panel(NamedTuple):
 PANELS = (
   Panel("D's scores", 'd_real|d_fake'),
   Panel('Losses', '.*loss.*'),
+  Panel("Augmentation: p and the mean sign of D's scores of reals", 'augment_p|d_sign'),
   Panel('Penalties', '.*(penalty|ortho).*'),
   Panel('Gradient norms', '[dg]_grad.*', log=True),
   Panel('Largest singular values', '.*sigma.*'),

@@ -242,6 +242,12 @@ class Checkpointer:
         f'checkpoint {step} in {self.folder} is of another model ({first}).'
       ) from error
 
+  def shapes(self, step: int, name: str) -> Any:
+    """Shapes of a top-level subtree saved at `step`; None if there is none."""
+    tree = dict(self._manager.item_metadata(step))
+    as_shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.tree.map(as_shape, tree[name]) if name in tree else None
+
   def restore_part(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     """Some top-level subtrees, with the shapes of `like`; reads nothing else."""
     args = ocp.checkpoint_utils.construct_restore_args(like)

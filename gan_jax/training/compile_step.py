@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PRNGKeyArray
 
+from gan_jax.models.augmentation import OFF, Augmentation
 from gan_jax.models.base import GAN, Batch, Metrics, Phase
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.runtime.sharding import replicate
@@ -48,6 +49,7 @@ def make_train_step(
   simultaneous: bool = False,
   mapped: str = 'jit',
   noise_scale: bool = False,
+  augmentation: Augmentation = OFF,
 ) -> TrainStep:
   """Makes the training step for all devices of the mesh.
 
@@ -65,6 +67,7 @@ def make_train_step(
     g_accum: micro-batches of the G update; 0: as many as those of a D update.
     simultaneous: take the gradient of G at the D before its update.
     noise_scale: add the metrics of `estimate_noise_scale`.
+    augmentation: of the images that D sees.
   """
   config = StepConfig(
     gan,
@@ -75,6 +78,7 @@ def make_train_step(
     g_accum=g_accum,
     simultaneous=simultaneous,
     noise_scale=noise_scale,
+    augmentation=augmentation,
   )
   if mapped == 'jit':
     return _JitStep(dataclasses.replace(config, n_shards=mesh.size), mesh)

@@ -252,19 +252,32 @@ def _logged_phase(phase: Phase) -> dict[str, Any]:
 def restore_or_init(
   config: Config, key: jax.Array, mesh: Mesh, checkpointer: Checkpointer
 ) -> TrainState:
-  """The state of the newest checkpoint, or a new one; replicated on every device."""
+  """The state of the newest checkpoint, or a new one; replicated on every device.
+
+  The probability of ADA begins anew where the checkpoint has none.
+  """
   g_tx, d_tx = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
 
   def fresh() -> TrainState:
-    return init_state(config.gan, g_tx, d_tx, jax.random.fold_in(key, 2**31 - 1))
+    seed = jax.random.fold_in(key, 2**31 - 1)
+    return init_state(config.gan, g_tx, d_tx, seed, config.augment)
 
   newest = checkpointer.newest()
   if newest is None:
     init = jax.jit(fresh, compiler_options=one_off_compiler_options())
     return replicate(init(), mesh)
+  like, saved = jax.eval_shape(fresh), checkpointer.shapes(newest, 'augment')
+  fields = {f.name: getattr(like, f.name) for f in dataclasses.fields(like)}
+  if saved is None:  # a checkpoint of a version without augmentation
+    del fields['augment']
+  else:
+    fields['augment'] = saved
   sharding = NamedSharding(mesh, P())
-  like = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-    jax.eval_shape(fresh),
+  fields = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), fields
   )
-  return checkpointer.restore(newest, like)
+  state = TrainState(**checkpointer.restore(newest, fields))
+  if state.augment.keys() == like.augment.keys():
+    return state
+  anew = replicate(config.augment.init_state(), mesh)  # ADA was switched on or off
+  return dataclasses.replace(state, augment=anew)

@@ -170,6 +170,7 @@ class StagePreparer:
       g_batch=g_batch,
       mapped=config.train.mapped,
       noise_scale=config.train.noise_scale,
+      augmentation=config.augment,
     )
 
 

@@ -11,7 +11,16 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray, PyTree
 
-from gan_jax.models.base import GAN, Batch, Loss, Metrics, Phase, Variables
+from gan_jax.models.augmentation import OFF, UNAUGMENTED, Augment, Augmentation
+from gan_jax.models.base import (
+  GAN,
+  Batch,
+  Loss,
+  Metrics,
+  Phase,
+  Variables,
+  example_keys,
+)
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.runtime.sharding import (
   gather_shards,
@@ -24,6 +33,7 @@ from gan_jax.training.noise_scale import estimate_noise_scale
 from gan_jax.training.train_state import TrainState, flatten_kernel
 
 Tree = TypeVar('Tree')
+AUGMENT_KEY = 1000  # folded into the key of an update; families take the first few
 # (params, g, d, micro-batch) -> (loss, (g, d, metrics))
 LossFunction = Callable[[Variables, Variables, Variables, Any], Loss]
 
@@ -47,6 +57,7 @@ class StepConfig:
   # Adds the metrics of `estimate_noise_scale`. Costs one more pass over the gradients
   # of each device and micro-batch.
   noise_scale: bool = False
+  augmentation: Augmentation = OFF
 
 
 class Gradients(NamedTuple):
@@ -85,6 +96,15 @@ class Iteration:
   def global_indices(self, micro_batch: Array, size: int) -> Int[Array, ' size']:
     """Global example indices of this device's images in a micro-batch."""
     return (micro_batch * self.n_devices + self.device) * size + jnp.arange(size)
+
+  def augment(
+    self, key: PRNGKeyArray, index: Int[Array, ' b'], state: Variables
+  ) -> Augment:
+    """The augmentation of the examples of these global indices in one update."""
+    if not self.config.augmentation.is_on:
+      return UNAUGMENTED
+    keys = example_keys(jax.random.fold_in(key, AUGMENT_KEY), index)
+    return self.config.augmentation.augment(keys, state)
 
   def noise_scale_batches(self) -> dict[str, tuple[int, int]]:
     """Networks whose gradient noise scale is measured.
@@ -131,9 +151,10 @@ def train_step(
   batch = jax.tree.map(lambda x: x.reshape(d_steps, n // d_steps, *x.shape[1:]), batch)
   it = Iteration(config, phase, key, device, n_devices, n // d_steps, d_batch)
 
-  skipped, d_before = jnp.zeros(()), state.d
+  skipped, d_before, all_d_metrics = jnp.zeros(()), state.d, []
   for i in range(d_steps):  # unrolled: a loop hides work from the compiler's analysis
     state, d_metrics, is_finite = discriminator_update(it, state, batch, i)
+    all_d_metrics.append(d_metrics)
     skipped += 1 - is_finite
   g_before = state.g
   d = d_before if config.simultaneous else state.d
@@ -143,13 +164,20 @@ def train_step(
   # One all-reduce for the batch statistics of device groups and the metrics.
   stats = _batch_statistics(state.g)
   stats_before = _batch_statistics(g_before) if config.gan.ema_lags else {}
-  metrics = {**d_metrics, **g_metrics, 'skipped': skipped}
+  metrics = {**_join_metrics(all_d_metrics), **g_metrics, 'skipped': skipped}
   stats, stats_before, metrics = lax.pmean((stats, stats_before, metrics), AXIS)
   metrics = _with_noise_scale(it, metrics)
   g, g_before = {**state.g, **stats}, {**g_before, **stats_before}
   ema = update_ema(config, state.ema, g_before, g, phase.ema)
-  step, images = state.step + 1, state.images + jnp.uint32(n * n_devices * d_batch)
-  state = dataclasses.replace(state, step=step, images=images, g=g, ema=ema)
+  seen = n * n_devices * d_batch
+  step, images = state.step + 1, state.images + jnp.uint32(seen)
+  augment = state.augment
+  if config.augmentation.is_on:
+    metrics |= config.augmentation.metrics(augment)
+    augment = config.augmentation.next_state(augment, metrics['d_sign'], seen, step)
+  state = dataclasses.replace(
+    state, step=step, images=images, g=g, ema=ema, augment=augment
+  )
   return state, metrics
 
 
@@ -175,7 +203,8 @@ def discriminator_update(
     real, micro_batch = x
     index = it.global_indices(micro_batch, it.d_batch)
     inputs = gan.draw_inputs(key, index, phase)
-    return gan.d_loss(g, {**d, 'params': params}, real, inputs, phase)
+    augment = it.augment(key, index, state.augment)
+    return gan.d_loss(g, {**d, 'params': params}, real, inputs, phase, augment)
 
   networks, params = (g, state.d), state.d['params']
   gradients, new_networks, metrics = accumulate_gradients(
@@ -201,8 +230,10 @@ def generator_update(
   key = jax.random.fold_in(it.key, it.config.d_steps)
 
   def loss_fn(params: Variables, g: Variables, d: Variables, x: Any) -> Loss:
-    inputs = gan.draw_inputs(key, it.global_indices(x, g_batch), phase)
-    return gan.g_loss({**g, 'params': params}, d, inputs, phase)
+    index = it.global_indices(x, g_batch)
+    inputs = gan.draw_inputs(key, index, phase)
+    augment = it.augment(key, index, state.augment)
+    return gan.g_loss({**g, 'params': params}, d, inputs, phase, augment)
 
   networks, params = (state.g, d), state.g['params']
   gradients, new_networks, metrics = accumulate_gradients(
@@ -362,6 +393,15 @@ def exponential_average(ema: Tree, x: Tree, decay: ArrayLike) -> Tree:
 
   with jax.named_scope('ema_update'):
     return jax.tree.map(leaf, ema, x)
+
+
+def _join_metrics(d_metrics: list[Metrics]) -> Metrics:
+  """The metrics of the last D update; `d_sign` is the mean over all of them."""
+  last = d_metrics[-1]
+  if 'd_sign' not in last:
+    return last
+  signs = jnp.stack([metrics['d_sign'] for metrics in d_metrics])
+  return last | {'d_sign': signs.mean()}
 
 
 def _square_name(it: Iteration, network: str) -> str:

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int32, PRNGKeyArray, PyTree, UInt32
 
+from gan_jax.models.augmentation import OFF, Augmentation
 from gan_jax.models.base import GAN, Variables
 from gan_jax.runtime.sharding import shard_axis
 
@@ -30,6 +31,8 @@ class TrainState:
   g_opt: optax.OptState
   d_opt: optax.OptState
   ema: Variables  # EMA of all collections of g
+  # The probability of ADA and the signs that adjust it; {} if it is not adjusted.
+  augment: dict[str, Array] = struct.field(default_factory=dict)
 
 
 def init_state(
@@ -37,6 +40,7 @@ def init_state(
   g_tx: optax.GradientTransformation,
   d_tx: optax.GradientTransformation,
   key: PRNGKeyArray,
+  augmentation: Augmentation = OFF,
 ) -> TrainState:
   """The state before training. The EMA weights are a copy of G's weights."""
   g, d = gan.init(key)
@@ -48,6 +52,7 @@ def init_state(
     g_opt=g_tx.init(flatten_kernels(g['params'])),
     d_opt=d_tx.init(flatten_kernels(d['params'])),
     ema=jax.tree.map(jnp.copy, g),
+    augment=augmentation.init_state(),
   )
 
 

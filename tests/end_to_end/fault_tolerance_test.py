@@ -143,8 +143,8 @@ def test_a_non_finite_loss_skips_the_update_and_stops_the_run_if_repeated(
   before = arrays(tmp_path, 2)
   g_loss_of, phase_of = BigGAN.g_loss, ConstantSchedule.phase_at
 
-  def g_loss(self, g, d, draws, phase):
-    loss, aux = g_loss_of(self, g, d, draws, phase)
+  def g_loss(self, g, d, draws, phase, augment):
+    loss, aux = g_loss_of(self, g, d, draws, phase, augment)
     return loss * jnp.where(phase.alpha > 1, jnp.nan, 1), aux
 
   def phase_at(self, images, res):

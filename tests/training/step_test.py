@@ -18,6 +18,7 @@ import pytest
 from gan_jax.config.optimizers import AdamConfig
 from gan_jax.config.schedules import ConstantSchedule
 from gan_jax.models import losses
+from gan_jax.models.augmentation import OFF, UNAUGMENTED, Augmentation
 from gan_jax.models.base import Batch, example_keys
 from gan_jax.models.biggan import BigGAN, BigGANInputs
 from gan_jax.runtime import sharding
@@ -56,7 +57,8 @@ def trained(gan, devices, mapped='jit', d_steps=1, shard=shard_reals, **settings
     gan, SGD, SGD, mesh, d_steps=d_steps, g_batch=b, mapped=mapped, **settings
   )
   key = jax.random.key(3)
-  state = init_state(gan, SGD, SGD, jax.random.key(1))
+  augmentation = settings.get('augmentation', OFF)
+  state = init_state(gan, SGD, SGD, jax.random.key(1), augmentation)
   state = sharding.replicate(state, mesh)
   rng = np.random.default_rng(0)
   metrics = {}
@@ -96,6 +98,33 @@ def test_one_device_equals_four():
     assert len(shards) == 4
     for shard in shards[1:]:
       np.testing.assert_array_equal(shard, shards[0])
+
+
+AUGMENTED = Augmentation(
+  policy='color,translation,cutout', pipe='bgc', interval=1, ramp=32
+)
+
+
+def test_augmentation_is_the_same_on_one_device_and_four():
+  one, metrics = trained(SMALL, 1, augmentation=AUGMENTED)
+  four, four_metrics = trained(SMALL, 4, augmentation=AUGMENTED)
+  assert_close(four, one)
+  assert_close(four_metrics, metrics)
+  # Eight real scores in each iteration move p by 0.25.
+  before, sign = float(metrics['augment_p']), float(metrics['d_sign'])
+  assert before in (0.0, 0.25)
+  assert float(one.augment['p']) == max(0.0, before + 0.25 * np.sign(sign - 0.6))
+  plain, _ = trained(SMALL, 1)
+  change = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), one.d, plain.d)
+  assert max(map(float, jax.tree.leaves(change))) > 1e-3
+  assert plain.augment == {}
+
+
+@pytest.mark.slow
+def test_augmentation_gives_the_same_bits_by_pmap_and_jit():
+  jit, pmap = (trained(SMALL, 4, m, augmentation=AUGMENTED) for m in ('jit', 'pmap'))
+  for a, b in zip(jax.tree.leaves(jit), jax.tree.leaves(pmap), strict=True):
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 def trained_over_processes(mapped):
@@ -212,7 +241,7 @@ class Linear:
     z = jax.vmap(lambda k: jax.random.normal(k, (3,)))(example_keys(key, index))
     return BigGANInputs(z, jnp.zeros(index.shape, jnp.int32))
 
-  def d_loss(self, g, d, batch, draws, phase):
+  def d_loss(self, g, d, batch, draws, phase, augment):
     real = batch.images.reshape(len(batch.labels), 16) / 127.5 - 1
     fake = jnp.tanh(draws.z @ g['params']['w'])
     on_real, on_fake = losses.logistic_d(
@@ -220,7 +249,7 @@ class Linear:
     )
     return on_real + on_fake, (g, d, {'d_loss': on_real + on_fake})
 
-  def g_loss(self, g, d, draws, phase):
+  def g_loss(self, g, d, draws, phase, augment):
     fake = jnp.tanh(draws.z @ g['params']['w'])
     loss = losses.logistic_g(fake @ d['params']['w'])
     return loss, (g, d, {'g_loss': loss})
@@ -263,7 +292,9 @@ def test_g_is_updated_against_d_before_or_after_its_update(simultaneous):
   assert np.abs(d_after['params']['w'] - d['params']['w']).max() > 1e-3
   key = jax.random.fold_in(jax.random.fold_in(key, 0), 1)
   inputs = gan.draw_inputs(key, jnp.arange(4), phase)
-  loss = lambda g: gan.g_loss(g, d if simultaneous else d_after, inputs, phase)[0]
+  loss = lambda g: gan.g_loss(
+    g, d if simultaneous else d_after, inputs, phase, UNAUGMENTED
+  )[0]
   want = g['params']['w'] - phase.g_lr * jax.grad(loss)(g)['params']['w']
   np.testing.assert_allclose(state.g['params']['w'], want, rtol=1e-6, atol=1e-7)
 
@@ -320,8 +351,8 @@ class Broken(Linear):
 
   fault: str = ''
 
-  def d_loss(self, g, d, batch, draws, phase):
-    loss, (g, d, metrics) = super().d_loss(g, d, batch, draws, phase)
+  def d_loss(self, g, d, batch, draws, phase, augment):
+    loss, (g, d, metrics) = super().d_loss(g, d, batch, draws, phase, augment)
     if self.fault == 'loss':
       loss += np.nan
     if self.fault == 'gradient':  # 0, whose derivative is 0 * inf
@@ -381,11 +412,11 @@ class Known(Linear):
     z = jax.vmap(lambda k: jax.random.normal(k, (16,)))(example_keys(key, index))
     return BigGANInputs(z, jnp.zeros(index.shape, jnp.int32))
 
-  def d_loss(self, g, d, batch, draws, phase):
+  def d_loss(self, g, d, batch, draws, phase, augment):
     loss = (batch.images[..., 0] * d['params']['w'][None]).sum((1, 2)).mean()
     return loss, (g, d, {})
 
-  def g_loss(self, g, d, draws, phase):
+  def g_loss(self, g, d, draws, phase, augment):
     return ((1 + draws.z) @ g['params']['w'].reshape(16)).mean(), (g, d, {})
 
 

@@ -1,0 +1,78 @@
+"""The warp of ADA and its wavelet matrices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax.models.augmentation import geometry, wavelets
+from tests.gradients import scalar
+
+
+def images_of(seed, h, w, b=2):
+  return np.random.default_rng(seed).normal(size=(b, h, w, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize('n', [4, 8, 9, 16, 33])
+def test_the_rows_of_a_reflected_signal_repeat(n, rng_seed):
+  """Against upsampling the whole padded signal, row by row."""
+  x = np.random.default_rng(rng_seed).normal(size=n)
+  padded = np.pad(x, n - 1, mode='reflect')
+  zeros = np.zeros(2 * len(padded) - 1)
+  zeros[::2] = padded
+  whole = 2 * np.convolve(zeros, wavelets.lowpass())[5:]
+  whole = np.concatenate([[0.0], whole[: 2 * len(padded)], [0.0]])
+  table = wavelets.upsampling(n, n - 1, n - 1)
+  position = np.arange(len(whole) - 1.0)
+  with jax.enable_x64(True):
+    row = np.asarray(table.row(position)).astype(int)
+  assert len(whole) == table.length
+  np.testing.assert_allclose((table.matrix @ x)[row], whole[:-1], atol=1e-12)
+  np.testing.assert_allclose((table.matrix @ x)[row + 1], whole[1:], atol=1e-12)
+  if n > 8:  # fewer than six rows for each pixel
+    assert len(table.matrix) <= 4 * n + 20
+
+
+def test_the_bands_sum_to_the_image():
+  x = np.random.default_rng(0).normal(size=30)
+  np.testing.assert_allclose(wavelets.band_filters(30).sum(0) @ x, x, atol=1e-6)
+
+
+@pytest.mark.parametrize(('h', 'w'), [(4, 4), (8, 8), (12, 20), (32, 32)])
+def test_whole_pixels_move_exactly(h, w, rng_seed):
+  x = images_of(rng_seed, h, w)
+  shift = jnp.asarray([0.0, 2.0])
+  inverse = geometry.translation(-shift, shift)
+  y = np.asarray(geometry.warp(x, inverse))
+  np.testing.assert_allclose(y[0], x[0], atol=1e-5 if h > 4 else 0.1)
+  if h > 8:  # right by two, up by two; what comes in is reflected
+    moved = np.pad(x[1], ((0, 2), (2, 0), (0, 0)), mode='reflect')[2:, :-2]
+    np.testing.assert_allclose(y[1], moved, atol=1e-5)
+
+
+def test_a_quarter_turn_is_rot90():
+  smooth = np.linspace(-1, 1, 24)[:, None] * np.linspace(0.5, 1, 24)[None] ** 2
+  x = smooth[None, :, :, None].astype(np.float32)
+  y = geometry.warp(x, geometry.rotation(jnp.asarray([np.pi / 2])))
+  turned = np.rot90(x[0])
+  np.testing.assert_allclose(y[0][4:-4, 4:-4], turned[4:-4, 4:-4], atol=5e-3)
+
+
+def test_the_transpose_of_sampling(rng_seed):
+  """Gradients of all orders, against indexing that JAX differentiates itself."""
+  x = images_of(rng_seed, 6, 5)
+  rng = np.random.default_rng(rng_seed)
+  taps = geometry.Taps(
+    jnp.asarray(rng.integers(0, 2 * 6 * 5, (4, 2, 3, 7)), jnp.int32),
+    jnp.asarray(rng.normal(size=(4, 2, 3, 7)), jnp.float32),
+  )
+  ours = lambda x: geometry.sample(x, taps)
+
+  def plain(x):
+    return (x.reshape(-1, 3)[taps.pixel] * taps.weight[..., None]).sum(0)
+
+  for f in (scalar, lambda f: lambda x: jnp.sum(jax.grad(scalar(f))(x) ** 2)):
+    np.testing.assert_allclose(f(ours)(x), f(plain)(x), rtol=1e-4)
+    np.testing.assert_allclose(
+      jax.grad(f(ours))(x), jax.grad(f(plain))(x), rtol=1e-3, atol=1e-3
+    )
