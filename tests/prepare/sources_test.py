@@ -311,3 +311,19 @@ def test_idx_files_that_declare_too_much(tmp_path):
     assert file_kind(tmp_path / 'a') == 'idx'
     with pytest.raises(UserError, match='cannot be read as an idx file .it declares'):
       open_source(str(tmp_path / 'a'), 'train', None)
+
+
+def test_truncated_files_say_so(tmp_path, images):
+  write_nvidia(tmp_path / 'tf', images)
+  path = tmp_path / 'tf/faces-r03.tfrecords'
+  path.write_bytes(path.read_bytes()[:-5])
+  with pytest.raises(UserError, match='is damaged: it ends within record 5; copy it'):
+    open_source(str(tmp_path / 'tf'), 'train', None)
+  (tmp_path / 'a').write_bytes(idx(images[..., 0])[:-5])
+  with pytest.raises(UserError, match='header declares 384 bytes, and it has 379'):
+    open_source(str(tmp_path / 'a'), 'train', None)
+  write_parquet(tmp_path / 'a.parquet', images, None)
+  content = (tmp_path / 'a.parquet').read_bytes()
+  (tmp_path / 'a.parquet').write_bytes(content[:-5])
+  with pytest.raises(UserError, match='a Parquet file cannot be read'):
+    open_source(str(tmp_path / 'a.parquet'), 'train', None)
