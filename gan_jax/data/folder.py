@@ -131,7 +131,7 @@ def _make_source(listing: FileList, split: str) -> ImageSource:
     label_of = labels_from_table(listing, images, table_name, table.labels)
     images = [name for name in images if name in label_of]
     labels_from = f'{table_name} ({table.form})' if table.form else table_name
-  if table is None and not label_of:
+  if table is None and len(set(label_of.values())) < 2:
     name_unread_tables(listing, folders)
   class_names, numbers = number_classes(label_of, from_table=table is not None)
   labels = np.array([numbers[label_of[n]] if label_of else 0 for n in images], np.int32)

@@ -16,6 +16,9 @@ _SPLIT_WORDS = {  # word in the name of a folder -> split
   **dict.fromkeys(('test', 'testing', 'testset'), 'test'),
   **dict.fromkeys(('eval', 'evaluation', 'evalset'), 'evaluation'),
 }
+_SPLIT_AND_CLASS = re.compile(  # trainA, test_cats
+  r'(?P<split>(?i:train|training|val|valid|validation|test|testing))(?=[A-Z\d._-])'
+)
 _FILLERS = {'data', 'dataset', 'folder', 'images', 'image', 'img', 'imgs', 'set'}
 
 
@@ -80,13 +83,14 @@ def split_folders(images: Sequence[str], prefix: str) -> dict[str, str]:
   everything, or holds folders, is it a split.
 
   Raises:
-    UserError: one sub-folder may be a split, with the classes inside, or a class.
+    UserError: a sub-folder may be a split, a class, or both.
   """
   depths: dict[str, set[int]] = defaultdict(set)
   for name in images:
     folder, slash, rest = name.removeprefix(prefix).partition('/')
     if slash:
       depths[folder].add(rest.count('/'))
+  _check_split_classes(sorted(depths))
   splits = {folder: split for folder in depths if (split := split_of(folder))}
   if len(splits) > 1 or len(splits) == len(depths):
     return splits
@@ -98,6 +102,18 @@ def split_folders(images: Sequence[str], prefix: str) -> dict[str, str]:
         'other folders away if it is a split, or rename it if it is a class.'
       )
   return {}
+
+
+def _check_split_classes(folders: Sequence[str]) -> None:
+  """Raises a UserError if all folders are parts of splits: trainA, trainB, testA."""
+  starts = [_SPLIT_AND_CLASS.match(folder) for folder in folders]
+  splits = {_SPLIT_WORDS[s['split'].lower()] for s in starts if s}
+  if all(starts) and len(splits) > 1 and not any(map(split_of, folders)):
+    raise UserError(
+      f'The folders {", ".join(map(escape_unprintable, folders[:6]))} are splits and '
+      'classes in one name: make folders of the splits, with those of the classes '
+      'inside (train/A, test/A), or give one split as the dataset.'
+    )
 
 
 def choose_split(path: str, splits: Mapping[str, str], split: str) -> str:

@@ -170,7 +170,7 @@ def _loose_names(exact: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def name_unread_tables(listing: FileList, folders: Sequence[str]) -> None:
-  """Adds tables beside unlabeled images, which are not read, to `listing.ignored`.
+  """Adds tables that are not read, beside images of one class, to `listing.ignored`.
 
   Raises:
     UserError: one of them is called labels, but is of an unknown kind.
@@ -185,7 +185,7 @@ def name_unread_tables(listing: FileList, folders: Sequence[str]) -> None:
   for name in others:
     if name.rsplit('/', 1)[-1].lower().startswith(('labels.', 'label.')):
       raise UserError(
-        f'{listing.path} has no classes but {escape_unprintable(name)}, which is not '
+        f'{listing.path} has no classes, but {escape_unprintable(name)}, which is not '
         f'read: save it as labels.csv ({ACCEPTED}), or take it away.'
       )
   tables = [name for name in others if suffix_of(name) != '.txt']

@@ -74,6 +74,7 @@ def test_the_split_that_is_named_is_taken(
       'train',
       'train holds folders of images beside extra',
     ),
+    (['trainA/1.png', 'trainB/1.png', 'testA/1.png'], 'train', 'rs testA, trainA, tra'),
   ],
 )
 def test_unclear_splits_are_refused(tmp_path, names, split, message):

@@ -124,6 +124,8 @@ def test_tables_that_are_not_read_are_named(tmp_path):
   source = open_folder_or_zip(tmp_path / 'folders')
   assert source.class_names == ('a', 'b')
   assert source.ignored == {'a/labels.csv': 'is not at the top level, and not read'}
+  write_files(tmp_path / 'one', {'images/1.png': PNG, 'train.csv': b''})
+  assert open_folder_or_zip(tmp_path / 'one').ignored.keys() == {'train.csv'}
   tmp_path /= 'flat'
   write_files(tmp_path, {'a.png': PNG, 'train.csv': b''})
   source = open_folder_or_zip(tmp_path)
