@@ -1,7 +1,10 @@
 """What a folder holds: files of weights by their role, or something else, by name."""
 
+import itertools
 import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +100,7 @@ def _is_run(folder: Path) -> bool:
 def other_folder_error(folder: Path, suffix: str) -> UserError:
   """The error for a folder without a generator: what it has instead."""
   names = _names(folder)
-  for describe in (_suffixes, _framework, _files, _subfolders):
+  for describe in (_suffixes, _links, _framework, _files, _subfolders):
     if description := describe(folder, names, suffix):
       return UserError(f'{folder} {description}.')
   some = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
@@ -114,7 +117,8 @@ def _suffixes(folder: Path, names: list[str], suffix: str) -> str:
     by_suffix[''] = plain
   others = {s: files for s, files in by_suffix.items() if s != suffix}
   if others:
-    best = next(iter(closest(suffix, others)), next(iter(others)))
+    complete = [s for s, files in others.items() if any(f[0] == 'G' for f in files)]
+    best = next(iter(closest(suffix, complete) or complete or others))
     files = [name for listed in others.values() for name in listed]
     some = ', '.join(files[:8]) + (', ...' if len(files) > 8 else '')
     flag = f'--suffix={best}' if best else 'without --suffix, the import'
@@ -122,6 +126,22 @@ def _suffixes(folder: Path, names: list[str], suffix: str) -> str:
   if role_file(folder, 'D', suffix):
     return f'{lacks}: it has a discriminator only, and a run needs a generator'
   return ''
+
+
+def _links(folder: Path, names: list[str], suffix: str) -> str:
+  """The links to files of weights that are missing."""
+  for name in names:
+    path = folder / name
+    if re.search(f'{_ENDING}$', name) and path.is_symlink() and not path.exists():
+      return f'has {name}, {missing_target(path)}'
+  return ''
+
+
+def missing_target(link: Path) -> str:
+  """What a link is whose target is missing."""
+  target = os.readlink(link)
+  fetch = 'run `git annex get`' if '/annex/' in target else 'fetch that file again'
+  return f'which is a link to {target[:200]}, where there is no file: {fetch}'
 
 
 def _framework(folder: Path, names: list[str], suffix: str) -> str:
@@ -155,9 +175,13 @@ def _files(folder: Path, names: list[str], suffix: str) -> str:
 
 
 def _subfolders(folder: Path, names: list[str], suffix: str) -> str:
-  """The subfolder that has weights, or images."""
-  for name in names[:100]:
-    inside = folder / name
+  """The subfolder that has weights or is a run, or images."""
+  for inside in itertools.islice(_folders_in(folder, depth=3), 300):
+    if _is_run(inside):
+      return (
+        'has runs of gan_jax, not weights: sample one with python -m gan_jax.sample '
+        f'--workdir={inside}'
+      )
     files = [n for n in _names(inside) if re.search(f'{_ENDING}$', n)]
     if files:
       return (
@@ -170,6 +194,16 @@ def _subfolders(folder: Path, names: list[str], suffix: str) -> str:
       f'--config.data.name={folder}'
     )
   return ''
+
+
+def _folders_in(folder: Path, depth: int) -> Iterator[Path]:
+  """The folders inside, each before those inside it; links are not followed."""
+  for name in _names(folder):
+    inside = folder / name
+    if inside.is_dir() and not inside.is_symlink():
+      yield inside
+      if depth > 1:
+        yield from _folders_in(inside, depth - 1)
 
 
 def _names(folder: Path) -> list[str]:

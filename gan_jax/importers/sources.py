@@ -60,6 +60,8 @@ def _read(path: Path, suffix: str) -> PublishedModel:
     return _read_folder(path, suffix)
   if not path.exists():
     raise _missing(path)
+  if not path.is_file():
+    raise UserError(f'{path} is neither a file nor a folder: save what it gives first.')
   if suffix:
     raise UserError(
       f'--suffix={suffix} selects files of a BigGAN-PyTorch folder, and {path} is a '
@@ -107,6 +109,8 @@ def _missing(path: Path) -> UserError:
       f'{address[1]}://{address[2]} is an address (read as the path {path}): download '
       'the file, and give its path.'
     )
+  if path.is_symlink():
+    return UserError(f'{path}, {folders.missing_target(path)}.')
   parent = path.parent
   names = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []
   likely = closest(path.name, names, 3) or [

@@ -1,6 +1,7 @@
 """Folders and paths that are no source: named for what they hold."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -46,14 +47,26 @@ FOLDERS = {
   ),
   'an unpacked file': ({'data.pkl': 'x', 'data/0': 'x'}, 'without unpacking it'),
   'a file': ({'ffhq.pkl': 'x'}, r'has ffhq.pkl: give the file, such as \S+/ffhq.pkl'),
+  'a folder deep inside': (
+    {'refs/main': 'x', 'snapshots/1f/pytorch_model.bin': 'x'},
+    r'but \S+/snapshots/1f has pytorch_model.bin: give that folder',
+  ),
+  'runs': ({'emoji/config.json': RUN}, 'has runs of gan_jax.*--workdir=.+/emoji'),
   'a folder': ({'BigGAN/G.pth': 'x'}, r'but \S+/BigGAN has G.pth: give that folder'),
   'images': ({'a.png': 'x', 'b.png': 'x'}, r'has images \(a.png, .*--config.data.name'),
   'nothing': ({}, 'is an empty folder: give weights of BigGAN'),
   'notes': ({'readme.txt': 'x'}, 'has readme.txt, which are no weights'),
   'D': ({'D.pth': 'x', 'state_dict.pth': 'x'}, 'has a discriminator only'),
   'suffixes': (
-    {'G_best3.pth': 'x', 'D_best3.pth': 'x', 'G_ema_copy0.pth': 'x', 'G_optim.pth': ''},
-    'has no G.pth or G_ema.pth but D_best3.pth, G_best3.pth, G_ema_copy0.pth: '
+    {
+      'D_best2.pth': 'x',
+      'G_best3.pth': 'x',
+      'D_best3.pth': 'x',
+      'G_ema_copy0.pth': 'x',
+      'G_optim.pth': '',
+    },
+    'has no G.pth or G_ema.pth but D_best2.pth, D_best3.pth, G_best3.pth, '
+    'G_ema_copy0.pth: '
     '--suffix=best3 reads D_best3.pth and G_best3.pth',
   ),
 }
@@ -93,7 +106,17 @@ def test_a_part_of_a_run_or_of_a_folder_is_named(tmp_path):
     read_published(tmp_path / 'G_best3.pth')
 
 
+def test_links_without_a_file(tmp_path):
+  (tmp_path / 'G.pth').symlink_to('.git/annex/objects/x/G.pth')
+  for source in (tmp_path, tmp_path / 'G.pth'):
+    with pytest.raises(UserError, match='is a link to .git/annex.*git annex get'):
+      read_published(source)
+
+
 def test_missing_sources_and_addresses(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  with pytest.raises(UserError, match='pipe is neither a file nor a folder'):
+    read_published(tmp_path / 'pipe')
   (tmp_path / 'G_best3.pth').write_text('x')
   with pytest.raises(UserError, match='G.pth: there is no such file.*has G_best3.pth'):
     read_published(tmp_path / 'G.pth')
