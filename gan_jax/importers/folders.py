@@ -81,14 +81,14 @@ def refuse_own(folder: Path) -> None:
   if (folder / 'dataset_info.json').is_file():
     raise UserError(f'{folder} is a data set of tensorflow-datasets, not weights.')
   if programs := [name for name in _names(folder) if name.endswith('.stablehlo')]:
-    raise UserError(exported(folder / programs[0]))
+    raise UserError(exported(folder / programs[0], folder))
 
 
-def exported(path: Path) -> str:
-  """The error for a generator that gan_jax exported."""
+def exported(program: Path, source: Path) -> str:
+  """The error for a source that is, or belongs to, an exported program."""
   return (
-    f'{path} is a generator that gan_jax exported: sample it with python -m '
-    f'gan_jax.sample --program={path}; the run it comes from can be trained further.'
+    f'{source} is a generator that gan_jax exported: sample it with python -m '
+    f'gan_jax.sample --program={program}, or train on the run it comes from.'
   )
 
 

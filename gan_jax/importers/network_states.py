@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gan_jax import UserError
+from gan_jax.importers.folders import exported
 from gan_jax.storage.file_kinds import IMPORTED
 from gan_jax.storage.weights import named_leaves
 
@@ -179,6 +180,8 @@ _OTHER_NETWORKS = (
 def other_networks_error(path: Path, tree: Any) -> UserError:
   """The error for a file without a network that can be imported: what it has."""
   names = [name or 'one without a name' for name, x in named_leaves(tree) if x.ndim]
+  if any(name.startswith('params/') for name in names):
+    return UserError(exported(path.with_suffix('.stablehlo'), path))
   for pattern, what in _OTHER_NETWORKS:
     if any(re.search(pattern, name) for name in names):
       return UserError(f'{path} has {what}: {IMPORTED}.')

@@ -68,7 +68,7 @@ def _read(path: Path, suffix: str) -> PublishedModel:
       'file: leave it out.'
     )
   if path.suffix == '.stablehlo':
-    raise UserError(folders.exported(path))
+    raise UserError(folders.exported(path, path))
   folders.refuse_part(path)
   return _read_file(path, path)
 

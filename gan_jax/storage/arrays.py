@@ -169,11 +169,7 @@ def read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
       f'claims a header of {header_bytes} bytes: at most {limit} are possible'
     )
   header = json.loads(bytes(data[8 : 8 + header_bytes]))
-  if 'gan_jax' in header.pop('__metadata__', {}):
-    raise UnsafeFileError(
-      'is a generator that gan_jax exported: sample from the .stablehlo file beside it '
-      'with python -m gan_jax.sample --program=FILE'
-    )
+  header.pop('__metadata__', None)
   body = data[8 + header_bytes :]
   arrays: dict[str, np.ndarray] = {}
   previous_end = 0

@@ -113,6 +113,10 @@ def test_nested_networks_of_one_file(tmp_path, biggan, states, assert_equal_tree
     (lambda g, e: {'to_rgb1.conv.modulation.weight': g['linear.weight']}, 'StyleGAN2'),
     (lambda g, e: {'synthesis.L0_36_512.bias': g['linear.bias']}, 'StyleGAN3'),
     (lambda g, e: {'blocks.0.0.conv2d1.weight': g['linear.bias']}, 'StudioGAN'),
+    (
+      lambda g, e: {'params/rgb/kernel': g['linear.bias']},
+      'a generator that gan_jax exported: .* --program=.*/a.stablehlo',
+    ),
     (lambda g, e: {'a': 1, 'b': 'c'}, 'has no arrays'),
     (lambda g, e: {'blocks.0.attn.qkv.weight': g['linear.bias']}, 'arrays such as blo'),
     (lambda g, e: {k: v for k, v in g.items() if k != 'linear.bias'}, 'are missing'),

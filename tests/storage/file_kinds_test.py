@@ -180,14 +180,6 @@ def test_a_compressed_archive_is_named(tmp_path):
     weights.read_weights(tmp_path / 'a.tar.gz')
 
 
-def test_our_own_export_is_named(tmp_path):
-  path = tmp_path / 'gen.safetensors'
-  arrays = {'params/rgb/kernel': np.ones(2, np.float32)}
-  safetensors.numpy.save_file(arrays, path, {'gan_jax': '{}'})
-  with pytest.raises(UserError, match='a generator that gan_jax exported.*--program'):
-    weights.read_weights(path)
-
-
 def test_a_header_that_looks_like_a_tag_is_not_a_page(tmp_path):
   """The first byte of a .safetensors file is a size, which may be that of '<'."""
   header = json_header_of(0x213C)
