@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from safetensors.numpy import load_file
 
 from gan_jax import UserError
 from gan_jax.importers import sources
 from gan_jax.models.biggan import BigGAN
 from gan_jax.sampling import export
+from gan_jax.storage.weights import read_arrays
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 PROGRAM = Path(__file__).parent / 'programs' / 'run_exported.py'
@@ -77,7 +77,7 @@ def test_an_exported_generator_gives_the_bits_of_the_sampler(tmp_path, rng_seed,
     assert got.shape == (n, gan.res, gan.res, gan.channels) and got.dtype == np.uint8
     np.testing.assert_array_equal(got, want)
   assert np.std(np.asarray(want, np.float32)) > 1
-  arrays = load_file(weights)
+  arrays = read_arrays(weights)
   flat = traverse_util.flatten_dict(g, sep='/')
   assert arrays.keys() == flat.keys()
   for name, value in flat.items():
@@ -127,6 +127,6 @@ def test_bfloat16_weights_are_written_as_bfloat16(tmp_path):
   g = {'params': {'a': {'kernel': kernel.T, 'scale': jnp.float32(2)}}}
   export.write_safetensors(path, g, {'gan_jax': '{}'})
   assert b'"BF16"' in path.read_bytes()
-  arrays = load_file(path)
+  arrays = read_arrays(path)
   np.testing.assert_array_equal(arrays['params/a/kernel'], np.arange(6).reshape(2, 3).T)
   assert arrays['params/a/scale'].shape == ()
