@@ -1,13 +1,17 @@
 """The training command: mistakes are one sentence and leave with exit code 2."""
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gan_jax import UserError, main
 from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.exit_codes import ExitCode
+from gan_jax.training.preemption import StoppedError
 from tests.runs import start_main
 
 DIGITS = '--config=biggan_digits'
@@ -103,3 +107,43 @@ def test_without_flags_it_prints_an_example_and_help_is_a_manual_page(
   assert exit.value.code == 0
   for words in ('SYNOPSIS', 'EXIT STATUS', '--peer_timeout', '--show', '8,4 or (8, 4)'):
     assert words in out
+
+
+@pytest.mark.parametrize(
+  'images, stop, at_terminal, code',
+  [
+    (16, None, False, ExitCode.FINISHED),
+    (16, signal.SIGTERM, False, ExitCode.FINISHED),
+    (8, signal.SIGTERM, False, ExitCode.STOPPED),
+    (8, signal.SIGTERM, True, ExitCode.STOPPED),
+    (8, signal.SIGINT, False, ExitCode.STOPPED),
+    (8, signal.SIGINT, True, ExitCode.FINISHED),
+    (8, None, False, ExitCode.STOPPED),  # several processes
+    (StoppedError(), signal.SIGTERM, False, ExitCode.STOPPED),
+    (StoppedError(), signal.SIGINT, True, ExitCode.FINISHED),
+    (KeyboardInterrupt(), signal.SIGINT, True, ExitCode.INTERRUPTED),
+    (UserError('x'), None, False, ExitCode.USER_ERROR),
+    (PermissionError(13, 'Permission denied', '/x'), None, False, ExitCode.USER_ERROR),
+    (OSError(5, 'Input/output error', '/x'), None, False, ExitCode.TRANSIENT),
+    (RuntimeError('a peer is lost'), None, False, ExitCode.TRANSIENT),
+  ],
+)
+def test_the_exit_code_says_how_a_run_ended(
+  monkeypatch, images, stop, at_terminal, code
+):
+  class Run:
+    stop_signal = stop
+
+    def __init__(self, *_, **__):
+      pass
+
+    def run(self):
+      if isinstance(images, BaseException):
+        raise images
+      return SimpleNamespace(images=images)
+
+  monkeypatch.setattr(main, 'Trainer', Run)
+  monkeypatch.setattr(os, 'isatty', lambda _: at_terminal)
+  args, config = main.parse([f'{DIGITS}:tiny', '--workdir=x'])
+  assert config.train.images == 16
+  assert main.train(args, config) == code

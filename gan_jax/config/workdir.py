@@ -6,7 +6,6 @@ from typing import Any
 
 from gan_jax import UserError
 from gan_jax.config import Config, parse_config
-from gan_jax.runtime.errors import raise_as_user_error
 from gan_jax.runtime.urls import check_path
 
 
@@ -32,8 +31,7 @@ def read_config(workdir: str | Path) -> Config:
       f'{path} is corrupted ({error}): restore it, or take another workdir.'
     ) from error
   except OSError as error:
-    raise_as_user_error(error, f'{path} cannot be read')
-    raise
+    raise UserError(f'{path} cannot be read: {error.strerror}.') from error
 
 
 def read_data_record(workdir: str | Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Multi-process jobs: joining one, ending together, and errors that all share."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gan_jax.runtime.errors import UserError
+from gan_jax.runtime.errors import UserError, passing_errno
 
 _SENTENCE_BYTES = 2048  # of a UserError that is sent to the other processes
 
@@ -78,13 +79,14 @@ def shared_errors() -> Iterator[None]:
     error = raised
   if jax.process_count() > 1:
     own = np.zeros(_SENTENCE_BYTES, np.uint8)
-    sentence = np.frombuffer(str(error or '').encode()[:_SENTENCE_BYTES], np.uint8)
-    own[: len(sentence)] = sentence
+    sentence = np.frombuffer(str(error or '').encode()[: _SENTENCE_BYTES - 1], np.uint8)
+    own[0], own[1 : 1 + len(sentence)] = passing_errno(error), sentence
     sentences = np.asarray(multihost_utils.process_allgather(own))
-    for process, row in enumerate(sentences):
-      if error is None and row[0]:
-        text = row[row > 0].tobytes().decode(errors='ignore')
-        error = UserError(f'process {process}: {text}')
+    for process, (number, *text) in enumerate(sentences.tolist()):
+      if error is None and any(text):
+        words = bytes(text).rstrip(b'\0').decode(errors='ignore')
+        error = UserError(f'process {process}: {words}')
+        error.__cause__ = OSError(number, os.strerror(number)) if number else None
   if error is not None:
     raise error
 

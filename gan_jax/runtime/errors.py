@@ -9,7 +9,11 @@ from gan_jax.runtime.exit_codes import USER_ERRNOS, ExitCode
 
 
 class UserError(ValueError):
-  """A mistake in the user's input; printed as one sentence, without a traceback."""
+  """A mistake in the user's input; printed as one sentence, without a traceback.
+
+  Raised from an OSError that may pass, such as a full disk, it is none: the exit code
+  then asks to start again.
+  """
 
 
 def closest(word: str, candidates: Iterable[str], n: int = 1) -> list[str]:
@@ -23,10 +27,12 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
   return f' (did you mean {close[0]!r}?)' if close else ''
 
 
-def raise_as_user_error(error: OSError, what: str) -> None:
-  """Raises UserError '`what`: <reason>.' if only the user can correct `error`."""
-  if error.errno in USER_ERRNOS:
-    raise UserError(f'{what}: {error.strerror}.') from error
+def passing_errno(error: BaseException | None) -> int:
+  """The number of an OSError, or of one behind a UserError, that may pass; else 0."""
+  if isinstance(error, UserError):
+    error = error.__cause__
+  number = error.errno if isinstance(error, OSError) and error.errno else 0
+  return number if number > 0 and number not in USER_ERRNOS else 0
 
 
 def report_failure(error: BaseException) -> ExitCode:
@@ -36,7 +42,7 @@ def report_failure(error: BaseException) -> ExitCode:
   """
   if isinstance(error, UserError):
     print(f'error: {error}', file=sys.stderr)
-    return ExitCode.USER_ERROR
+    return ExitCode.TRANSIENT if passing_errno(error) else ExitCode.USER_ERROR
   if not isinstance(error, OSError) or error.filename is None:
     traceback.print_exception(error)
     return ExitCode.TRANSIENT

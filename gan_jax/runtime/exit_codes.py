@@ -23,12 +23,13 @@ def asks_for_restart(code: int) -> bool:
   return code == ExitCode.STOPPED or 127 <= code <= 255
 
 
-# Errors of the operating system that only the user can correct: a wrong path or missing
-# permissions. Others may pass by themselves: a full disk, a failed read, a timeout.
+# Errors of the operating system that only the user can correct: a wrong path or
+# address, missing permissions. Others may pass: a full disk, a failed read, a timeout.
 USER_ERRNOS = frozenset(
   (
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EXDEV),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EXDEV, errno.EINVAL),
+    *(errno.EADDRINUSE, errno.EADDRNOTAVAIL),
   )
 )

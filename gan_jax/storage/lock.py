@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gan_jax import UserError
-from gan_jax.runtime.errors import raise_as_user_error
 
 
 @contextlib.contextmanager
@@ -19,15 +18,15 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
 
   Raises:
     UserError: another process holds the lock, or the workdir cannot be written.
-    OSError: the workdir cannot be written for now, e.g. the disk is full.
   """
   path = workdir / 'owner.json'
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     file = path.open('a+')
   except OSError as error:
-    raise_as_user_error(error, f'--workdir={workdir} cannot be written')
-    raise
+    raise UserError(
+      f'--workdir={workdir} cannot be written: {error.strerror}.'
+    ) from error
   with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

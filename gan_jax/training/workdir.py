@@ -17,7 +17,6 @@ import gan_jax
 from gan_jax import UserError, data
 from gan_jax.config import Config
 from gan_jax.config.workdir import read_config, read_data_record
-from gan_jax.runtime.errors import raise_as_user_error
 from gan_jax.storage.files import write_json
 from gan_jax.storage.nested import flatten
 
@@ -99,8 +98,9 @@ def write_run_record(
     write_json(workdir / 'run.json', environment_record(mesh) | {'dataset': summary})
     write_json(workdir / 'config.json', config.to_dict())
   except OSError as error:
-    raise_as_user_error(error, f'--workdir={workdir} cannot be written')
-    raise
+    raise UserError(
+      f'--workdir={workdir} cannot be written: {error.strerror}.'
+    ) from error
 
 
 def config_changes(old: Config, new: Config) -> list[str]:

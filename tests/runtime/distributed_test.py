@@ -1,5 +1,7 @@
 """Joining a job, and mistakes that only one of its processes sees."""
 
+import errno
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from jax.experimental import multihost_utils
 
 from gan_jax import UserError
 from gan_jax.runtime.distributed import join, parse_job, shared_errors
+from gan_jax.runtime.errors import report_failure
+from gan_jax.runtime.exit_codes import ExitCode
 
 
 @pytest.mark.parametrize(
@@ -65,13 +69,13 @@ def test_an_unreachable_coordinator_is_no_mistake(monkeypatch):
       join(job, peer_timeout=60)
 
 
-def two_processes(monkeypatch, other: str):
+def two_processes(monkeypatch, other: str, number=0):
   """Makes this process number 0 of two; process 1 fails with `other`, if given."""
 
   def allgather(own):
     row = np.zeros_like(own)
     text = np.frombuffer(other.encode(), np.uint8)
-    row[: len(text)] = text
+    row[0], row[1 : 1 + len(text)] = number, text
     return np.stack([own, row])
 
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
@@ -83,6 +87,16 @@ def test_a_mistake_of_another_process_is_raised_here(monkeypatch):
   sentence = '^process 1: /data/bilder-ü: there is no such folder[.]$'
   with pytest.raises(UserError, match=sentence), shared_errors():
     pass
+
+
+def test_a_full_disk_of_another_process_asks_for_a_restart_here(monkeypatch):
+  two_processes(monkeypatch, 'x cannot be written.', errno.ENOSPC)
+  with (
+    pytest.raises(UserError, match='^process 1: x can') as raised,
+    shared_errors(),
+  ):
+    pass
+  assert report_failure(raised.value) == ExitCode.TRANSIENT
 
 
 def test_the_own_mistake_comes_first_and_none_is_none(monkeypatch):

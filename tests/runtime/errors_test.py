@@ -6,7 +6,7 @@ import os
 import pytest
 
 from gan_jax import UserError
-from gan_jax.runtime.errors import raise_as_user_error, report_failure, run_command
+from gan_jax.runtime.errors import report_failure, run_command
 from gan_jax.runtime.exit_codes import ExitCode
 
 USERS = ('ENOENT', 'ENOTDIR', 'EISDIR', 'EEXIST', 'EACCES', 'EPERM', 'EROFS')
@@ -33,14 +33,19 @@ def test_errors_of_files_are_one_sentence(name, capsys):
   assert err.count('\n') == 1
 
 
-@pytest.mark.parametrize('name', ['EACCES', 'ENOSPC'])
-def test_a_folder_that_cannot_be_written_is_the_users_unless_it_may_pass(name):
-  error = os_error(name, '/data/x')
-  if name == 'ENOSPC':
-    raise_as_user_error(error, '--workdir=x cannot be written')
-    return
-  with pytest.raises(UserError, match='^--workdir=x cannot be written: Permission den'):
-    raise_as_user_error(error, '--workdir=x cannot be written')
+@pytest.mark.parametrize('name', [*USERS, *PASSING, 'EADDRINUSE', 'EINVAL'])
+def test_the_error_behind_a_sentence_decides_the_code(name, capsys):
+  def command():
+    try:
+      raise os_error(name, '/data/x')
+    except OSError as error:
+      raise UserError('x cannot be written.') from error
+
+  with pytest.raises(SystemExit) as exit:
+    run_command(command)
+  passing = name in PASSING
+  assert exit.value.code == (ExitCode.TRANSIENT if passing else ExitCode.USER_ERROR)
+  assert capsys.readouterr().err == 'error: x cannot be written.\n'
 
 
 def test_other_errors_have_a_traceback(capsys):
