@@ -89,11 +89,17 @@ def decode_pixels(
   Raises:
     UnusableImageError: corrupted or truncated data.
   """
+  declared = image.size
   try:
     if value_kind(image):
       image = to_8_bits(image, ranges or {})
     else:
       image.load()
+    if image.size != declared:  # plugins notice it while they decode
+      raise UnusableImageError(
+        f'declares {declared[0]} x {declared[1]} pixels and has {image.width} x '
+        f'{image.height}'
+      )
     if image.mode == 'LAB':
       image = image.convert('RGB')  # the only mode that PIL converts it to
     if image.mode in _ALPHA_MODES or 'transparency' in image.info:
