@@ -4,6 +4,7 @@ Matrices map output to input positions, in pixels from the image's centre: x to 
 right, y down.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -71,9 +72,9 @@ def warp(
   margins = margins or largest_margins(h, w)
   rows = wavelets.upsampling(h, margins.top, margins.bottom)
   columns = wavelets.upsampling(w, margins.left, margins.right)
-  taps = sample_taps(*sample_positions(inverse, h, w, margins), rows, columns)
+  cells = find_cells(*sample_positions(inverse, h, w, margins), rows, columns)
   large = _separable(rows.matrix, images, columns.matrix)
-  sampled = sample(large, taps)
+  sampled = sample(large, cells)
   return _separable(wavelets.downsampling(h), sampled, wavelets.downsampling(w))
 
 
@@ -103,21 +104,27 @@ def sample_positions(
   return 2 * (rows + margins.top) + h, 2 * (columns + margins.left) + w
 
 
-class Taps(NamedTuple):
-  """Which pixels a bilinear sample reads, and their weights."""
+class Cells(NamedTuple):
+  """Where bilinear samples lie between four pixels of an image."""
 
-  pixel: Int[Array, '4 b p q']  # of all images, one after the other
-  weight: Float[Array, '4 b p q']
+  pixel: Int[Array, 'b p q']  # upper left, among the pixels of all images
+  down: Float[Array, 'b p q']  # distance from it, in [0, 1]
+  right: Float[Array, 'b p q']
+
+  def taps(self, width: int) -> Iterator[tuple[Array, Array]]:
+    """(pixels, weights) of the four pixels, for images of this width."""
+    for i, row_weight in enumerate((1 - self.down, self.down)):
+      for j, column_weight in enumerate((1 - self.right, self.right)):
+        yield self.pixel + (i * width + j), row_weight * column_weight
 
 
-def sample_taps(
+def find_cells(
   rows: Float[Array, 'b p q'],
   columns: Float[Array, 'b p q'],
   row_table: wavelets.Upsampling,
   column_table: wavelets.Upsampling,
-) -> Taps:
-  """The taps of samples at given positions of an upsampled image; 0 beyond it."""
-  b, width = len(rows), len(column_table.matrix)
+) -> Cells:
+  """The cells of samples at given positions of an upsampled image; 0 beyond it."""
 
   def split(x: Array, table: wavelets.Upsampling) -> tuple[Array, Array]:
     x = jnp.clip(x, 0, table.length - 1)
@@ -125,41 +132,31 @@ def sample_taps(
     return table.row(low).astype(jnp.int32), x - low
 
   (row, down), (column, right) = split(rows, row_table), split(columns, column_table)
-  image = jnp.arange(b, dtype=jnp.int32)[:, None, None] * len(row_table.matrix)
-  first = (image + row) * width + column
-  return Taps(
-    jnp.stack([first, first + 1, first + width, first + width + 1]),
-    jnp.stack(
-      [
-        (1 - down) * (1 - right),
-        (1 - down) * right,
-        down * (1 - right),
-        down * right,
-      ]
-    ),
-  )
+  image = jnp.arange(len(rows), dtype=jnp.int32)[:, None, None]
+  row += image * len(row_table.matrix)
+  return Cells(row * len(column_table.matrix) + column, down, right)
 
 
-def sample(images: Float[Array, 'b h w c'], taps: Taps) -> Float[Array, 'b p q c']:
-  """Weighted sums of pixels. Linear in the images; taps are constants.
+def sample(images: Float[Array, 'b h w c'], cells: Cells) -> Float[Array, 'b p q c']:
+  """Bilinear samples. Linear in the images; the cells are constants.
 
   The transpose adds one tap after the other to one array: four scatters into arrays
   of their own take four times as long on a CPU.
   """
   b, h, w, c = images.shape
 
-  def read(taps: Taps, flat: Array) -> Array:
+  def read(cells: Cells, flat: Array) -> Array:
     parts = [
       weight[..., None].astype(flat.dtype) * flat.at[pixel].get(mode=BOUNDS)
-      for pixel, weight in zip(*taps, strict=True)
+      for pixel, weight in cells.taps(w)
     ]
     return sum(parts[1:], parts[0])
 
-  def add(taps: Taps, samples: Array) -> Array:
+  def add(cells: Cells, samples: Array) -> Array:
     flat = jnp.zeros((b * h * w, c), samples.dtype)
-    for pixel, weight in zip(*taps, strict=True):
+    for pixel, weight in cells.taps(w):
       part = weight[..., None].astype(samples.dtype) * samples
       flat = flat.at[pixel].add(part, mode=BOUNDS)
     return flat
 
-  return linear_call(read, add, taps, images.reshape(-1, c))
+  return linear_call(read, add, cells, images.reshape(-1, c))

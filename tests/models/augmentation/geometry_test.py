@@ -62,14 +62,17 @@ def test_the_transpose_of_sampling(rng_seed):
   """Gradients of all orders, against indexing that JAX differentiates itself."""
   x = images_of(rng_seed, 6, 5)
   rng = np.random.default_rng(rng_seed)
-  taps = geometry.Taps(
-    jnp.asarray(rng.integers(0, 2 * 6 * 5, (4, 2, 3, 7)), jnp.int32),
-    jnp.asarray(rng.normal(size=(4, 2, 3, 7)), jnp.float32),
+  first = rng.integers(0, 2 * 6 * 5 - 6, (2, 3, 7))  # and the next row and column
+  cells = geometry.Cells(
+    jnp.asarray(first, jnp.int32),
+    *(jnp.asarray(rng.uniform(size=(2, 3, 7)), jnp.float32) for _ in range(2)),
   )
-  ours = lambda x: geometry.sample(x, taps)
+  ours = lambda x: geometry.sample(x, cells)
 
   def plain(x):
-    return (x.reshape(-1, 3)[taps.pixel] * taps.weight[..., None]).sum(0)
+    flat, right, down = x.reshape(-1, 3), cells.right[..., None], cells.down[..., None]
+    row = lambda at: flat[at] * (1 - right) + flat[at + 1] * right
+    return row(first) * (1 - down) + row(first + 5) * down
 
   for f in (scalar, lambda f: lambda x: jnp.sum(jax.grad(scalar(f))(x) ** 2)):
     np.testing.assert_allclose(f(ours)(x), f(plain)(x), rtol=1e-4)
