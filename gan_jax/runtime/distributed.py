@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from gan_jax.runtime import local_devices
 from gan_jax.runtime.errors import UserError, passing_errno
 
 _SENTENCE_BYTES = 2048  # of a UserError that is sent to the other processes
@@ -24,16 +25,20 @@ def join(job: str, peer_timeout: int) -> None:
     peer_timeout: seconds without a heartbeat after which another process is lost.
 
   Raises:
-    UserError: `job` has another form, or is 'auto' where there is no cluster.
+    UserError: `job` has another form, or is 'auto' where there is no cluster; the tasks
+      of this node cannot share its GPUs evenly.
   """
-  timeouts: Any = dict(
+  settings: Any = dict(
     heartbeat_timeout_seconds=peer_timeout, shutdown_timeout_seconds=peer_timeout
   )
-  if job != 'auto':
-    jax.distributed.initialize(*parse_job(job), **timeouts)
+  address = parse_job(job) if job != 'auto' else ()
+  gpus = local_devices.installed_gpus()
+  settings['local_device_ids'] = local_devices.local_device_ids(os.environ, gpus)
+  if address:
+    jax.distributed.initialize(*address, **settings)
     return
   try:
-    jax.distributed.initialize(**timeouts)
+    jax.distributed.initialize(**settings)
   except (ImportError, KeyError, TypeError, ValueError) as error:
     raise UserError(
       '--distributed=auto: no TPU pod, SLURM, Open MPI or Kubernetes job was found '
