@@ -1,0 +1,112 @@
+"""What does augmentation cost per training iteration? See README.md."""
+
+import argparse
+import csv
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
+
+# isort: split
+import jax
+import numpy as np
+
+from gan_jax.config import Config, load_config
+from gan_jax.models.augmentation import OFF, Augmentation
+from gan_jax.models.base import Batch
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.runtime.mesh import make_mesh
+from gan_jax.runtime.sharding import replicate, shard_batch
+from gan_jax.training.compile_step import make_train_step
+from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.train_state import init_state
+
+SETTINGS = {
+  'none': OFF,
+  'DiffAugment color,translation,cutout': Augmentation(
+    policy='color,translation,cutout'
+  ),
+  'ADA color': Augmentation(pipe='color', fixed_p=0.5),
+  'ADA bgc': Augmentation(pipe='bgc', fixed_p=0.5),
+}
+
+
+def make_step(config: Config, augmentation: Augmentation) -> tuple[Callable, float]:
+  """(runs an iteration of the last stage -> seconds, CPU seconds; compile time)."""
+  mesh, gan, stage, t = make_mesh(), config.gan, config.stages[-1], config.train
+  config = dataclasses.replace(config, augment=augmentation)
+  k, b, g_batch = config.shape(stage, mesh.size)
+  txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
+  key = jax.random.key(0)
+  fresh = jax.jit(lambda: init_state(gan, *txs, key, augmentation))
+  state = replicate(fresh(), mesh)
+  shape = (mesh.size, k, b, stage.res, stage.res, gan.channels)
+  images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  batch = shard_batch(Batch(images, np.zeros(shape[:3], np.int32)), mesh)
+  phase = config.schedule.phase_at(stage.after + 1, gan.res)
+  run = make_train_step(
+    gan, *txs, mesh, d_steps=t.d_steps, g_batch=g_batch, augmentation=augmentation
+  )
+  start = time.perf_counter()
+  run.lower(state, batch, key, phase).compile()
+  compile_s = time.perf_counter() - start
+  holder = [state]
+
+  def step() -> tuple[float, float]:
+    start, cpu_start = time.perf_counter(), time.process_time()
+    holder[0], metrics = run(holder[0], batch, key, phase)
+    jax.block_until_ready((holder[0], metrics))
+    return time.perf_counter() - start, time.process_time() - cpu_start
+
+  step()
+  return step, compile_s
+
+
+def measure(name: str, rounds: int) -> list[dict]:
+  """One row per setting; the settings take turns, so that load meets all alike."""
+  config = load_config(name)
+  steps = {kind: make_step(config, setting) for kind, setting in SETTINGS.items()}
+  times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in SETTINGS}
+  for _ in range(rounds):
+    for kind, (step, _) in steps.items():
+      times[kind].append(step())
+  rows = []
+  plain = np.array(times['none'])
+  for kind, (_, compile_s) in steps.items():
+    seconds = np.array(times[kind])
+    wall, cpu = 1e3 * np.median(seconds, axis=0)
+    wall_ratio, cpu_ratio = np.median(seconds / plain, axis=0)
+    rows.append(
+      {
+        'config': name,
+        'augmentation': kind,
+        'compile_s': round(compile_s, 1),
+        'median_ms': round(float(wall), 1),
+        'fastest_ms': round(1e3 * float(seconds[:, 0].min()), 1),
+        'cpu_ms': round(float(cpu), 1),
+        'ratio': round(float(wall_ratio), 3),
+        'cpu_ratio': round(float(cpu_ratio), 3),
+      }
+    )
+    print('  '.join(f'{k}={v}' for k, v in rows[-1].items()), flush=True)
+  return rows
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--config', action='append', required=True)
+  parser.add_argument('--rounds', type=int, default=20)
+  parser.add_argument('--out', type=Path, required=True, help='a .csv file')
+  args = parser.parse_args()
+  keep_freed_memory()
+  rows = [row for name in args.config for row in measure(name, args.rounds)]
+  with args.out.open('w', newline='') as f:
+    writer = csv.DictWriter(f, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+if __name__ == '__main__':
+  main()
