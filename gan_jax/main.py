@@ -55,11 +55,12 @@ from gan_jax.config import Config, load_config
 from gan_jax.config.listing import list_keys
 from gan_jax.config.overrides import split_overrides
 from gan_jax.config.values import SYNTAX
-from gan_jax.runtime.distributed import join, leave
+from gan_jax.runtime.distributed import join, leave, own_name
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import report_failure, run_command
 from gan_jax.runtime.exit_codes import ExitCode
 from gan_jax.runtime.flags import CommandParser, boolean, path
+from gan_jax.runtime.watchdog import Watchdog, print_stacks_at_signal
 from gan_jax.training.preemption import StoppedError
 from gan_jax.training.trainer import Trainer
 
@@ -121,6 +122,20 @@ def make_parser() -> CommandParser:
     default=60,
     help='seconds without a heartbeat after which a process is lost; default: 60',
   )
+  p.add_argument(
+    '--join_timeout',
+    type=int,
+    default=300,
+    help='seconds to wait for the other processes at the start; default: 300',
+  )
+  p.add_argument(
+    '--hang_timeout',
+    type=int,
+    default=600,
+    help='seconds after which a run that hangs ends with 250: without a step for '
+    '--peer_timeout seconds and ten times the median step it first prints the stacks '
+    'of all threads; 0: it never ends; default: 600',
+  )
   return p
 
 
@@ -142,8 +157,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
   if args.workdir is None and not args.show:
     run = Path(args.config.partition(':')[0]).stem
     raise UserError(f'--workdir is needed, e.g. --workdir=runs/{run}.')
-  if args.peer_timeout < 1:
-    raise UserError(f'--peer_timeout={args.peer_timeout}: it must be at least 1.')
+  for name, least in (('peer_timeout', 1), ('join_timeout', 1), ('hang_timeout', 0)):
+    if (seconds := getattr(args, name)) < least:
+      raise UserError(f'--{name}={seconds}: it must be at least {least}.')
   args.keys = [name for name, _ in overrides]
   return args, load_config(args.config, overrides)
 
@@ -158,6 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(list_keys(config, args.keys))
     return
   faulthandler.enable()
+  print_stacks_at_signal()
   flags.FLAGS.mark_as_parsed()  # absl's log handler asks for it
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
@@ -168,12 +185,13 @@ def train(args: argparse.Namespace, config: Config) -> ExitCode:
   """Trains as the flags say; returns how it ended."""
   try:
     if args.distributed:
-      join(args.distributed, args.peer_timeout)
+      join(args.distributed, args.peer_timeout, args.join_timeout)
     trainer = Trainer(
       config,
       args.workdir,
       allow_config_change=args.allow_config_change,
       allow_data_change=args.allow_data_change,
+      watchdog=Watchdog(args.peer_timeout, args.hang_timeout, who=own_name),
     )
     try:
       if int(trainer.run().images) >= config.train.images:

@@ -12,33 +12,43 @@ from jax.experimental import multihost_utils
 
 from gan_jax.runtime import local_devices
 from gan_jax.runtime.errors import UserError, passing_errno
+from gan_jax.runtime.joining import announced, describe_wait, detected_wait, resolve
 
 _SENTENCE_BYTES = 2048  # of a UserError that is sent to the other processes
 
 
-def join(job: str, peer_timeout: int) -> None:
+def join(job: str, peer_timeout: int, join_timeout: int = 300) -> None:
   """Connects this process to the others of its job; if one is lost, all end.
+
+  While it waits for the others, it says so; after `join_timeout` the process ends.
 
   Args:
     job: 'auto' on TPU pods, SLURM and GKE, else
       'HOST:PORT,NUM_PROCESSES,PROCESS_ID'.
     peer_timeout: seconds without a heartbeat after which another process is lost.
+    join_timeout: seconds to wait for the other processes.
 
   Raises:
-    UserError: `job` has another form, or is 'auto' where there is no cluster; the tasks
-      of this node cannot share its GPUs evenly.
+    UserError: `job` has another form, its host cannot be resolved, or it is 'auto'
+      where there is no cluster; the tasks of this node cannot share its GPUs evenly.
   """
   settings: Any = dict(
-    heartbeat_timeout_seconds=peer_timeout, shutdown_timeout_seconds=peer_timeout
+    heartbeat_timeout_seconds=peer_timeout,
+    shutdown_timeout_seconds=peer_timeout,
+    initialization_timeout=join_timeout + 60,  # `announced` ends the process before
   )
   address = parse_job(job) if job != 'auto' else ()
   gpus = local_devices.installed_gpus()
   settings['local_device_ids'] = local_devices.local_device_ids(os.environ, gpus)
   if address:
-    jax.distributed.initialize(*address, **settings)
+    wait = describe_wait(*address)
+    resolve(address[0], wait)
+    with announced(lambda: wait, join_timeout):
+      jax.distributed.initialize(*address, **settings)
     return
   try:
-    jax.distributed.initialize(**settings)
+    with announced(detected_wait, join_timeout):
+      jax.distributed.initialize(**settings)
   except (ImportError, KeyError, TypeError, ValueError) as error:
     raise UserError(
       '--distributed=auto: no TPU pod, SLURM, Open MPI or Kubernetes job was found '
@@ -68,6 +78,13 @@ def parse_job(job: str) -> tuple[str, int, int]:
       'numbered from 0.'
     )
   return f'{host}:{port}', count, index
+
+
+def own_name() -> str:
+  """'process 3 of 64', or 'this process' if it is the only one."""
+  if jax.process_count() == 1:
+    return 'this process'
+  return f'process {jax.process_index()} of {jax.process_count()}'
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from gan_jax.config import Config
 from gan_jax.models.base import Phase, Variables
 from gan_jax.runtime.environment import one_off_compiler_options
 from gan_jax.runtime.sharding import replicate, unshard
+from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.durations import timed_phase
 from gan_jax.storage.json_lines import read_json_lines
@@ -46,6 +47,7 @@ class TrainingContext:
   log: Callable[[str], Any]
   checkpointer: Checkpointer
   preemption: PreemptionHandler
+  watchdog: Watchdog
   grids: SampleGrids
   report: report.ReportWriter
   callbacks: Sequence[Callback]  # called in this order
@@ -85,7 +87,13 @@ class TrainingSession:
       make_optimizer(config.g_adam), make_optimizer(config.d_adam), mesh
     )
     self._stages = StagePreparer(
-      config, context.dataset, mesh, self.state, self._key, context.grids.compile
+      config,
+      context.dataset,
+      mesh,
+      self.state,
+      self._key,
+      context.grids.compile,
+      context.watchdog,
     )
     self.rollbacks = read_json_lines(context.workdir / ROLLBACKS)
     self._lr_factor = np.float32(config.collapse.lr_factor ** len(self.rollbacks))
@@ -127,11 +135,14 @@ class TrainingSession:
     )
     with self.metrics, self._stages:
       if self.images < self._config.train.images:
-        self._loop()
+        with self._context.watchdog.watch('training') as self._watched:
+          self._loop()
 
   def _loop(self) -> None:
     config, preemption = self._config, self._context.preemption
-    with self._context.timed(f'compiling the step at {self.phase.res} pixels'):
+    watched = self._watched
+    compiling = f'compiling the step at {self.phase.res} pixels'
+    with watched.paused(), self._context.timed(compiling):
       stage = self._stages.enter(self.images, preemption.result)
     preemption.idle = False
     while self.images < config.train.images and not preemption.requested():
@@ -144,13 +155,15 @@ class TrainingSession:
           break
       self.phase = phase
       scaled = self._scale_rates(phase)
-      self.state, metrics = stage.step(
-        self.state, next(stage.batches), self._key, scaled
-      )
+      watched.doing = 'waiting for the next batch of images'
+      batch = next(stage.batches)
+      watched.doing = 'computing a step, or waiting for other processes to do so'
+      self.state, metrics = stage.step(self.state, batch, self._key, scaled)
       self.unsaved = True
       if grown:
         self._log_stage(stage, time.perf_counter() - started)
       self._settle(config.log.metrics_every)  # the iteration before: no waiting
+      watched.step()
       before, self.images = self.images, self.images + stage.images_per_step
       self.step += 1
       self.metrics.defer(self.images, metrics | _logged_phase(scaled))
@@ -167,8 +180,9 @@ class TrainingSession:
       return
     last = iteration.grows or self.images >= self._config.train.images
     self._settle(1 if last else self._config.log.metrics_every)
-    for callback in due:
-      callback(self, iteration)
+    with self._watched.paused():
+      for callback in due:
+        callback(self, iteration)
 
   def _settle(self, every: int) -> None:
     """Waits for the deferred metrics and logs them every so many images."""
@@ -197,9 +211,11 @@ class TrainingSession:
       StoppedError: a signal arrived during the wait.
     """
     preemption = self._context.preemption
-    preemption.idle = self._context.checkpointer.wait()
-    stage = self._stages.enter(self.images, preemption.result)
-    preemption.idle = False
+    with self._watched.paused():
+      preemption.idle = self._context.checkpointer.wait()
+      stage = self._stages.enter(self.images, preemption.result)
+      preemption.idle = False
+    self._watched.forget()
     return stage
 
   def _log_stage(self, stage: ReadyStage, seconds: float) -> None:

@@ -16,6 +16,7 @@ from gan_jax import data
 from gan_jax.config import Config, Stage
 from gan_jax.models.base import Batch
 from gan_jax.runtime.sharding import shard_batch
+from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.training.compile_step import TrainStep, make_train_step
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.train_state import TrainState
@@ -53,6 +54,7 @@ class StagePreparer:
     state: TrainState,
     key: Array,
     on_compiled: Callable[[TrainState, int], None],
+    watchdog: Watchdog,
   ):
     """
     Args:
@@ -60,7 +62,9 @@ class StagePreparer:
       key: of the run; the steps will be called with it.
       on_compiled: called in the background with the shapes of the state and the
         resolution of a stage, after its step has been compiled.
+      watchdog: watches the input pipelines that are opened.
     """
+    self._watchdog = watchdog
     self._on_compiled = on_compiled
     self._config, self._dataset, self._mesh, self._key = config, dataset, mesh, key
     self._state = jax.tree.map(
@@ -120,7 +124,9 @@ class StagePreparer:
     phase = config.schedule.phase_at(images, config.gan.res)
     (stage,) = [s for s in config.stages if s.res == phase.res]
     batches = prefetch(self._sharded_batches(stage, images))
-    first = next(batches)
+    with self._watchdog.watch('opening the data') as opening:
+      opening.doing = 'waiting for the first batch of images'
+      first = next(batches)
     opened = time.perf_counter()
     step = self._make_step(stage)
     # Calls with arguments of these shapes use the program that is compiled here.

@@ -17,6 +17,7 @@ from gan_jax.config import Config
 from gan_jax.runtime.distributed import shared_errors
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.urls import check_path
+from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.lock import lock_workdir
 from gan_jax.training import callbacks
@@ -41,6 +42,7 @@ class Trainer:
     workdir: str | Path,
     allow_config_change: bool = False,
     allow_data_change: bool = False,
+    watchdog: Watchdog | None = None,
   ):
     """
     Args:
@@ -48,11 +50,13 @@ class Trainer:
       allow_config_change: resume although `config` differs from that of the run.
       allow_data_change: resume although the images, their order or their classes
         differ from those that the run began with.
+      watchdog: ends the process if training hangs; None: nothing does.
     """
     self._config = config
     self._workdir = Path(check_path(str(workdir))).expanduser()
     self._allow_config_change = allow_config_change
     self._allow_data_change = allow_data_change
+    self._watchdog = watchdog or Watchdog()
     self._stop = threading.Event()
     self._preemption: PreemptionHandler | None = None
 
@@ -104,8 +108,9 @@ class Trainer:
           stack.enter_context(lock_workdir(self._workdir))
         write_run_record(self._workdir, config, mesh, dataset)
       stack.callback(self._stop.clear)
+      watchdog = stack.enter_context(self._watchdog)
       context = _make_context(
-        config, dataset, self._workdir, mesh, scores, preemption, log
+        config, dataset, self._workdir, mesh, scores, preemption, watchdog, log
       )
       stack.callback(context.report.close)
       if jax.process_count() == 1:  # else a lost process would be waited for
@@ -148,6 +153,7 @@ def _make_context(
   mesh: Mesh,
   scores: callbacks.Scores | None,
   preemption: PreemptionHandler,
+  watchdog: Watchdog,
   log: Callable[[str], Any],
 ) -> TrainingContext:
   is_main, every = jax.process_index() == 0, config.log
@@ -171,6 +177,7 @@ def _make_context(
     log=log,
     checkpointer=checkpointer,
     preemption=preemption,
+    watchdog=watchdog,
     grids=grids,
     report=writer,
     callbacks=(

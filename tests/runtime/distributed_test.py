@@ -64,7 +64,7 @@ def test_an_unreachable_coordinator_is_no_mistake(monkeypatch):
     raise RuntimeError('DEADLINE_EXCEEDED')
 
   monkeypatch.setattr(jax.distributed, 'initialize', initialize)
-  for job in ('auto', 'host:80,2,0'):
+  for job in ('auto', '127.0.0.1:80,2,0'):
     with pytest.raises(RuntimeError, match='DEADLINE'):
       join(job, peer_timeout=60)
 
