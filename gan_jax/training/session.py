@@ -17,7 +17,6 @@ from jax.sharding import PartitionSpec as P
 from gan_jax import UserError, data, report
 from gan_jax.config import Config
 from gan_jax.models.base import Phase, Variables
-from gan_jax.runtime.environment import one_off_compiler_options
 from gan_jax.runtime.sharding import replicate, unshard
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.storage.checkpoint import Checkpointer
@@ -25,6 +24,7 @@ from gan_jax.storage.durations import timed_phase
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.training.callbacks import Callback, Iteration, SampleGrids
 from gan_jax.training.collapse_monitor import CollapseMonitor
+from gan_jax.training.first_weights import draw_weights
 from gan_jax.training.metric_logger import MetricLogger
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.preemption import PreemptionHandler, StoppedError
@@ -274,15 +274,14 @@ def restore_or_init(
   """
   g_tx, d_tx = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
 
-  def fresh() -> TrainState:
+  def fresh(key: jax.Array) -> TrainState:
     seed = jax.random.fold_in(key, 2**31 - 1)
     return init_state(config.gan, g_tx, d_tx, seed, config.augment)
 
   newest = checkpointer.newest()
   if newest is None:
-    init = jax.jit(fresh, compiler_options=one_off_compiler_options())
-    return replicate(init(), mesh)
-  like, saved = jax.eval_shape(fresh), checkpointer.shapes(newest, 'augment')
+    return replicate(draw_weights(fresh, key), mesh)
+  like, saved = jax.eval_shape(fresh, key), checkpointer.shapes(newest, 'augment')
   fields = {f.name: getattr(like, f.name) for f in dataclasses.fields(like)}
   if saved is None:  # a checkpoint of a version without augmentation
     del fields['augment']
