@@ -62,6 +62,7 @@ from gan_jax.runtime.exit_codes import ExitCode
 from gan_jax.runtime.flags import CommandParser, boolean, path
 from gan_jax.runtime.watchdog import Watchdog, print_stacks_at_signal
 from gan_jax.training.preemption import StoppedError
+from gan_jax.training.profiling import parse_profile
 from gan_jax.training.trainer import Trainer
 
 USAGE = """\
@@ -136,6 +137,19 @@ def make_parser() -> CommandParser:
     '--peer_timeout seconds and ten times the median step it first prints the stacks '
     'of all threads; 0: it never ends; default: 600',
   )
+  p.add_argument(
+    '--profile',
+    default='',
+    metavar='STEP:N',
+    help='profile the N iterations after iteration STEP into WORKDIR/profile, which '
+    'xprof and TensorBoard show',
+  )
+  p.add_argument(
+    '--profile_processes',
+    default='0',
+    metavar='NUMBERS',
+    help='processes that --profile profiles, such as 0,3, or all; default: 0',
+  )
   return p
 
 
@@ -160,6 +174,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
   for name, least in (('peer_timeout', 1), ('join_timeout', 1), ('hang_timeout', 0)):
     if (seconds := getattr(args, name)) < least:
       raise UserError(f'--{name}={seconds}: it must be at least {least}.')
+  args.profile = args.profile and parse_profile(args.profile, args.profile_processes)
   args.keys = [name for name, _ in overrides]
   return args, load_config(args.config, overrides)
 
@@ -192,6 +207,7 @@ def train(args: argparse.Namespace, config: Config) -> ExitCode:
       allow_config_change=args.allow_config_change,
       allow_data_change=args.allow_data_change,
       watchdog=Watchdog(args.peer_timeout, args.hang_timeout, who=own_name),
+      profile=args.profile or None,
     )
     try:
       if int(trainer.run().images) >= config.train.images:

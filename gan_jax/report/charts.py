@@ -39,6 +39,7 @@ PANELS = (
   Panel('Resolution', 'res'),
   Panel('Fade-in of the resolution', 'alpha'),
   Panel('Images per second', 'images_per_s'),
+  Panel('Seconds per step, and waiting for data in it', 'step_s|data_wait_s'),
   Panel('Skipped updates', 'skipped'),
   Panel('Other metrics', '.*'),
 )

@@ -69,6 +69,7 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
   return {
     'facts': list(run_facts(config, run_info, progress).items())
     + [
+      ('Waiting for data', data_waits(metrics)),
       ('Last checkpoint', last_checkpoint(workdir)),
       ('Collapse monitor', monitor_verdict(metrics, events)),
       ('Started', _minute(run_info.get('started'))),
@@ -132,6 +133,27 @@ def run_facts(config: Record, run_info: Record, progress: Progress) -> dict[str,
     seconds = (total - images) / rate if rate else None
     facts['Time left'] = 'unknown' if seconds is None else duration(seconds)
   return facts
+
+
+def data_waits(metrics: Sequence[Record]) -> str:
+  """'3% of the time', of the last ten records; where it differs, of which process."""
+  shares: list[list[float]] = []  # by process, of each record
+  for record in metrics:
+    step, wait = (finite_number(record.get(name)) for name in ('step_s', 'data_wait_s'))
+    if not step or wait is None:
+      continue
+    waits = record.get('data_wait_s_by_process')
+    waits = waits if isinstance(waits, list) else [wait]
+    shares.append([(finite_number(x) or 0) / step for x in waits])
+  recent = [row for row in shares[-10:] if len(row) == len(shares[-1])]
+  if not recent:
+    return 'not measured yet'
+  medians = [statistics.median(values) for values in zip(*recent, strict=True)]
+  text = f'{statistics.median(medians):.0%} of the time'
+  most = max(medians)
+  if len(medians) > 1 and most > statistics.median(medians) + 0.01:
+    text += f'; process {medians.index(most)}: {most:.0%}'
+  return text
 
 
 def monitor_verdict(metrics: Sequence[Record], events: Sequence[Event]) -> str:

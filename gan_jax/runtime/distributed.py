@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
 from gan_jax.runtime import local_devices
@@ -85,6 +86,24 @@ def own_name() -> str:
   if jax.process_count() == 1:
     return 'this process'
   return f'process {jax.process_index()} of {jax.process_count()}'
+
+
+def exchange(name: str, text: str) -> list[str]:
+  """Publishes a text; process 0 gets the latest text of each process, '' for none yet.
+
+  It goes through the coordinator of the job, not through the devices, and waits for no
+  process. Other processes get their own text only.
+  """
+  client = jax_distributed.global_state.client
+  if client is None or jax.process_count() == 1:
+    return [text]
+  client.key_value_set(f'{name}/{jax.process_index()}', text, allow_overwrite=True)
+  if jax.process_index() != 0:
+    return [text]
+  texts = [''] * jax.process_count()
+  for key, value in client.key_value_dir_get(f'{name}/'):
+    texts[int(key.rpartition('/')[2])] = value
+  return texts
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ Log = Callable[[str], Any]
 class Iteration:
   """A finished iteration of the training loop."""
 
+  step: int  # iterations done, this one included
   images_before: int  # seen before it
   images: int  # seen after it
   phase: Phase  # it trained with

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from gan_jax.storage.files import atomic_path
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.training import noise_scale
+from gan_jax.training.step_times import StepTimes
 
 METRICS = 'metrics.jsonl'
 
@@ -31,6 +32,9 @@ class MetricLogger:
 
   Lines beyond the images of a resumed run are removed, so that the files describe one
   run. A full disk loses lines and does not stop the run.
+
+  Attributes:
+    step_times: mean times of the steps, part of each line.
   """
 
   def __init__(
@@ -58,6 +62,7 @@ class MetricLogger:
     self._failure_logged = False
     self._pending: tuple[int, Mapping[str, Any]] | None = None
     self._noise_scale = noise_scale.NoiseScale()
+    self.step_times = StepTimes()
     if active:
       self._resume(images)
     self._bar = tqdm(
@@ -134,17 +139,21 @@ class MetricLogger:
       self._noise_scale.add_step(values)
     self._bar.update(images - self._last_images)
     before, self._last_images = self._last_images, images
-    if self._active and crosses_multiple(before, images, every):
-      self._write_metrics(images, values)
+    if crosses_multiple(before, images, every):
+      times = self.step_times.next_line()  # on all processes
+      if self._active:
+        self._write_metrics(images, values, times)
     return values
 
-  def _write_metrics(self, images: int, values: Mapping[str, float]) -> None:
+  def _write_metrics(
+    self, images: int, values: Mapping[str, float], times: Mapping[str, Any]
+  ) -> None:
     (images_before, time_before), now = self._last_line, time.perf_counter()
     self._last_line = images, now
     finite = {name: x for name, x in values.items() if math.isfinite(x)}
     finite |= self._noise_scale.next_line()
     rate = (images - images_before) / (now - time_before)
-    self.write({'images': images, **finite, 'images_per_s': rate})
+    self.write({'images': images, **finite, 'images_per_s': rate, **times})
     shown = {n: f'{v:.2f}' for n, v in finite.items() if n in ('d_real', 'd_fake')}
     self._bar.set_postfix(shown)
 

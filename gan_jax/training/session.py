@@ -156,21 +156,25 @@ class TrainingSession:
       self.phase = phase
       scaled = self._scale_rates(phase)
       watched.doing = 'waiting for the next batch of images'
-      batch = next(stage.batches)
-      watched.doing = 'computing a step, or waiting for other processes to do so'
-      self.state, metrics = stage.step(self.state, batch, self._key, scaled)
+      asked = time.perf_counter()
+      with jax.profiler.StepTraceAnnotation('iteration', step_num=self.step):
+        batch, received = next(stage.batches), time.perf_counter()
+        watched.doing = 'computing a step, or waiting for other processes to do so'
+        self.state, metrics = stage.step(self.state, batch, self._key, scaled)
       self.unsaved = True
       if grown:
         self._log_stage(stage, time.perf_counter() - started)
       self._settle(config.log.metrics_every)  # the iteration before: no waiting
       watched.step()
+      if not grown:
+        self.metrics.step_times.add(time.perf_counter() - started, received - asked)
       before, self.images = self.images, self.images + stage.images_per_step
       self.step += 1
       self.metrics.defer(self.images, metrics | _logged_phase(scaled))
       if config.schedule.resets_between(before, self.images):
         self.state = self._reset(self.state)
       grows = self._phase_at(self.images).res != phase.res
-      self._call_back(Iteration(before, self.images, phase, grows))
+      self._call_back(Iteration(self.step, before, self.images, phase, grows))
     self._settle(1)
 
   def _call_back(self, iteration: Iteration) -> None:

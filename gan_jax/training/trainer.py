@@ -20,8 +20,9 @@ from gan_jax.runtime.urls import check_path
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.lock import lock_workdir
-from gan_jax.training import callbacks
+from gan_jax.training import callbacks, profiling
 from gan_jax.training.preemption import PreemptionHandler
+from gan_jax.training.profiling import ProfiledSteps
 from gan_jax.training.session import TrainingContext, TrainingSession
 from gan_jax.training.train_state import TrainState
 from gan_jax.training.workdir import check_resume, holds_run, write_run_record
@@ -33,7 +34,7 @@ class Trainer:
   """Trains the GAN of a config in a workdir.
 
   The workdir gets config.json, run.json, starts.jsonl, metrics.jsonl, report.html,
-  samples/, checkpoints/ and tensorboard/.
+  samples/, checkpoints/ and tensorboard/, and profile/ if `profile` is given.
   """
 
   def __init__(
@@ -43,6 +44,7 @@ class Trainer:
     allow_config_change: bool = False,
     allow_data_change: bool = False,
     watchdog: Watchdog | None = None,
+    profile: ProfiledSteps | None = None,
   ):
     """
     Args:
@@ -51,12 +53,13 @@ class Trainer:
       allow_data_change: resume although the images, their order or their classes
         differ from those that the run began with.
       watchdog: ends the process if training hangs; None: nothing does.
+      profile: iterations that are profiled; None: none.
     """
     self._config = config
     self._workdir = Path(check_path(str(workdir))).expanduser()
     self._allow_config_change = allow_config_change
     self._allow_data_change = allow_data_change
-    self._watchdog = watchdog or Watchdog()
+    self._watchdog, self._profile = watchdog or Watchdog(), profile
     self._stop = threading.Event()
     self._preemption: PreemptionHandler | None = None
 
@@ -100,6 +103,9 @@ class Trainer:
     scores = None
     if config.score.every:
       scores = callbacks.Scores(config, dataset, self._workdir, log)
+    profile = None
+    if self._profile:
+      profile = profiling.Profile(self._profile, self._workdir, tqdm.write)
     with contextlib.ExitStack() as stack:
       preemption = stack.enter_context(PreemptionHandler(log, self._stop))
       self._preemption = preemption
@@ -110,9 +116,11 @@ class Trainer:
       stack.callback(self._stop.clear)
       watchdog = stack.enter_context(self._watchdog)
       context = _make_context(
-        config, dataset, self._workdir, mesh, scores, preemption, watchdog, log
+        config, dataset, self._workdir, mesh, scores, profile, preemption, watchdog, log
       )
       stack.callback(context.report.close)
+      if profile:
+        stack.callback(profile.close)
       if jax.process_count() == 1:  # else a lost process would be waited for
         stack.callback(context.checkpointer.close)
       if is_main:
@@ -152,6 +160,7 @@ def _make_context(
   workdir: Path,
   mesh: Mesh,
   scores: callbacks.Scores | None,
+  profile: profiling.Profile | None,
   preemption: PreemptionHandler,
   watchdog: Watchdog,
   log: Callable[[str], Any],
@@ -186,6 +195,7 @@ def _make_context(
       callbacks.ReportRefresh(config, writer),
       *([scores] if scores else []),
       callbacks.SaveCheckpoints(config, checkpointer, scores),
+      *([profile] if profile else []),
     ),
   )
 

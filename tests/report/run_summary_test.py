@@ -91,3 +91,17 @@ def test_rollbacks_are_events(workdir):
   run = run_summary.summarize_run(workdir)
   assert run['events'][-1]['text'] == 'back to step 12: diversity'
   assert run['severity'] == ''  # training went on after the collapse
+
+
+def test_waits_for_data_are_shares_of_the_steps(workdir):
+  waits = lambda: run_summary.data_waits(
+    run_summary.read_json_lines(workdir / 'metrics.jsonl')
+  )
+  assert waits() == 'not measured yet'
+  lines = [{'images': 8, 'step_s': 0.5, 'data_wait_s': 0.25}] * 3
+  write_lines(workdir / 'metrics.jsonl', lines)
+  assert waits() == '50% of the time'
+  job = {'images': 8, 'step_s': 2.0, 'data_wait_s': 1.5}
+  job['data_wait_s_by_process'] = [0.02, None, 1.5, 0.02]
+  write_lines(workdir / 'metrics.jsonl', [*lines, {'images': 9, 'step_s': 'x'}, job])
+  assert waits() == '1% of the time; process 2: 75%'
