@@ -59,7 +59,7 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
   found = []
   for line in code_blocks(page).replace('\\\n', ' ').splitlines():
     match = COMMAND.search(line)
-    if match and not re.search(r'\.\.\.|\[|PLACEHOLDER', line):
+    if match and not re.search(r'\.\.\.|\[|PLACEHOLDER|\$@', line):
       module = match[1] or COMMANDS[match[2]].module.removeprefix('gan_jax.')
       # A module's docstring continues in prose.
       arguments = match[3].rstrip("' ") if page.suffix == '.md' else match[3]
