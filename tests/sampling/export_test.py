@@ -106,8 +106,11 @@ def test_an_exported_generator_runs_without_gan_jax(tmp_path, rng_seed):
     env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
   )
   assert done.returncode == 0, done.stderr[-2000:]
-  want = jitted_sampler(gan, g)(g, z, classes, psi)
-  np.testing.assert_array_equal(np.load(tmp_path / 'images.npy'), want)
+  want = jitted_sampler(gan, g)(g, z, classes, psi).astype(np.int32)
+  # Another process without gan_jax compiles with other flags: a value may be rounded to
+  # the next level. In one process the bits are the same, see above.
+  difference = np.abs(np.load(tmp_path / 'images.npy').astype(np.int32) - want)
+  assert difference.max() <= 1 and (difference > 0).mean() <= 0.01
 
 
 def test_mistakes(tmp_path):
