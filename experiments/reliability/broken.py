@@ -10,7 +10,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from launch import equal, finish, read_lines, restored, start
 
 from gan_jax import UserError
 from gan_jax.config import parse_config
@@ -19,6 +18,7 @@ from gan_jax.models.base import to_float
 from gan_jax.models.biggan import BigGAN
 from gan_jax.storage.checkpoint import Checkpointer, find_corruption
 from gan_jax.training import trainer
+from launch import equal, finish, read_lines, restored, start
 
 STEPS = 32
 GROWING = (  # every step is saved; 4 pixels, then a fade to 8 in the middle
