@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from gan_jax import UserError
 from gan_jax.report.charts import Record, finite_number, make_charts
+from gan_jax.report.goodput import goodput
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.storage.nested import flatten
 
@@ -70,6 +71,7 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     'facts': list(run_facts(config, run_info, progress).items())
     + [
       ('Waiting for data', data_waits(metrics)),
+      ('Goodput', goodput(_read_records(workdir / 'starts.jsonl'))),
       ('Last checkpoint', last_checkpoint(workdir)),
       ('Collapse monitor', monitor_verdict(metrics, events)),
       ('Started', _minute(run_info.get('started'))),

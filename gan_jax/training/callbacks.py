@@ -49,7 +49,13 @@ class Iteration:
 
 
 class Callback(Protocol):
-  """Something that is done at intervals. All processes of a job call it."""
+  """Something that is done at intervals. All processes of a job call it.
+
+  Attributes:
+    phase: what its time counts as in starts.jsonl.
+  """
+
+  phase: str
 
   def due(self, iteration: Iteration) -> bool:
     """Whether to call it after this iteration."""
@@ -68,6 +74,8 @@ class SampleGrids:
   A conditional model gets one row for each of its first classes. The grid's diversity
   and the singular values of both networks are logged with it.
   """
+
+  phase = 'grids and reports'
 
   def __init__(self, config: Config, workdir: Path, active: bool, log: Log):
     self._log, self._every = log, config.log.grid_every
@@ -124,6 +132,8 @@ class SampleGrids:
 class CollapseCheck:
   """Acts on the collapse monitor's verdict after each sample grid."""
 
+  phase = 'grids and reports'
+
   def __init__(self, config: Config, log: Log):
     self._limits, self._every, self._log = config.collapse, config.log.grid_every, log
 
@@ -172,6 +182,8 @@ class CollapseCheck:
 class ReportRefresh:
   """Rewrites report.html after each sample grid, in a process of its own."""
 
+  phase = 'grids and reports'
+
   def __init__(self, config: Config, writer: report.ReportWriter):
     self._every, self._writer = config.log.grid_every, writer
 
@@ -184,6 +196,8 @@ class ReportRefresh:
 
 class Scores:
   """Evaluates the EMA generator during training."""
+
+  phase = 'scoring'
 
   def __init__(self, config: Config, dataset: data.Dataset, workdir: Path, log: Log):
     """
@@ -246,6 +260,8 @@ class Scores:
 
 class SaveCheckpoints:
   """Saves a checkpoint at intervals, before growth, with scores and after failures."""
+
+  phase = 'saving'
 
   def __init__(self, config: Config, checkpointer: Checkpointer, scores: Scores | None):
     self._every, self._retry_every = (

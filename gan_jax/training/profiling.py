@@ -58,6 +58,8 @@ class Profile:
   In a job, each process writes into a folder of its own, profile/process_3.
   """
 
+  phase = 'profiling'
+
   def __init__(self, steps: ProfiledSteps, workdir: Path, log: Callable[[str], Any]):
     """
     Raises:

@@ -27,10 +27,11 @@ from gan_jax.training.collapse_monitor import CollapseMonitor
 from gan_jax.training.first_weights import draw_weights
 from gan_jax.training.metric_logger import MetricLogger
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.phase_clock import PhaseClock
 from gan_jax.training.preemption import PreemptionHandler, StoppedError
 from gan_jax.training.stages import ReadyStage, StagePreparer
 from gan_jax.training.train_state import TrainState, init_state, make_reset
-from gan_jax.training.workdir import record_start
+from gan_jax.training.workdir import record_start, update_start
 
 ROLLBACKS = 'rollbacks.jsonl'
 
@@ -77,8 +78,9 @@ class TrainingSession:
     config, mesh = context.config, context.mesh
     self._context, self._config = context, config
     self._key = jax.random.key(config.train.seed)
-    resumes = bool(context.checkpointer.steps())
-    with context.timed('restoring' if resumes else 'drawing the first weights'):
+    resumes, self.clock = bool(context.checkpointer.steps()), PhaseClock()
+    restoring = 'restoring' if resumes else 'drawing the first weights'
+    with self.clock.phase(restoring), context.timed(restoring):
       self.state = restore_or_init(config, self._key, mesh, context.checkpointer)
     self.images, self.step = int(self.state.images), int(self.state.step)
     self.phase = self._phase_at(self.images)
@@ -142,8 +144,13 @@ class TrainingSession:
     config, preemption = self._config, self._context.preemption
     watched = self._watched
     compiling = f'compiling the step at {self.phase.res} pixels'
-    with watched.paused(), self._context.timed(compiling):
+    with (
+      watched.paused(),
+      self.clock.phase('compiling'),
+      self._context.timed(compiling),
+    ):
       stage = self._stages.enter(self.images, preemption.result)
+    self.record_times()
     preemption.idle = False
     while self.images < config.train.images and not preemption.requested():
       phase = self._phase_at(self.images)
@@ -174,6 +181,8 @@ class TrainingSession:
       if config.schedule.resets_between(before, self.images):
         self.state = self._reset(self.state)
       grows = self._phase_at(self.images).res != phase.res
+      if self.clock.due():
+        self.record_times()
       self._call_back(Iteration(self.step, before, self.images, phase, grows))
     self._settle(1)
 
@@ -186,7 +195,8 @@ class TrainingSession:
     self._settle(1 if last else self._config.log.metrics_every)
     with self._watched.paused():
       for callback in due:
-        callback(self, iteration)
+        with self.clock.phase(callback.phase):
+          callback(self, iteration)
 
   def _settle(self, every: int) -> None:
     """Waits for the deferred metrics and logs them every so many images."""
@@ -199,6 +209,12 @@ class TrainingSession:
         f'{self.saved_steps() or "(none)"} of {self._context.workdir} are finite: '
         'lower schedule.g_lr and d_lr, or raise collapse.max_skipped.'
       )
+
+  def record_times(self) -> None:
+    """Writes what the time of this session went into to starts.jsonl."""
+    fields = self.clock.record(self.images)
+    if self._context.is_main:
+      update_start(self._context.workdir, fields)
 
   def _phase_at(self, images: int) -> Phase:
     return self._config.schedule.phase_at(images, self._config.gan.res)
@@ -215,7 +231,7 @@ class TrainingSession:
       StoppedError: a signal arrived during the wait.
     """
     preemption = self._context.preemption
-    with self._watched.paused():
+    with self._watched.paused(), self.clock.phase('compiling'):
       preemption.idle = self._context.checkpointer.wait()
       stage = self._stages.enter(self.images, preemption.result)
       preemption.idle = False

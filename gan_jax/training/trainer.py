@@ -209,9 +209,11 @@ def _train(context: TrainingContext) -> TrainingSession:
         session.run()
         return session
       except callbacks.CollapseError as collapse:
+        session.record_times()
         session.roll_back(str(collapse))
     except UserError:
       context.checkpointer.wait()  # a save that has begun is still completed
+      session.record_times()
       context.report.finish()
       raise
 
@@ -219,10 +221,13 @@ def _train(context: TrainingContext) -> TrainingSession:
 def _finish(context: TrainingContext, session: TrainingSession) -> None:
   """Saves what is unsaved, completes the report and logs where to go on."""
   checkpointer, workdir = context.checkpointer, context.workdir
-  if session.unsaved or not checkpointer.wait():
-    checkpointer.save(session.step, session.state)
-    context.grids.write(session.ema, session.images, session.phase)
-  if not checkpointer.wait():
+  with session.clock.phase('saving'):
+    if session.unsaved or not checkpointer.wait():
+      checkpointer.save(session.step, session.state)
+      context.grids.write(session.ema, session.images, session.phase)
+    saved = checkpointer.wait()
+  session.record_times()
+  if not saved:
     raise UserError(
       f'the last checkpoint could not be written to {workdir}: make room there and '
       f'start again; {context.saved_steps() or "none"} are saved.'

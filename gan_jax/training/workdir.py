@@ -17,7 +17,8 @@ import gan_jax
 from gan_jax import UserError, data
 from gan_jax.config import Config
 from gan_jax.config.workdir import read_config, read_data_record
-from gan_jax.storage.files import write_json
+from gan_jax.storage.files import atomic_path, write_json
+from gan_jax.storage.json_lines import append_json_lines, read_json_lines
 from gan_jax.storage.nested import flatten
 
 STARTS = 'starts.jsonl'  # one line per start of the run
@@ -118,8 +119,19 @@ def record_start(workdir: Path, images: int) -> None:
   record = json.loads((workdir / 'run.json').read_text())
   names = ('started', 'devices', 'device_kind', 'processes')
   line = {'images': images} | {name: record[name] for name in names}
+  line['since'] = time.time()
   with contextlib.suppress(OSError), (workdir / STARTS).open('a') as f:  # disk full
     f.write(json.dumps(line) + '\n')
+
+
+def update_start(workdir: Path, fields: dict[str, Any]) -> None:
+  """Replaces fields of the last line of starts.jsonl, that of this session."""
+  with contextlib.suppress(OSError):  # disk full
+    lines = read_json_lines(workdir / STARTS)
+    if lines:
+      lines[-1] |= fields
+      with atomic_path(workdir / STARTS) as part:
+        append_json_lines(part, lines)
 
 
 def environment_record(mesh: Mesh) -> dict[str, Any]:

@@ -62,8 +62,10 @@ def test_what_a_run_leaves_behind(four_steps):
     'classes': digits,
   }
   assert list(record['digests']) == ['labels']
-  starts = (folder / 'starts.jsonl').read_text().splitlines()
-  assert [json.loads(x)['images'] for x in starts] == [0]
+  (start,) = read_json_lines(folder / 'starts.jsonl')
+  assert (start['images'], start['until_images']) == (0, 32)
+  assert {'compiling', 'saving', 'training'} < start['seconds'].keys()
+  assert start['until'] - start['since'] < sum(start['seconds'].values()) + 1
   assert 'finished' in (folder / 'report.html').read_text()
   assert int(state.images) == 32
   assert list((folder / 'tensorboard').iterdir())
