@@ -5,6 +5,7 @@ its value depends on besides the model, and only scores of equal protocols are c
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -27,8 +28,9 @@ from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.models.base import Variables
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path
+from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path, workdir
 from gan_jax.storage import checkpoint
+from gan_jax.storage.working_copy import open_workdir
 
 SWEEP_METRICS = ('fd_small', 'prdc_small')  # of --frontier without --metrics
 
@@ -38,11 +40,13 @@ def make_parser() -> argparse.ArgumentParser:
     'gan_jax.evaluate',
     description='Scores the EMA generator of a run against its training data.',
   )
-  p.add_argument('--workdir', type=path, help='folder of the run')
+  p.add_argument(
+    '--workdir', type=workdir, help='folder of the run, or a gs:// or s3:// URL'
+  )
   p.add_argument(
     '--compare',
     nargs=2,
-    type=path,
+    type=workdir,
     metavar=('A', 'B'),
     help='print the scores of two runs',
   )
@@ -98,8 +102,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = make_parser().parse_args(argv)
   logging.set_verbosity(logging.ERROR)  # orbax warns that it cannot write
   if args.compare:
-    for name, a, b in results.compare_scores(*args.compare):
-      print(f'{name:24} {a:12.6g} {b:12.6g}')
+    with contextlib.ExitStack() as stack:
+      folders = [stack.enter_context(open_workdir(place)) for place in args.compare]
+      for name, a, b in results.compare_scores(*folders):
+        print(f'{name:24} {a:12.6g} {b:12.6g}')
     return
   if not args.workdir:
     raise UserError('--workdir=DIR or --compare A B is needed.')
@@ -108,7 +114,17 @@ def main(argv: Sequence[str] | None = None) -> None:
   thresholds = parse_thresholds(args.frontier)
   if thresholds:
     truncation_sweep.require_matplotlib()
-  folder = args.workdir
+  with open_workdir(args.workdir, write=True) as folder:
+    _evaluate(args, folder, protocol, thresholds)
+
+
+def _evaluate(
+  args: argparse.Namespace,
+  folder: Path,
+  protocol: EvaluationProtocol,
+  thresholds: Sequence[float],
+) -> None:
+  """Scores the run in a local folder as the flags say."""
   config = read_config(folder)
   if not os.access(folder, os.W_OK):
     raise UserError(f'{folder} cannot be written, and the scores belong there.')

@@ -59,7 +59,7 @@ from gan_jax.runtime.distributed import join, leave, own_name
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import report_failure, run_command
 from gan_jax.runtime.exit_codes import ExitCode
-from gan_jax.runtime.flags import CommandParser, boolean, path
+from gan_jax.runtime.flags import CommandParser, boolean, workdir
 from gan_jax.runtime.watchdog import Watchdog, print_stacks_at_signal
 from gan_jax.training.preemption import StoppedError
 from gan_jax.training.profiling import parse_profile
@@ -88,7 +88,9 @@ def make_parser() -> CommandParser:
     '--config', help='a shipped config or a file, such as biggan_emoji or my/x.py:tiny'
   )
   p.add_argument(
-    '--workdir', type=path, help='folder of the run; an existing run is resumed'
+    '--workdir',
+    type=workdir,
+    help='folder of the run, or a gs:// or s3:// URL; an existing run is resumed',
   )
   p.add_argument(
     '--show', action='store_true', help='print the config with all its keys, and end'

@@ -2,16 +2,18 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import logging
 
 from gan_jax import UserError
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path
+from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path, workdir
 from gan_jax.sampling import export, image_io, output
 from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGenerator
 from gan_jax.sampling.options import SamplingOptions
+from gan_jax.storage.working_copy import open_workdir
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -20,7 +22,9 @@ def make_parser() -> argparse.ArgumentParser:
     description='Samples images from the EMA generator of a run.',
     epilog='example: python -m gan_jax.sample --workdir=runs/emoji --out=grid.png',
   )
-  p.add_argument('--workdir', type=path, help='folder of the run')
+  p.add_argument(
+    '--workdir', type=workdir, help='folder of the run, or a gs:// or s3:// URL'
+  )
   p.add_argument(
     '--program',
     type=path,
@@ -73,22 +77,23 @@ def main(argv: Sequence[str] | None = None) -> None:
   if args.program and (args.export or args.raw or args.checkpoint is not None):
     raise UserError('--export, --raw and --checkpoint are for a run, not a --program.')
   options = parsed_flags(SamplingOptions, args)
-  if args.export:
-    export.check_export(args.export)
-    trained = TrainedGenerator(args.workdir, args.checkpoint, not args.raw)
-    program, weights = trained.export(args.export, options)
-    print(f'the generator is in {program}, its weights in {weights}')
-    return
-  output.check_output(args.out, args.fps, args.existing)
-  if args.program:
-    generator: Generator = ExportedGenerator(args.program)
-  else:
-    generator = TrainedGenerator(args.workdir, args.checkpoint, not args.raw)
-  planned = generator.plan(options)
-  try:
-    image_io.write_images(args.out, planned, args.fps, args.existing)
-  except OSError as error:
-    raise output.cannot_write(args.out, error) from error
+  with open_workdir(args.workdir or Path()) as folder:
+    if args.export:
+      export.check_export(args.export)
+      trained = TrainedGenerator(folder, args.checkpoint, not args.raw)
+      program, weights = trained.export(args.export, options)
+      print(f'the generator is in {program}, its weights in {weights}')
+      return
+    output.check_output(args.out, args.fps, args.existing)
+    if args.program:
+      generator: Generator = ExportedGenerator(args.program)
+    else:
+      generator = TrainedGenerator(folder, args.checkpoint, not args.raw)
+    planned = generator.plan(options)
+    try:
+      image_io.write_images(args.out, planned, args.fps, args.existing)
+    except OSError as error:
+      raise output.cannot_write(args.out, error) from error
   n = len(planned.seeds)
   print(f'{n} image{"s" if n > 1 else ""} in {args.out}')
 

@@ -1,8 +1,10 @@
 """A strict session on eight virtual CPU devices."""
 
+import contextlib
 import os
 import random
 import socket
+import uuid
 from pathlib import Path
 
 # In the environment, before jax is imported, so that processes started by a test
@@ -149,3 +151,28 @@ def digits_run(trained_workdir) -> Path:
 def stylegan_run(trained_workdir) -> Path:
   """Workdir of a finished run of a StyleGAN; psi acts on 2 of its 4 layers."""
   return trained_workdir('stylegan_lsun', model__truncated_layers=2)[0]
+
+
+@pytest.fixture(scope='session')
+def store_servers():
+  """Starts the server of a kind of store when it is first asked for."""
+  from tests.storage import stores
+
+  running = {}
+  with contextlib.ExitStack() as stack:
+
+    def variables(scheme):
+      if scheme not in running:
+        server = stores.gcs_server if scheme == 'gs' else stores.s3_server
+        running[scheme] = stack.enter_context(server())
+      return running[scheme]
+
+    yield variables
+
+
+@pytest.fixture(params=['gs', 's3'])
+def url(request, store_servers, monkeypatch):
+  """An empty folder of a store; skipped where the packages of [stores] are missing."""
+  for name, value in store_servers(request.param).items():
+    monkeypatch.setenv(name, value)
+  return f'{request.param}://bucket/runs/{uuid.uuid4().hex}'

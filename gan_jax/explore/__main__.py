@@ -12,8 +12,9 @@ from gan_jax import UserError
 from gan_jax.explore.session import ControlValues, ExplorerSession
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser, path
+from gan_jax.runtime.flags import CommandParser, workdir
 from gan_jax.storage.durations import timed_phase
+from gan_jax.storage.working_copy import open_workdir
 
 LOOPBACK = '127.0.0.1'
 
@@ -24,7 +25,12 @@ def make_parser() -> argparse.ArgumentParser:
     description='Explores a generator in the browser: a run, weights that '
     'gan_jax.importers imported, or an exported .stablehlo in the folder.',
   )
-  p.add_argument('--workdir', type=path, required=True, help='folder of the run')
+  p.add_argument(
+    '--workdir',
+    type=workdir,
+    required=True,
+    help='folder of the run, or a gs:// or s3:// URL',
+  )
   p.add_argument(
     '--raw', action='store_true', help='raw weights instead of EMA weights'
   )
@@ -47,19 +53,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise UserError(
       "the explorer needs a package: pip install 'gan_jax[explore]'."
     ) from error
-  workdir = args.workdir
-  if not workdir.is_dir():
-    raise UserError(f'--workdir={workdir}: there is no such folder.')
   check_address(args.host, args.port)
-  session = ExplorerSession(workdir, not args.raw)
-  choice = session.select()
-  log = functools.partial(print, flush=True)
-  with timed_phase(workdir, f'opening and compiling {choice.name}', log):
-    capabilities = session.capabilities(choice)
-    values = ControlValues(truncated_layers=capabilities.truncated_layers)
-    session.render_png(choice, session.displayed_options(capabilities, values))
-  log(f'ready: http://{args.host}:{args.port} in a browser (Ctrl-C ends this)')
-  view.serve(session, args.host, args.port, args.open)
+  with open_workdir(args.workdir) as folder:
+    if not folder.is_dir():
+      raise UserError(f'--workdir={folder}: there is no such folder.')
+    session = ExplorerSession(folder, not args.raw)
+    choice = session.select()
+    log = functools.partial(print, flush=True)
+    with timed_phase(folder, f'opening and compiling {choice.name}', log):
+      capabilities = session.capabilities(choice)
+      values = ControlValues(truncated_layers=capabilities.truncated_layers)
+      session.render_png(choice, session.displayed_options(capabilities, values))
+    log(f'ready: http://{args.host}:{args.port} in a browser (Ctrl-C ends this)')
+    view.serve(session, args.host, args.port, args.open)
 
 
 def check_address(host: str, port: int) -> None:

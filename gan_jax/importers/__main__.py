@@ -9,7 +9,8 @@ from gan_jax.config.values import parse_text
 from gan_jax.importers.sources import read_published
 from gan_jax.importers.write_run import check_workdir, format_matches, write_run
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser, path
+from gan_jax.runtime.flags import CommandParser, path, workdir
+from gan_jax.storage.working_copy import open_workdir
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -25,7 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
     help='a BigGAN-PyTorch or Hugging Face folder, an NVIDIA .pkl file, or a .pth, '
     '.npz or .safetensors file with official names; contents decide, not endings',
   )
-  p.add_argument('--workdir', type=path, required=True, help='new folder for the run')
+  p.add_argument(
+    '--workdir', type=workdir, required=True, help='new folder for the run'
+  )
   p.add_argument(
     '--suffix', default='', help="suffix of the files: 'best0' reads G_best0.pth, ..."
   )
@@ -78,10 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command and prints the table of outcomes."""
   args = make_parser().parse_args(argv)
   changes = split_changes(args.set)
-  check_workdir(args.workdir, args.source)
-  source = read_published(args.source, args.suffix)
-  model_changes = parse_changes(changes, type(source.gan))
-  matches = write_run(source, args.workdir, model_changes, args.partial)
+  with open_workdir(args.workdir, write=True) as folder:
+    check_workdir(folder, args.source)
+    source = read_published(args.source, args.suffix)
+    model_changes = parse_changes(changes, type(source.gan))
+    matches = write_run(source, folder, model_changes, args.partial)
   print(f'{source.kind}: {format_matches(matches)}')
   for note in source.notes:
     print(f'note: {note}')

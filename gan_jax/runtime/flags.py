@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from gan_jax.runtime.commands import program_name
 from gan_jax.runtime.errors import UserError, did_you_mean
-from gan_jax.runtime.urls import check_path
+from gan_jax.runtime.urls import check_path, check_url, is_url
 
 T = TypeVar('T')
 
@@ -129,6 +129,20 @@ def path(text: str) -> Path:
     raise argparse.ArgumentTypeError(str(error)) from error
   except RuntimeError as error:
     raise argparse.ArgumentTypeError(f'{text}: there is no such user') from error
+
+
+def workdir(text: str) -> Path | str:
+  """The type of a flag that names the folder of a run: a path, or a URL of a store.
+
+  Raises:
+    argparse.ArgumentTypeError: as `path`, or there is a mistake in the URL.
+  """
+  if not is_url(text):
+    return path(text)
+  try:
+    return check_url(text)
+  except UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def boolean(text: str) -> bool:

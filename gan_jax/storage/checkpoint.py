@@ -2,12 +2,11 @@
 
 import contextlib
 import errno
-import hashlib
-import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,11 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from gan_jax import UserError
+from gan_jax.storage.manifest import find_corruption, write_manifest
+from gan_jax.storage.working_copy import working_copy
 
-MANIFEST = 'manifest.json'  # file beside it -> [bytes, SHA-256]
+# What `newest` sends to the other processes instead of a step.
+_NONE, _ALL_CORRUPTED, _UNREADABLE = -1, -2, -3
 
 
 class _ManifestHandler(ocp.StandardCheckpointHandler):
@@ -27,8 +29,7 @@ class _ManifestHandler(ocp.StandardCheckpointHandler):
   def finalize(self, directory: Any) -> None:
     super().finalize(directory)
     if jax.process_index() == 0:
-      digests = {name: _digest(path) for name, path in _files(Path(directory))}
-      (Path(directory) / MANIFEST).write_text(json.dumps(digests, indent=1))
+      write_manifest(Path(directory))
 
 
 @ocp.args.register_with_handler(_ManifestHandler, for_save=True)
@@ -48,44 +49,13 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
-  paths = (p for p in sorted(folder.rglob('*')) if p.is_file() and p.name != MANIFEST)
-  return [(str(p.relative_to(folder)), p) for p in paths]
-
-
-def _digest(path: Path) -> list[Any]:
-  with path.open('rb') as f:
-    return [path.stat().st_size, hashlib.file_digest(f, 'sha256').hexdigest()]
-
-
-def find_corruption(folder: Path) -> str | None:
-  """Compares a checkpoint with its manifest; returns what is wrong, or None.
-
-  Args:
-    folder: of one step, e.g. checkpoints/100.
-  """
-  try:
-    digests = json.loads((folder / 'default' / MANIFEST).read_text())
-    for name, expected in digests.items():
-      path = folder / 'default' / name
-      if not path.is_file():
-        return f'{name} is missing'
-      if _digest(path) != expected:
-        return f'{name} is not what was written'
-  except FileNotFoundError:
-    return f'it has no {MANIFEST}'
-  except (ValueError, AttributeError):
-    return f'{MANIFEST} is not what was written'
-  except OSError as error:
-    return f'{error.filename}: {error.strerror}'
-  return None
-
-
 class Checkpointer:
   """Saves and restores the checkpoints of one workdir, by step.
 
   A save returns at once and completes in the background. A partial save is never seen
   as a checkpoint. A failed save is logged and leaves the other checkpoints as they are.
+  In the working copy of a store, process 0 writes for all, and the save completes when
+  the store has the checkpoint.
 
   Attributes:
     folder: the checkpoints/ folder.
@@ -113,6 +83,9 @@ class Checkpointer:
     """
     self.folder = Path(workdir).absolute() / 'checkpoints'
     self.failed = False
+    self._copy = working_copy(workdir)
+    self._uploads = ThreadPoolExecutor(1) if self._copy else None
+    self._upload: Future[None] | None = None
     self._closed = False
     self._log, self._read_only = log, read_only
     writing: dict[str, Any] = dict(
@@ -122,7 +95,10 @@ class Checkpointer:
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
     )
-    options = dict(read_only=True) if read_only else writing
+    options: dict[str, Any] = dict(read_only=True) if read_only else writing
+    if self._copy:  # each process has its own
+      self.folder.mkdir(exist_ok=True)
+      options |= {'create': False, 'multiprocessing_options': _alone()}
     self._manager = _Manager(
       self.folder,
       item_handlers=None if read_only else _ManifestHandler(),
@@ -131,8 +107,29 @@ class Checkpointer:
 
   def steps(self) -> list[int]:
     """Steps of the checkpoints on disk, corrupted ones included; ascending."""
+    if self._copy:
+      return sorted(self._copy.steps())
     names = (path.name for path in self.folder.iterdir())
     return sorted(int(name) for name in names if name.isdigit())
+
+  def find_corruption(self, step: int) -> str | None:
+    """What is wrong with a checkpoint, or None.
+
+    Raises:
+      OSError: it cannot be read now.
+    """
+    try:
+      self._fetch(step)
+    except FileNotFoundError:
+      return 'it has been deleted meanwhile'
+    return find_corruption(self.folder / str(step))
+
+  def _fetch(self, step: int) -> None:
+    """Brings a checkpoint from the store, if it is in one."""
+    if self._copy:
+      self._copy.fetch(step)
+      if not self._read_only:
+        self._manager.reload()
 
   def newest(self, up_to: int | None = None) -> int | None:
     """The newest intact checkpoint, or None if there are no checkpoints.
@@ -145,21 +142,19 @@ class Checkpointer:
 
     Raises:
       UserError: there are checkpoints, and all are corrupted.
+      OSError: a checkpoint cannot be read now; it stays where it is.
     """
-    chosen = -1
+    chosen, failure = _NONE, None
     if jax.process_index() == 0:
-      steps = [step for step in self.steps() if up_to is None or step <= up_to]
-      for step in reversed(steps):
-        corruption = find_corruption(self.folder / str(step))
-        if corruption is None:
-          chosen = step
-          break
-        self._set_aside(step, corruption)
-      if steps and chosen < 0:
-        chosen = -2
+      try:
+        chosen = self._newest(up_to)
+      except OSError as error:
+        chosen, failure = _UNREADABLE, error
     if jax.process_count() > 1:
       chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
-    if chosen == -2:
+    if chosen == _UNREADABLE:
+      raise failure or OSError(errno.EIO, 'process 0 cannot read it', str(self.folder))
+    if chosen == _ALL_CORRUPTED:
       raise UserError(
         f'every checkpoint of {self.folder.parent} is corrupted: restore a backup, or '
         'take another workdir.'
@@ -167,6 +162,15 @@ class Checkpointer:
     if not self._read_only:
       self._manager.reload()
     return None if chosen < 0 else chosen
+
+  def _newest(self, up_to: int | None) -> int:
+    steps = [step for step in self.steps() if up_to is None or step <= up_to]
+    for step in reversed(steps):
+      corruption = self.find_corruption(step)
+      if corruption is None:
+        return step
+      self._set_aside(step, corruption)
+    return _ALL_CORRUPTED if steps else _NONE
 
   def _set_aside(self, step: int, corruption: str) -> None:
     sentence = f'checkpoint {step} of {self.folder.parent} is corrupted ({corruption})'
@@ -176,6 +180,8 @@ class Checkpointer:
     aside = self.folder.parent / 'corrupted' / str(step)
     shutil.rmtree(aside, ignore_errors=True)
     aside.parent.mkdir(exist_ok=True)
+    if self._copy:
+      self._copy.set_aside(step)
     os.replace(self.folder / str(step), aside)
     self._log(f'{sentence}: moved to {aside}; taking an older one.')
 
@@ -192,14 +198,29 @@ class Checkpointer:
     metrics = None
     if score is not None and math.isfinite(score):  # Orbax would rank a NaN
       metrics = {'score': float(score)}
+    if self._copy:
+      self._copy.check()
+      if jax.process_index() != 0:
+        return True
+      state = jax.tree.map(_local, state)
     with self._reporting():
       self._manager.save(step, args=_Save(state), metrics=metrics)
+      if self._uploads:
+        self._upload = self._uploads.submit(self._put, step)
       self.failed = False
     return not self.failed
+
+  def _put(self, step: int) -> None:
+    """Puts a checkpoint into the store when it is complete here."""
+    assert self._copy
+    self._manager.wait_until_finished()
+    self._copy.commit(step)
 
   def wait(self) -> bool:
     """Waits for the last save; returns whether it succeeded."""
     with self._reporting():
+      if self._upload:
+        self._upload.result()
       self._manager.wait_until_finished()
     return not self.failed
 
@@ -207,6 +228,8 @@ class Checkpointer:
     """Whether the last save has failed so far; does not wait."""
     if not self.failed:
       with self._reporting():
+        if self._upload and self._upload.done():
+          self._upload.result()
         self._manager.check_for_errors()
     return self.failed
 
@@ -216,17 +239,25 @@ class Checkpointer:
     try:
       yield
     except Exception as error:  # TensorStore and Orbax wrap an errno in many types
-      self.failed = True
+      self.failed, self._upload = True, None
       with contextlib.suppress(Exception):
         self._manager.wait_until_finished()
       if jax.process_index() == 0:
         for part in self.folder.glob('*.orbax-checkpoint-tmp*'):
           shutil.rmtree(part, ignore_errors=True)
+        if self._copy:
+          self._drop_unsaved()
       self._manager.reload()
       self._log(
         f'a checkpoint could not be written to {self.folder} ({_reason(error)}): '
         'going on, will try again.'
       )
+
+  def _drop_unsaved(self) -> None:
+    """Deletes here what did not get into the store."""
+    for folder in self.folder.iterdir():
+      if folder.name.isdigit() and int(folder.name) not in self.steps():
+        shutil.rmtree(folder, ignore_errors=True)
 
   def restore(self, step: int, like: Any) -> Any:
     """The tree saved at `step`, with the shapes, dtypes and shardings of `like`.
@@ -234,7 +265,12 @@ class Checkpointer:
     Raises:
       UserError: the checkpoint holds a tree of another model.
     """
+    self._fetch(step)
     try:
+      if self._copy and jax.process_count() > 1:
+        arrays = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+        found = self._manager.restore(step, args=_Restore(arrays))
+        return jax.tree.map(_spread, found, like)
       return self._manager.restore(step, args=_Restore(like))
     except (KeyError, ValueError) as error:
       first = str(error).strip().splitlines()[0]
@@ -262,6 +298,8 @@ class Checkpointer:
     if jax.process_index() == 0:
       for newer in self.steps():
         if newer > step:
+          if self._copy:
+            self._copy.delete(newer)
           shutil.rmtree(self.folder / str(newer))
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('newer checkpoints are deleted')
@@ -273,6 +311,27 @@ class Checkpointer:
       self._closed = True
       self.wait()
       self._manager.close()
+      if self._uploads:
+        self._uploads.shutdown()
+
+
+def _alone() -> Any:
+  """Orbax's options for a process that shares its checkpoints with no other."""
+  own = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=own, active_processes={own}, barrier_sync_key_prefix=f'process{own}'
+  )
+
+
+def _local(x: Any) -> Any:
+  """A replicated array in the memory of the host, if other processes share it."""
+  shared = isinstance(x, jax.Array) and not x.is_fully_addressable
+  return np.asarray(x.addressable_data(0)) if shared else x
+
+
+def _spread(x: np.ndarray, like: Any) -> jax.Array:
+  """An array that is the same on all processes, with the sharding of `like`."""
+  return jax.make_array_from_callback(x.shape, like.sharding, lambda i: x[i])
 
 
 def _score_of(metrics: Any) -> float:
@@ -355,7 +414,7 @@ def restore_subtrees(
       raise UserError(
         f'{workdir} has no checkpoint {step}: there are {", ".join(map(str, steps))}.'
       )
-    elif corruption := find_corruption(folder / str(step)):
+    elif corruption := checkpoints.find_corruption(step):
       raise UserError(f'checkpoint {step} of {workdir} is corrupted ({corruption}).')
     if step is None:
       raise UserError(f'{workdir} has no intact checkpoint: all are corrupted.')

@@ -16,10 +16,10 @@ from gan_jax import UserError, data, report
 from gan_jax.config import Config
 from gan_jax.runtime.distributed import shared_errors
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.runtime.urls import check_path
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.lock import lock_workdir
+from gan_jax.storage.working_copy import open_workdir, working_copy
 from gan_jax.training import callbacks, profiling
 from gan_jax.training.preemption import PreemptionHandler
 from gan_jax.training.profiling import ProfiledSteps
@@ -48,15 +48,16 @@ class Trainer:
   ):
     """
     Args:
-      workdir: folder of the run; if it holds a run, that is resumed.
+      workdir: folder of the run, or its URL in a store such as gs://bucket/runs/a; if
+        it holds a run, that is resumed.
       allow_config_change: resume although `config` differs from that of the run.
       allow_data_change: resume although the images, their order or their classes
         differ from those that the run began with.
       watchdog: ends the process if training hangs; None: nothing does.
       profile: iterations that are profiled; None: none.
     """
-    self._config = config
-    self._workdir = Path(check_path(str(workdir))).expanduser()
+    self._config, self._place = config, workdir
+    self._workdir = Path(workdir)  # of the working copy while a URL is trained in
     self._allow_config_change = allow_config_change
     self._allow_data_change = allow_data_change
     self._watchdog, self._profile = watchdog or Watchdog(), profile
@@ -93,10 +94,20 @@ class Trainer:
     if images is not None:
       train = dataclasses.replace(config.train, images=images)
       config = dataclasses.replace(config, train=train)
-    mesh, is_main = make_mesh(), jax.process_index() == 0
+    mesh = make_mesh()
     for stage in config.stages:
       config.shape(stage, mesh.size)
-    log = tqdm.write if is_main else lambda _: None
+    log: Callable[[str], Any] = lambda _: None
+    if jax.process_index() == 0:
+      log = tqdm.write
+    with open_workdir(self._place, log, write=True) as self._workdir:
+      if copy := working_copy(self._workdir):
+        return self._run(config, mesh, lambda sentence: log(copy.name(sentence)))
+      return self._run(config, mesh, log)
+
+  def _run(self, config: Config, mesh: Mesh, log: Callable[[str], Any]) -> TrainState:
+    """Trains in the local folder `_workdir`."""
+    is_main = jax.process_index() == 0
     with shared_errors():
       dataset = self._open_data(config, log)
     data.check_hosts(dataset)

@@ -1,6 +1,9 @@
 """Checkpoints: corruption is detected, the right ones are kept, one writer only."""
 
 import contextlib
+import errno
+import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -10,13 +13,9 @@ import numpy as np
 import pytest
 
 from gan_jax import UserError
-from gan_jax.storage.checkpoint import (
-  MANIFEST,
-  Checkpointer,
-  find_corruption,
-  restore_ema,
-)
+from gan_jax.storage.checkpoint import Checkpointer, restore_ema
 from gan_jax.storage.lock import lock_workdir
+from gan_jax.storage.manifest import MANIFEST, find_corruption
 from tests.runs import run_program
 
 
@@ -103,6 +102,20 @@ def test_the_checkpoint_before_a_corrupted_one_is_restored(copied, corrupt, word
     assert checkpoints.save(2, tree(2)) and checkpoints.wait()
     assert checkpoints.newest() == 2
   assert (copied / 'corrupted' / '2' / 'default').is_dir()
+
+
+def test_a_disk_that_cannot_be_read_sets_no_checkpoint_aside(copied, monkeypatch):
+  def fail(file, name):
+    raise OSError(errno.EIO, os.strerror(errno.EIO), file.name)
+
+  before = sorted(copied.rglob('*'))
+  with opened(copied) as checkpoints, monkeypatch.context() as patch:
+    patch.setattr(hashlib, 'file_digest', fail)
+    with pytest.raises(OSError, match='Input/output error'):
+      checkpoints.newest()
+  assert sorted(copied.rglob('*')) == before and checkpoints.messages == []
+  with opened(copied) as checkpoints:
+    assert checkpoints.newest() == 2
 
 
 def test_a_run_does_not_restart_if_all_checkpoints_are_corrupted(copied):

@@ -1,0 +1,208 @@
+"""Objects of a store, below a URL such as gs://bucket/runs/a: a thin layer on fsspec.
+
+It tells errors apart: what only the user can mend is a UserError; what passes by
+itself (a store that answers 429 or 503, a lost connection) is tried again.
+"""
+
+import contextlib
+import errno
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gan_jax import UserError
+from gan_jax.runtime.urls import check_url
+
+T = TypeVar('T')
+
+PATIENCE = 120.0  # seconds of failures after which an operation fails
+_PASSING = re.compile(
+  r'\b(408|429|500|502|503|504)\b|SlowDown|TooManyRequests|Too Many|[Tt]imed? ?out|'
+  r'reduce your request rate|Unavailable|Connect|disconnected|Reset',
+)
+_LOGIN = {
+  'gs': 'gcloud auth application-default login, or $GOOGLE_APPLICATION_CREDENTIALS',
+  's3': 'aws configure, or $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY',
+}
+_EXTRAS = {'gs': 'gcs', 's3': 's3'}
+
+
+class Store:
+  """The objects whose names begin with `url`; names are relative to it.
+
+  Attributes:
+    url: of the folder, without a slash at its end.
+  """
+
+  def __init__(self, url: str, patience: float = PATIENCE):
+    """
+    Raises:
+      UserError: a mistake in the URL, or a package is not installed.
+    """
+    self.url, self._patience = check_url(url), patience
+    self._scheme, _, self._root = self.url.partition('://')
+    self._fs = _open_file_system(self._scheme)
+
+  def list(self, below: str = '') -> dict[str, str]:
+    """Names of all objects below a name -> what identifies the content of each.
+
+    Raises:
+      UserError: there is no such bucket, or no permission.
+    """
+    found = self._try('listed', below, lambda: self._list(below))
+    return {name[len(self._root) + 1 :]: _identity(x) for name, x in found.items()}
+
+  def _list(self, below: str) -> dict[str, Any]:
+    folder = f'{self._root}/{below}'.rstrip('/')
+    try:
+      found = self._fs.find(folder, detail=True)
+    except FileNotFoundError:
+      found = {}
+    if not found:  # an empty folder, or no bucket
+      bucket = self._root.partition('/')[0]
+      try:
+        self._fs.ls(bucket, detail=False)
+      except FileNotFoundError:
+        raise UserError(
+          f'{self.url}: there is no bucket {bucket!r}: create it, or correct the URL.'
+        ) from None
+    return {name: x for name, x in found.items() if name.startswith(f'{folder}/')}
+
+  def read(self, name: str) -> bytes:
+    return self._try('read', name, lambda: self._fs.cat_file(self._path(name)))
+
+  def write(self, name: str, content: bytes) -> None:
+    self._try('written', name, lambda: self._fs.pipe_file(self._path(name), content))
+
+  def create(self, name: str, content: bytes) -> bool:
+    """Writes an object unless there is one; returns whether this call did."""
+
+    def create() -> bool:
+      try:
+        self._fs.pipe_file(self._path(name), content, mode='create')
+      except FileExistsError:  # perhaps by an attempt whose answer was lost
+        return self._fs.cat_file(self._path(name)) == content
+      return True
+
+    return self._try('written', name, create)
+
+  def upload(self, file: Path, name: str) -> None:
+    self._try('written', name, lambda: self._fs.put_file(str(file), self._path(name)))
+
+  def download(self, name: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    self._try('read', name, lambda: self._fs.get_file(self._path(name), str(file)))
+
+  def move(self, name: str, to: str) -> None:
+    def move() -> None:
+      self._fs.cp_file(self._path(name), self._path(to))
+
+    self._try('written', to, move)
+    self.delete([name])
+
+  def delete(self, names: Iterable[str]) -> None:
+    """Deletes objects, in this order; those that do not exist are passed over."""
+
+    def delete(name: str) -> None:
+      with contextlib.suppress(FileNotFoundError):
+        self._fs.rm_file(self._path(name))
+
+    for name in names:
+      self._try('deleted', name, lambda name=name: delete(name))  # type: ignore[misc]
+
+  def _path(self, name: str) -> str:
+    return f'{self._root}/{name}'
+
+  def _try(self, doing: str, name: str, operation: Callable[[], T]) -> T:
+    """Runs an operation, again and again while it fails for a passing reason.
+
+    Raises:
+      UserError: no bucket, no permission or no credentials.
+      FileNotFoundError: there is no such object.
+      OSError: anything else, among it a store that does not answer for `patience`.
+    """
+    began, pause = time.monotonic(), 0.5
+    url = f'{self.url}/{name}'.rstrip('/')
+    while True:
+      try:
+        return operation()
+      except UserError:
+        raise
+      except FileNotFoundError as error:
+        if doing == 'written':
+          raise UserError(
+            f'{url} cannot be written: there is no such bucket.'
+          ) from error
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
+      except Exception as error:  # of each library, many types
+        if reason := self._denial(error):
+          raise UserError(f'{url} cannot be {doing}: {reason}.') from error
+        text = _first_line(error)
+        waited = time.monotonic() - began
+        if not _passes(error):
+          raise OSError(errno.EREMOTEIO, text, url) from error
+        if waited > self._patience:
+          text = f'no answer for {waited:.0f} s ({text})'
+          raise OSError(errno.ETIMEDOUT, text, url) from error
+      time.sleep(pause * random.uniform(0.5, 1))
+      pause = min(2 * pause, 8)
+
+  def _denial(self, error: Exception) -> str:
+    """Why the store refuses this user, and the next step; '' if it does not."""
+    text = f'{type(error).__name__} {error} {getattr(error, "code", "")}'
+    login = _LOGIN[self._scheme]
+    if re.search(r'Credentials|RefreshError|\b401\b|Anonymous|InvalidAccessKey', text):
+      return f'there are no valid credentials ({_first_line(error)}): {login}'
+    if isinstance(error, PermissionError) or re.search(r'Forbidden|\b403\b', text):
+      return f'no permission ({_first_line(error)}): ask for it, or take another bucket'
+    return ''
+
+
+def _open_file_system(scheme: str) -> Any:
+  extra = _EXTRAS[scheme]
+  try:
+    if scheme == 'gs':
+      from gcsfs.core import GCSFileSystem
+
+      # The emulator of tests knows no users.
+      token = 'anon' if os.environ.get('STORAGE_EMULATOR_HOST') else None
+      return GCSFileSystem(
+        token=token, use_listings_cache=False, skip_instance_cache=True
+      )
+    from s3fs import S3FileSystem
+
+    return S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+  except ImportError as error:
+    raise UserError(
+      f"{scheme}:// needs a package: pip install 'gan_jax[{extra}]'."
+    ) from error
+
+
+def _identity(info: dict[str, Any]) -> str:
+  """Changes whenever an object is written."""
+  version = info.get('generation') or info.get('LastModified') or ''
+  return f'{info["size"]} {info.get("etag") or info.get("ETag")} {version}'
+
+
+def _passes(error: BaseException | None) -> bool:
+  """Whether an error may pass by itself, such as an overload or a lost connection."""
+  while error is not None:
+    code = str(getattr(error, 'code', ''))
+    if isinstance(error, ConnectionError | TimeoutError):
+      return True
+    if _PASSING.search(f'{type(error).__name__} {code} {error}'):
+      return True
+    if isinstance(error, OSError) and error.errno in (errno.EBUSY, errno.EREMOTEIO):
+      return True
+    error = error.__cause__
+  return False
+
+
+def _first_line(error: BaseException) -> str:
+  """The beginning of an error's text, as part of a sentence."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:200].rstrip('.')
