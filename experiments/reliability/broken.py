@@ -16,7 +16,8 @@ from gan_jax.config import parse_config
 from gan_jax.config.schedules import ConstantSchedule
 from gan_jax.models.base import to_float
 from gan_jax.models.biggan import BigGAN
-from gan_jax.storage.checkpoint import Checkpointer, find_corruption
+from gan_jax.storage.checkpoint import Checkpointer
+from gan_jax.storage.manifest import find_corruption
 from gan_jax.training import trainer
 from launch import equal, finish, read_lines, restored, start
 

@@ -28,13 +28,18 @@ def write_config(path: Path, config: Mapping[str, Any]) -> Path:
 
 
 def start(
-  workdir: Path, *flags: str, devices: int = 1, log: Path | None = None, **env: str
+  workdir: Path | str,
+  *flags: str,
+  devices: int = 1,
+  log: Path | None = None,
+  **env: str,
 ) -> subprocess.Popen:
   """Starts a run; its output is appended to `log`, by default WORKDIR.log."""
   count = f'--xla_force_host_platform_device_count={devices}'
   quick = '--xla_backend_optimization_level=0'  # as in the tests: half the compile
-  workdir.parent.mkdir(parents=True, exist_ok=True)
-  with (log or workdir.with_suffix('.log')).open('a') as file:
+  log = log or Path(workdir).with_suffix('.log')  # of a URL it has to be given
+  log.parent.mkdir(parents=True, exist_ok=True)
+  with log.open('a') as file:
     return subprocess.Popen(
       [sys.executable, '-m', 'gan_jax.main', f'--workdir={workdir}', *flags],
       cwd=ROOT,

@@ -12,13 +12,16 @@ from broken import flips, kills, nans
 from collapse import collapses, seeds
 from disk import full
 from elastic import elastic
+from stores import stores
 
 RESULTS = Path(__file__).parent / 'results'
 
 
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
-  experiments = ('kills', 'flips', 'elastic', 'nans', 'full', 'collapses', 'seeds')
+  experiments = (
+    *('kills', 'flips', 'stores', 'elastic', 'nans', 'full', 'collapses', 'seeds'),
+  )
   p.add_argument('experiment', choices=experiments)
   p.add_argument('--scratch', type=Path, required=True, help='folder for the runs')
   p.add_argument('--n', type=int, default=0, help='number of kills, flips or seeds')
@@ -34,6 +37,7 @@ def main() -> None:
   rows = {
     'kills': lambda: kills(scratch, rng, args.n or 30),
     'flips': lambda: flips(scratch, rng, args.n or 200),
+    'stores': lambda: stores(scratch, rng, args.n or 10),
     'elastic': lambda: elastic(scratch, rng),
     'nans': lambda: nans(scratch),
     'full': lambda: full(scratch),

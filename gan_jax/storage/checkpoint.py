@@ -280,6 +280,7 @@ class Checkpointer:
 
   def shapes(self, step: int, name: str) -> Any:
     """Shapes of a top-level subtree saved at `step`; None if there is none."""
+    self._fetch(step)
     tree = dict(self._manager.item_metadata(step))
     as_shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     return jax.tree.map(as_shape, tree[name]) if name in tree else None

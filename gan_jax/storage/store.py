@@ -6,6 +6,7 @@ itself (a store that answers 429 or 503, a lost connection) is tried again.
 
 import contextlib
 import errno
+import logging
 import os
 import random
 import re
@@ -168,6 +169,8 @@ def _open_file_system(scheme: str) -> Any:
     if scheme == 'gs':
       from gcsfs.core import GCSFileSystem
 
+      # It logs a traceback for each attempt, and `_try` says what matters.
+      logging.getLogger('gcsfs').setLevel(logging.CRITICAL)
       # The emulator of tests knows no users.
       token = 'anon' if os.environ.get('STORAGE_EMULATOR_HOST') else None
       return GCSFileSystem(

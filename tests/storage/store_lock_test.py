@@ -19,9 +19,18 @@ def lock(url, messages=None):
 def test_a_second_process_is_refused_while_the_owner_lives(url):
   owner, second = lock(url), lock(url)
   owner.acquire()
-  threading.Timer(0.3, owner.beat).start()
+  ended = threading.Event()
+
+  def live():
+    while not ended.wait(0.3):
+      owner.beat()
+
+  thread = threading.Thread(target=live)
+  thread.start()
   with pytest.raises(UserError, match='is in use .*"pid": '):
     second.acquire(stale=30)
+  ended.set()
+  thread.join()
   owner.release()
   second.acquire(stale=0)
   second.beat()
