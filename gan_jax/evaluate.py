@@ -30,6 +30,7 @@ from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path, workdir
 from gan_jax.storage import checkpoint
+from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.working_copy import open_workdir
 
 SWEEP_METRICS = ('fd_small', 'prdc_small')  # of --frontier without --metrics
@@ -265,4 +266,5 @@ def parse_thresholds(text: str) -> list[float]:
 
 if __name__ == '__main__':
   keep_freed_memory()
+  use_compile_cache()
   run_command(main)

@@ -48,6 +48,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import flags, logging
 
 from gan_jax import UserError
@@ -61,6 +62,7 @@ from gan_jax.runtime.errors import report_failure, run_command
 from gan_jax.runtime.exit_codes import ExitCode
 from gan_jax.runtime.flags import CommandParser, boolean, workdir
 from gan_jax.runtime.watchdog import Watchdog, print_stacks_at_signal
+from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.training.preemption import StoppedError
 from gan_jax.training.profiling import parse_profile
 from gan_jax.training.trainer import Trainer
@@ -203,6 +205,7 @@ def train(args: argparse.Namespace, config: Config) -> ExitCode:
   try:
     if args.distributed:
       join(args.distributed, args.peer_timeout, args.join_timeout)
+    use_compile_cache(jax.process_index())
     trainer = Trainer(
       config,
       args.workdir,

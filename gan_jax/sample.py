@@ -13,6 +13,7 @@ from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path, 
 from gan_jax.sampling import export, image_io, output
 from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGenerator
 from gan_jax.sampling.options import SamplingOptions
+from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.working_copy import open_workdir
 
 
@@ -100,4 +101,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == '__main__':
   keep_freed_memory()
+  use_compile_cache()
   run_command(main)

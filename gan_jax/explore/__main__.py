@@ -13,6 +13,7 @@ from gan_jax.explore.session import ControlValues, ExplorerSession
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, workdir
+from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.durations import timed_phase
 from gan_jax.storage.working_copy import open_workdir
 
@@ -89,4 +90,5 @@ def check_address(host: str, port: int) -> None:
 
 if __name__ == '__main__':
   keep_freed_memory()
+  use_compile_cache()
   run_command(main)
