@@ -36,7 +36,7 @@ def local_device_ids(environ: Mapping[str, str], installed: int) -> list[int] | 
     return None
   on_node = int(environ.get('SLURM_GPUS_ON_NODE') or gpus)
   bound = gpus == 1 or gpus < on_node or any(name in environ for name in _BOUND)
-  if bound or tasks == 1:
+  if bound:
     return list(range(gpus))
   if gpus % tasks:
     raise UserError(
