@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from launch import read_lines
 
 from gan_jax import UserError, data
 from gan_jax.config import CollapseConfig, parse_config
@@ -18,6 +17,7 @@ from gan_jax.training.collapse_monitor import (
   RATIOS,
   CollapseMonitor,
 )
+from launch import read_lines
 
 BATCH = 32
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from launch import finish, free_address, read_lines, start, write_config
 
 from gan_jax.config import parse_config
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.train_state import init_state
+from launch import finish, free_address, read_lines, start, write_config
 
 STEPS = 20
 BATCH = 16
