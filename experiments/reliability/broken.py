@@ -19,6 +19,7 @@ from gan_jax.models.biggan import BigGAN
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.manifest import find_corruption
 from gan_jax.training import trainer
+
 from launch import equal, finish, read_lines, restored, start
 
 STEPS = 32

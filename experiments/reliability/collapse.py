@@ -17,6 +17,7 @@ from gan_jax.training.collapse_monitor import (
   RATIOS,
   CollapseMonitor,
 )
+
 from launch import read_lines
 
 BATCH = 32

@@ -11,6 +11,7 @@ from gan_jax.config import parse_config
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.train_state import init_state
+
 from launch import finish, free_address, read_lines, start, write_config
 
 STEPS = 20

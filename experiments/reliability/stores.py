@@ -11,6 +11,7 @@ from broken import GROWING, STEPS
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.store import Store
 from gan_jax.storage.working_copy import SEAL, open_workdir, working_copy
+
 from launch import ROOT, equal, finish, restored, start
 
 sys.path.insert(0, str(ROOT))
