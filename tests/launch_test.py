@@ -127,7 +127,10 @@ def test_a_signal_to_restart_reaches_the_command_once_and_ends_the_loop(
   ready = f'touch {tmp_path}/ready; while true; do sleep 0.05; done'
   stub(tmp_path, 'python', f'{handler}\n{ready}')
   process = subprocess.Popen(
-    [LAUNCH / 'restart.sh', 'python'], env={'PATH': f'{tmp_path}:/usr/bin:/bin'}
+    [LAUNCH / 'restart.sh', 'python'],
+    env={'PATH': f'{tmp_path}:/usr/bin:/bin'},
+    # Tests that run in the background ignore Ctrl-C, and bash cannot trap it then.
+    preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
   )
   try:
     for _ in range(200):
@@ -138,6 +141,7 @@ def test_a_signal_to_restart_reaches_the_command_once_and_ends_the_loop(
     assert process.wait(timeout=20) == ExitCode.STOPPED
   finally:
     process.kill()
+    process.wait()
   assert (tmp_path / 'signals').read_text() == f'{name}\n'
   assert (tmp_path / 'calls').read_text() == 'python \n'
 

@@ -493,7 +493,7 @@ def kind_of(path):
 
 def is_ours(path):
   """Whether no other file of this folder tests the fixture."""
-  if 'checkpoints' in path.parts:
+  if {'checkpoints', 'augment_project'} & set(path.parts):
     return False
   with np.load(path) as z:
     metrics = any(n.startswith(('swd/', 'feat/', 'img/')) for n in z.files)
