@@ -124,7 +124,7 @@ def unidentified_content(content: bytes) -> str:
   for offset, signature, name in _SIGNATURES:
     if content[offset : offset + len(signature)] == signature:
       if name in readable_formats():
-        return f'is a {name} file that is damaged or of an unknown kind'
+        return f'is a {name} file that is corrupted or of an unknown kind'
       return _needs_package(next(f for f in IMAGE_FORMATS if f.name == name))
   return f'is not an image (supported formats: {format_names()})'
 

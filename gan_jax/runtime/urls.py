@@ -1,4 +1,4 @@
-"""URLs of object stores, such as gs://bucket/runs/a: told apart from paths of files."""
+"""URLs of object stores, such as gs://bucket/runs/a, as opposed to paths of files."""
 
 import re
 

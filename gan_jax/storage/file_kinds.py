@@ -1,4 +1,4 @@
-"""What a file is that was taken for a file of weights, told by its first bytes.
+"""What a file is that was taken for a file of weights, by its first bytes.
 
 Downloads fail in ways that leave a file behind: a login page, a pointer of Git LFS, a
 part of the file. Weights of other frameworks look like those that can be read. Each is

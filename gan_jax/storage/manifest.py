@@ -1,4 +1,4 @@
-"""The seal of a checkpoint: sizes and SHA-256 of its files; finds what is damaged."""
+"""The seal of a checkpoint: sizes and SHA-256 of its files; finds what is corrupted."""
 
 import hashlib
 import json

@@ -78,7 +78,7 @@ def test_suffixes_of_images_are_told_from_others():
   [
     (b'\n<!DOCTYPE html><html>', 'is not an image but a web page'),
     (b'version https://git-lfs.github.com/spec/v1\n', 'but a Git LFS pointer'),
-    (b'II*\0' + bytes(60), 'is a TIFF file that is damaged or of an unknown'),
+    (b'II*\0' + bytes(60), 'is a TIFF file that is corrupted or of an unknown'),
     (b'plain text', r'is not an image \(supported formats: BMP, GIF, JPEG, '),
   ],
 )
@@ -87,7 +87,7 @@ def test_content_that_is_no_image_is_named(content, reason):
     decode.open_image(content)
 
 
-@pytest.mark.filterwarnings('ignore::UserWarning')  # of pillow, on damaged metadata
+@pytest.mark.filterwarnings('ignore::UserWarning')  # of pillow, on corrupted metadata
 @pytest.mark.parametrize('kind', ['AVIF', 'GIF', 'HEIF', 'JPEG', 'JXL', 'TIFF', 'WEBP'])
 def test_damaged_images_are_unusable_and_nothing_worse(kind, rng_seed):
   if kind not in formats.readable_formats():
@@ -95,13 +95,13 @@ def test_damaged_images_are_unusable_and_nothing_worse(kind, rng_seed):
   rng = np.random.default_rng(rng_seed)
   content, n_unusable = encode(SMOOTH, kind), 0
   for _ in range(40):
-    damaged = bytearray(content)
+    corrupted = bytearray(content)
     if rng.random() < 0.3:
-      damaged = damaged[: int(rng.integers(1, len(damaged)))]
-    for place in rng.integers(0, len(damaged), 4).tolist():
-      damaged[place] = int(rng.integers(256))
+      corrupted = corrupted[: int(rng.integers(1, len(corrupted)))]
+    for place in rng.integers(0, len(corrupted), 4).tolist():
+      corrupted[place] = int(rng.integers(256))
     try:
-      decode_and_resize(bytes(damaged), 8, 3)
+      decode_and_resize(bytes(corrupted), 8, 3)
     except decode.UnusableImageError as error:
       n_unusable += 1
       assert '\n' not in str(error)

@@ -1,4 +1,4 @@
-"""Files of other tools as sources: TFRecords, HDF5, idx, Parquet; damaged ones."""
+"""Files of other tools as sources: TFRecords, HDF5, idx, Parquet; corrupted ones."""
 
 import gzip
 import json
@@ -267,7 +267,7 @@ def test_records_of_other_tools_are_described(tmp_path, images):
     open_source(str(tmp_path / 'empty.h5'), 'train', None)
 
 
-def damaged(content, rng):
+def corrupted(content, rng):
   """The content, cut at a random place or with random bytes overwritten."""
   cut = int(rng.integers(1, len(content)))
   if rng.random() < 0.5:
@@ -293,7 +293,7 @@ def test_damaged_files_are_refused_in_one_sentence(tmp_path, images, rng_seed):
   for name, content in contents.items():
     for attempt in range(20):
       path = tmp_path / f'{attempt}' / name
-      write_files(tmp_path, {f'{attempt}/{name}': damaged(content, rng)})
+      write_files(tmp_path, {f'{attempt}/{name}': corrupted(content, rng)})
       try:
         source = open_source(str(path), 'train', None)
         for i in range(source.n_images):
@@ -317,7 +317,7 @@ def test_truncated_files_say_so(tmp_path, images):
   write_nvidia(tmp_path / 'tf', images)
   path = tmp_path / 'tf/faces-r03.tfrecords'
   path.write_bytes(path.read_bytes()[:-5])
-  with pytest.raises(UserError, match='is damaged: it ends within record 5; copy it'):
+  with pytest.raises(UserError, match='is corrupted: it ends within record 5; copy it'):
     open_source(str(tmp_path / 'tf'), 'train', None)
   (tmp_path / 'a').write_bytes(idx(images[..., 0])[:-5])
   with pytest.raises(UserError, match='header declares 384 bytes, and it has 379'):

@@ -102,9 +102,9 @@ def test_flipped_bytes_in_the_bucket_are_found(url, rng_seed):
   names = [n for n in names if not n.endswith('commit_success.txt')]  # says nothing
   for name in rng.choice(names, 6, replace=False):
     intact = store.read(name)
-    damaged = bytearray(intact)
-    damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
-    store.write(name, bytes(damaged))
+    corrupted = bytearray(intact)
+    corrupted[rng.integers(len(corrupted))] ^= 1 << rng.integers(8)
+    store.write(name, bytes(corrupted))
     messages = []
     with open_workdir(url) as folder:
       reader = Checkpointer(folder, read_only=True, log=messages.append)

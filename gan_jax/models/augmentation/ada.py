@@ -229,9 +229,9 @@ def _rotate_hue(
     [[0, -1, 1, 0], [1, 0, -1, 0], [-1, 1, 0, 0], [0] * 4], gray.dtype
   )
   rgb = jnp.diag(jnp.asarray([1, 1, 1, 0], gray.dtype))[None]
-  turned = gray + jnp.cos(angle) * (rgb - gray)
-  turned += jnp.sin(angle) / math.sqrt(3) * cross[None]
-  return turned + (jnp.eye(4, dtype=gray.dtype)[None] - rgb)
+  rotated = gray + jnp.cos(angle) * (rgb - gray)
+  rotated += jnp.sin(angle) / math.sqrt(3) * cross[None]
+  return rotated + (jnp.eye(4, dtype=gray.dtype)[None] - rgb)
 
 
 def apply_color(

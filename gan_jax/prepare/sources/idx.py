@@ -31,7 +31,7 @@ def open_idx(files: list[Path], split: str) -> ImageSource:
     split: 'train', 'test', or another part of the names of the files.
 
   Raises:
-    UserError: no or several files of images for the split, or a file is damaged.
+    UserError: no or several files of images for the split, or a file is corrupted.
   """
   path = _choose_images(files, split)
   images = _read_idx(path)
@@ -119,6 +119,6 @@ def _read_idx(path: Path) -> np.ndarray:
   if len(content) != n_bytes:
     found = 'more' if len(content) > n_bytes else f'{len(content):,}'
     raise UserError(
-      f'{path} is damaged: its header declares {n_bytes:,} bytes, and it has {found}.'
+      f'{path} is corrupted: its header declares {n_bytes:,} bytes, and it has {found}.'
     )
   return np.frombuffer(content, dtype).reshape(shape)

@@ -34,7 +34,7 @@ def open_parquet(files: list[Path], split: str) -> ImageSource:
   """Opens the images of a split.
 
   Raises:
-    UserError: no such split, no column of images, ambiguous labels, or damaged files.
+    UserError: no such split, no column of images, ambiguous labels, or corrupted files.
   """
   arrow = import_optional('pyarrow', 'pyarrow', str(files[0]))
   import_optional('pyarrow.parquet', 'pyarrow', str(files[0]))

@@ -26,7 +26,7 @@ def open_tfrecords(files: list[Path], split: str) -> ImageSource:
   """Opens the highest resolution of one set.
 
   Raises:
-    UserError: files of several sets, another kind of record, or damaged files.
+    UserError: files of several sets, another kind of record, or corrupted files.
   """
   if split != 'train':
     raise UserError(f"{files[0]} has only the split 'train', not '{split}'.")
@@ -74,7 +74,8 @@ def _index_records(path: Path) -> Int[np.ndarray, ' n_records+1']:
       position += _HEADER + length + _FOOTER
       if position > size:
         raise UserError(
-          f'{path} is damaged: it ends within record {len(offsets) - 1}; copy it again.'
+          f'{path} is corrupted: it ends within record {len(offsets) - 1}; copy it '
+          'again.'
         )
       offsets.append(position)
   return np.array(offsets, np.int64)
@@ -105,7 +106,7 @@ class _Records:
       )
 
   def pixels(self, i: int) -> UInt8[np.ndarray, 'h w c']:
-    """Raises UnusableImageError if record i is damaged."""
+    """Raises UnusableImageError if record i is corrupted."""
     features = self._read(i)
     if not {'shape', 'data'} <= features.keys():
       raise UnusableImageError("has no 'shape' and 'data'")
