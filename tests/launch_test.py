@@ -127,10 +127,9 @@ def test_a_signal_to_restart_reaches_the_command_once_and_ends_the_loop(
   ready = f'touch {tmp_path}/ready; while true; do sleep 0.05; done'
   stub(tmp_path, 'python', f'{handler}\n{ready}')
   process = subprocess.Popen(
-    [LAUNCH / 'restart.sh', 'python'],
-    env={'PATH': f'{tmp_path}:/usr/bin:/bin'},
     # Tests that run in the background ignore Ctrl-C, and bash cannot trap it then.
-    preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ['env', '--default-signal', LAUNCH / 'restart.sh', 'python'],
+    env={'PATH': f'{tmp_path}:/usr/bin:/bin'},
   )
   try:
     for _ in range(200):
