@@ -137,6 +137,7 @@ def test_a_full_disk_does_not_stop_training(tmp_path):
   assert 'last checkpoint could not be written' in second, done.stderr
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_skips_the_update_and_stops_the_run_if_repeated(
   tmp_path, monkeypatch
 ):

@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from gan_jax import data
 from gan_jax.config import parse_config
 from gan_jax.runtime.watchdog import Watchdog
@@ -9,6 +11,7 @@ from gan_jax.training.trainer import Trainer
 from tests.runs import tiny_config
 
 
+@pytest.mark.slow
 def test_a_reader_that_blocks_is_reported_and_ended(tmp_path, monkeypatch):
   """At its first batch, and at a later one; here the end makes it go on."""
   go_on, printed, ended = threading.Event(), [], []

@@ -105,6 +105,7 @@ AUGMENTED = Augmentation(
 )
 
 
+@pytest.mark.slow
 def test_augmentation_is_the_same_on_one_device_and_four():
   one, metrics = trained(SMALL, 1, augmentation=AUGMENTED)
   four, four_metrics = trained(SMALL, 4, augmentation=AUGMENTED)

@@ -158,6 +158,7 @@ def test_mistakes_end_before_anything_is_written(tmp_path, changes, words):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_scores_during_training_decide_which_checkpoints_are_kept(
   tmp_path, monkeypatch
 ):
