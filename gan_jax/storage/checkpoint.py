@@ -369,26 +369,6 @@ def _reason(error: BaseException) -> str:
   return str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
 
 
-def restore_ema(
-  workdir: Path | str, like: Any, step: int | None = None
-) -> tuple[Any, int]:
-  """EMA weights of G from a checkpoint; D and the optimizers are not read.
-
-  Args:
-    like: variables of G, or their shapes.
-    step: of the checkpoint; None: the newest intact one.
-
-  Returns:
-    The variables, and the real images that D had seen.
-
-  Raises:
-    UserError: there is no such checkpoint, or it is corrupted.
-  """
-  branches = {'ema': like, 'images': jax.ShapeDtypeStruct((), 'uint32')}
-  parts, _ = restore_subtrees(workdir, branches, step)
-  return parts['ema'], int(parts['images'])
-
-
 def restore_subtrees(
   workdir: Path | str, like: dict[str, Any], step: int | None = None
 ) -> tuple[dict[str, Any], int]:

@@ -40,6 +40,5 @@ def test_a_run_has_the_table_of_batch_statistics(
   gan = read_config(tmp_path).gan
   assert gan == huggingface.gan
   like, _ = jax.eval_shape(gan.init, jax.random.key(0))
-  restored, _ = checkpoint.restore_ema(tmp_path, like)
-  g = restored[0] if isinstance(restored, tuple) else restored
-  assert_equal_trees(g, huggingface.ema)
+  restored, _ = checkpoint.restore_subtrees(tmp_path, {'ema': like})
+  assert_equal_trees(restored['ema'], huggingface.ema)

@@ -122,7 +122,7 @@ def test_a_folder_that_is_no_run(tmp_path):
   with pytest.raises(UserError, match='not the folder of a run'):
     sample.main([f'--workdir={tmp_path}', '--out=x.png'])
   with pytest.raises(UserError, match='no checkpoints'):
-    checkpoint.restore_ema(tmp_path, {})
+    checkpoint.restore_subtrees(tmp_path, {})
 
 
 def test_home_folders_in_path_flags(digits_run, tmp_path, monkeypatch):

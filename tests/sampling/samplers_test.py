@@ -15,7 +15,7 @@ from gan_jax.storage import checkpoint
 def restored(digits_run):
   gan = read_config(digits_run).gan
   g, _ = jax.eval_shape(gan.init, jax.random.key(0))
-  return gan, checkpoint.restore_ema(digits_run, g)[0]
+  return gan, checkpoint.restore_subtrees(digits_run, {'ema': g})[0]['ema']
 
 
 def test_truncated_latents_follow_a_truncated_normal():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gan_jax import UserError
-from gan_jax.storage.checkpoint import Checkpointer, restore_ema
+from gan_jax.storage.checkpoint import Checkpointer, restore_subtrees
 from gan_jax.storage.lock import lock_workdir
 from gan_jax.storage.manifest import MANIFEST, find_corruption
 from tests.runs import run_program
@@ -25,6 +25,7 @@ def tree(step):
 
 
 LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree(0))
+IMAGES = {'images': LIKE['images']}
 
 
 @contextlib.contextmanager
@@ -91,9 +92,9 @@ def test_a_flipped_bit_is_detected_or_harmless(copied, rng_seed):
 def test_the_checkpoint_before_a_corrupted_one_is_restored(copied, corrupt, words):
   data = copied / 'checkpoints' / '2' / 'default' / 'd'
   corrupt(max(data.iterdir(), key=lambda p: p.stat().st_size))
-  assert restore_ema(copied, LIKE['ema'])[1] == 8
+  assert restore_subtrees(copied, IMAGES)[0]['images'] == 8
   with pytest.raises(UserError, match=f'checkpoint 2 of .*{words}'):
-    restore_ema(copied, LIKE['ema'], 2)
+    restore_subtrees(copied, IMAGES, 2)
   with opened(copied) as checkpoints:
     assert checkpoints.newest() == 1
     (message,) = checkpoints.messages
@@ -151,7 +152,7 @@ def test_a_full_disk_is_logged_and_the_next_save_succeeds(tmp_path):
 def test_a_reader_does_not_touch_a_save_in_progress(copied):
   part = copied / 'checkpoints' / '3.orbax-checkpoint-tmp'
   part.mkdir()
-  assert restore_ema(copied, LIKE['ema'])[1] == 16
+  assert restore_subtrees(copied, IMAGES)[0]['images'] == 16
   assert part.is_dir()
 
 
