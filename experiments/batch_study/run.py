@@ -21,6 +21,7 @@ from gan_jax.plan import flops
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.training import noise_scale, trainer
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.step import StepConfig
 from gan_jax.training.train_state import init_state
 
 HERE = Path(__file__).parent
@@ -65,7 +66,8 @@ def gflop(config: Config) -> tuple[float, float]:
     jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape[:3], np.int32)
   )
   phase = config.schedule.phase_at(0, gan.res)
-  step_cost = flops.step_flops(gan, txs, 1, stage.batch, state, batch, phase)
+  fixed = StepConfig(gan, *txs, g_batch=stage.batch)
+  step_cost = flops.step_flops(fixed, state, batch, phase)
   return step_cost.networks / stage.batch / 1e9, step_cost.weights / 1e9
 
 

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from gan_jax.models.base import GAN, Batch, Phase
+from gan_jax.models.base import Batch, Phase
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.training.step import StepConfig, train_step
 from gan_jax.training.train_state import TrainState
@@ -30,35 +29,24 @@ class Flops(NamedTuple):
 
 
 def step_flops(
-  gan: GAN,
-  txs: tuple[optax.GradientTransformation, optax.GradientTransformation],
-  d_steps: int,
-  g_batch: int,
-  state: TrainState,
-  batch: Batch,
-  phase: Phase,
-  g_accum: int = 0,
+  config: StepConfig, state: TrainState, batch: Batch, phase: Phase
 ) -> Flops:
   """Counts the FLOPs in the jaxpr of a training step, traced for abstract devices.
 
   Layers take their plain form there: nothing is folded and nothing rematerialized.
 
   Args:
-    gan: the GAN.
-    txs: optimizers of G and D.
-    d_steps: D steps per iteration.
-    g_batch: fakes of a micro-batch of the G step on one device.
+    config: what is fixed in the step.
     state: shapes of the training state.
     batch: shapes of a batch, with a leading axis of devices.
     phase: the phase of a growing GAN.
-    g_accum: micro-batches of the G step; 0: as many as those of a D step.
   """
-  if gan.remat:
-    gan = dataclasses.replace(gan, remat=False)
+  if config.gan.remat:
+    gan: Any = dataclasses.replace(config.gan, remat=False)
+    config = dataclasses.replace(config, gan=gan)
   # Inputs are shapes without sharding, so the axis is not an explicit one.
   devices = batch.labels.shape[0]
   mesh = AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
-  config = StepConfig(gan, *txs, g_batch=g_batch, d_steps=d_steps, g_accum=g_accum)
 
   def per_device(state: TrainState, batch: Batch, key: jax.Array, phase: Phase) -> Any:
     batch = jax.tree.map(lambda x: x[0], batch)

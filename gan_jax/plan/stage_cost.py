@@ -18,8 +18,9 @@ from gan_jax.plan.chips import Chip
 from gan_jax.plan.compilation import compile_cached
 from gan_jax.plan.flops import step_flops
 from gan_jax.runtime.mesh import AXIS
-from gan_jax.training.compile_step import make_train_step
+from gan_jax.training.compile_step import compile_train_step
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.stages import step_config
 from gan_jax.training.train_state import TrainState, init_state, state_shardings
 
 Row = dict[str, Any]  # the figures of one stage, ready for JSON
@@ -84,26 +85,13 @@ def stage_row(config: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
     UserError: the batch does not divide by the devices.
   """
   gan, train = config.gan, config.train
-  k, b, g_batch = config.shape(stage, mesh.size)
-  txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
-  step = make_train_step(
-    gan,
-    *txs,
-    mesh,
-    d_steps=train.d_steps,
-    g_accum=train.g_accum,
-    simultaneous=train.simultaneous,
-    g_batch=g_batch,
-    mapped='jit',
-    noise_scale=train.noise_scale,
-    augmentation=config.augment,
-  )
+  k, b, _ = config.shape(stage, mesh.size)
+  fixed = step_config(config, stage, mesh.size)
+  step = compile_train_step(fixed, mesh)
   inputs = step_inputs(config, stage, mesh)
   figures = compile_cached(step.lower(*inputs), mesh, cache)
   state, batch, _, phase = inputs
-  flops = step_flops(
-    gan, txs, train.d_steps, g_batch, state, batch, phase, train.g_accum
-  )
+  flops = step_flops(fixed, state, batch, phase)
   row: Row = {
     'res': stage.res,
     'batch': stage.batch,

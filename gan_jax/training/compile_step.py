@@ -24,7 +24,7 @@ from gan_jax.training.train_state import (
 
 
 class TrainStep(Protocol):
-  """A compiled training step; see `make_train_step`."""
+  """A compiled training step; see `compile_train_step`."""
 
   def __call__(
     self, state: TrainState, batch: Batch, key: PRNGKeyArray, phase: Phase
@@ -51,24 +51,7 @@ def make_train_step(
   noise_scale: bool = False,
   augmentation: Augmentation = OFF,
 ) -> TrainStep:
-  """Makes the training step for all devices of the mesh.
-
-  The step takes a replicated state (donated), a batch [devices, d_steps * accum, b,
-  ...] sharded over the devices, a key and a `Phase`. It returns the new state and
-  scalar metrics. One compile per resolution.
-
-  With 'pmap' the state stays replicated. With 'jit' each device keeps and updates one
-  shard of the large arrays of g_opt, d_opt and ema (`unshard` gathers them). Without
-  arrays of `MIN_SHARDED_SIZE` both give the same bits.
-
-  Args:
-    g_batch: fake images of the G update, per device and micro-batch.
-    d_steps: D updates per iteration.
-    g_accum: micro-batches of the G update; 0: as many as those of a D update.
-    simultaneous: take the gradient of G at the D before its update.
-    noise_scale: add the metrics of `estimate_noise_scale`.
-    augmentation: of the images that D sees.
-  """
+  """`compile_train_step` for the fields of a `StepConfig`."""
   config = StepConfig(
     gan,
     g_tx,
@@ -80,6 +63,22 @@ def make_train_step(
     noise_scale=noise_scale,
     augmentation=augmentation,
   )
+  return compile_train_step(config, mesh, mapped)
+
+
+def compile_train_step(
+  config: StepConfig, mesh: Mesh, mapped: str = 'jit'
+) -> TrainStep:
+  """Makes the training step for all devices of the mesh.
+
+  The step takes a replicated state (donated), a batch [devices, d_steps * accum, b,
+  ...] sharded over the devices, a key and a `Phase`. It returns the new state and
+  scalar metrics. One compile per resolution.
+
+  With 'pmap' the state stays replicated. With 'jit' each device keeps and updates one
+  shard of the large arrays of g_opt, d_opt and ema (`unshard` gathers them). Without
+  arrays of `MIN_SHARDED_SIZE` both give the same bits.
+  """
   if mapped == 'jit':
     return _JitStep(dataclasses.replace(config, n_shards=mesh.size), mesh)
   step: Any = jax.pmap(

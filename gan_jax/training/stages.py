@@ -17,8 +17,9 @@ from gan_jax.config import Config, Stage
 from gan_jax.models.base import Batch
 from gan_jax.runtime.sharding import shard_batch
 from gan_jax.runtime.watchdog import Watchdog
-from gan_jax.training.compile_step import TrainStep, make_train_step
+from gan_jax.training.compile_step import TrainStep, compile_train_step
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.step import StepConfig
 from gan_jax.training.train_state import TrainState
 
 COMPILE_TIMEOUT_MS = 3_600_000  # how long processes wait for the slowest compile
@@ -163,21 +164,28 @@ class StagePreparer:
     return (Batch(**shard_batch(batch, mesh)) for batch in batches)
 
   def _make_step(self, stage: Stage) -> TrainStep:
-    config = self._config
-    _, _, g_batch = config.shape(stage, self._mesh.size)
-    return make_train_step(
-      config.gan,
-      make_optimizer(config.g_adam),
-      make_optimizer(config.d_adam),
-      self._mesh,
-      d_steps=config.train.d_steps,
-      g_accum=config.train.g_accum,
-      simultaneous=config.train.simultaneous,
-      g_batch=g_batch,
-      mapped=config.train.mapped,
-      noise_scale=config.train.noise_scale,
-      augmentation=config.augment,
-    )
+    config = step_config(self._config, stage, self._mesh.size)
+    return compile_train_step(config, self._mesh, self._config.train.mapped)
+
+
+def step_config(config: Config, stage: Stage, n_devices: int) -> StepConfig:
+  """What is fixed in the training step of a stage.
+
+  Raises:
+    UserError: a batch is not divisible by the devices and micro-batches.
+  """
+  _, _, g_batch = config.shape(stage, n_devices)
+  return StepConfig(
+    config.gan,
+    make_optimizer(config.g_adam),
+    make_optimizer(config.d_adam),
+    g_batch=g_batch,
+    d_steps=config.train.d_steps,
+    g_accum=config.train.g_accum,
+    simultaneous=config.train.simultaneous,
+    noise_scale=config.train.noise_scale,
+    augmentation=config.augment,
+  )
 
 
 def prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
