@@ -149,7 +149,7 @@ def test_a_missing_docstring_is_seen(tmp_path):
   assert 'docstring' in complaints(tmp_path / 'gan_jax')[0]
 
 
-def test_the_order_has_at_most_twelve_rows_and_the_package_at_most_ten_parts_besides_commands():
+def test_there_are_at_most_twelve_rows_and_ten_packages_besides_the_commands():
   assert len(ORDER) <= 12
   commands = {command.module.split('.')[1] for command in COMMANDS.values()}
   packages = {module_of(path, ROOT) for path in ROOT.rglob('*.py')} - commands - {''}
