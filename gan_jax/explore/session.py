@@ -13,7 +13,7 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.sampling import image_io
-from gan_jax.sampling.animation import ANIMATIONS
+from gan_jax.sampling.animation import ANIMATIONS, png_description
 from gan_jax.sampling.class_names import format_labels, read_class_names
 from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGenerator
 from gan_jax.sampling.options import SamplingOptions
@@ -69,6 +69,7 @@ class Capabilities:
   style_based: bool = False
   n_layers: int = 0  # of the synthesis network
   truncated_layers: int = 0  # default number of layers on which psi acts
+  psi: float = 1.0  # where a command line has none
   style_ranges: tuple[str, ...] = ()  # names such as 'coarse'
   standing_statistics: bool = False  # taken anew for each truncation
 
@@ -154,16 +155,18 @@ class ExplorerSession:
     class_names = tuple(map(str, range(generator.n_classes)))
     if names:
       class_names = tuple(f'{i} {name}' for i, name in enumerate(names))
+    psi = generator.defaults.psi
     if not isinstance(generator, TrainedGenerator):
-      return Capabilities(class_names)
+      return Capabilities(class_names, psi=psi)
     style = generator.gan.style_based
     if style is None:
       standing = generator.gan.has_batch_stats
-      return Capabilities(class_names, standing_statistics=standing)
+      return Capabilities(class_names, psi=psi, standing_statistics=standing)
     n_layers = style.layers(style.res)
     ranges = style_ranges(style, generator.resolution).items()
     return Capabilities(
       class_names,
+      psi=psi,
       style_based=True,
       n_layers=n_layers,
       truncated_layers=min(style.truncated_layers, n_layers),
@@ -240,7 +243,8 @@ class ExplorerSession:
       planned = self._plan(choice, options)
       images = np.concatenate(list(planned.images))
     png = io.BytesIO()
-    image_io.arrange(images, planned.cells).save(png, 'png')
+    info = png_description(planned.description)
+    image_io.arrange(images, planned.cells).save(png, 'png', pnginfo=info)
     return png.getvalue()
 
   def save(self, choice: GeneratorChoice, options: SamplingOptions, name: str) -> Path:
@@ -270,7 +274,8 @@ def _shared_options(
   capabilities: Capabilities, values: ControlValues, draft: bool
 ) -> dict[str, Any]:
   """Options that do not depend on the mode."""
-  options: dict[str, Any] = {'psi': round(values.psi, 4)}
+  psi = round(values.psi, 4)
+  options: dict[str, Any] = {'psi': None if psi == capabilities.psi else psi}
   if values.label is not None and capabilities.class_names:
     names = [entry.partition(' ')[2] for entry in capabilities.class_names]
     options['classes'] = format_labels(values.label, names)

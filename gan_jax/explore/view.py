@@ -74,7 +74,9 @@ class View:
     self, session: ExplorerSession, choice: GeneratorChoice, capabilities: Capabilities
   ):
     self._session, self._choice, self._capabilities = session, choice, capabilities
-    self._values = BoundValues(truncated_layers=capabilities.truncated_layers)
+    self._values = BoundValues(
+      truncated_layers=capabilities.truncated_layers, psi=capabilities.psi
+    )
     self._displayed: SamplingOptions | None = None
     self._pending: bool | None = None  # a redraw waits: whether it is a draft
     self._busy = False

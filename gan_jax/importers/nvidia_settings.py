@@ -14,7 +14,7 @@ Kwargs = Mapping[str, Any]
 _BUILD = ('structure', 'is_template_graph', 'force_clean_graph', 'dtype')
 _RUN = (
   *('randomize_noise', 'dlatent_broadcast', 'is_training', 'is_validation'),
-  *('truncation_psi', 'truncation_psi_val', 'truncation_cutoff_val'),
+  *('truncation_psi_val', 'truncation_cutoff_val'),
 )
 _WIDTHS = ('fmap_base', 'fmap_decay', 'fmap_max')
 _SHARED = ('num_channels', 'resolution', 'label_size', 'use_wscale')
@@ -28,7 +28,7 @@ _STYLEGAN_G = (
   *('mapping_lrmul', 'mapping_nonlinearity', 'normalize_latents', 'use_styles'),
   *('const_input_layer', 'use_noise', 'nonlinearity', 'use_pixel_norm'),
   *('use_instance_norm', 'fused_scale', 'blur_filter', 'dlatent_avg_beta'),
-  *('style_mixing_prob', 'truncation_cutoff'),
+  *('style_mixing_prob', 'truncation_psi', 'truncation_cutoff'),
 )
 _STYLEGAN_D = (
   *('mbstd_group_size', 'mbstd_num_features', 'fused_scale', 'blur_filter'),
@@ -94,6 +94,7 @@ def stylegan_from_kwargs(g: Kwargs, d: Kwargs) -> StyleGAN:
     mbstd_features=d.get('mbstd_num_features', 1),
     mixing=_get_or_off(g, 'style_mixing_prob', 0.9, off=0.0),
     w_avg_beta=_get_or_off(g, 'dlatent_avg_beta', 0.995, off=1.0),
+    truncation_psi=_get_or_off(g, 'truncation_psi', 0.7, off=1.0),
     truncated_layers=max(_get_or_off(g, 'truncation_cutoff', 8, off=0), 0),
   )
 

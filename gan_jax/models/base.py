@@ -1,5 +1,6 @@
 """The interface of a GAN family, and what the three families share."""
 
+import math
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -35,6 +36,26 @@ class Batch(NamedTuple):
 
   images: UInt8[Array, '*batch h w c']
   labels: Int[Array, '*batch']
+
+
+class SamplingDefaults(NamedTuple):
+  """Truncation where none is given: that of the family's original code.
+
+  Sampling only. Training, its sample grids and scores do not truncate.
+  """
+
+  psi: float = 1.0
+  truncation: float = math.inf  # threshold for z at psi = 1
+  scaled_truncation: float = math.inf  # threshold for z at any other psi
+
+  def resolve(
+    self, psi: float | None = None, truncation: float | None = None
+  ) -> tuple[float, float]:
+    """psi and the threshold for z, both with their defaults."""
+    psi = self.psi if psi is None else psi
+    if truncation is None:
+      truncation = self.truncation if psi == 1 else self.scaled_truncation
+    return psi, truncation
 
 
 Loss = tuple[Float[Array, ''], tuple[Variables, Variables, Metrics]]
@@ -95,8 +116,8 @@ class GAN(Protocol):
     ...
 
   @property
-  def psi_threshold(self) -> float:
-    """Threshold for z where psi is below 1 and no threshold is given; inf for none."""
+  def sampling_defaults(self) -> SamplingDefaults:
+    """psi and the threshold for z where a sampler is given none."""
     ...
 
   @property

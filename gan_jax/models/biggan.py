@@ -1,6 +1,7 @@
 """BigGAN and BigGAN-deep (Brock et al. 2019, arXiv:1809.11096)."""
 
 import dataclasses
+import math
 from typing import ClassVar, Literal, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from gan_jax.models.base import (
   Batch,
   Loss,
   Phase,
+  SamplingDefaults,
   Variables,
   apply_network,
   example_keys,
@@ -38,12 +40,20 @@ class BigGAN(BigGANConfig):
   ema_lags: ClassVar[bool] = False
   style_based: ClassVar[None] = None
   truncation_space: ClassVar[Literal['z']] = 'z'
-  psi_threshold: ClassVar[float] = 2.0
 
   @property
   def group(self) -> int:
     """1: D does not compare examples."""
     return 1
+
+  @property
+  def sampling_defaults(self) -> SamplingDefaults:
+    """No truncation, as BigGAN-PyTorch's sample.py; z scaled by psi is cut at 2.
+
+    Published weights with a table of statistics over psi draw z within 2 at psi = 1
+    too.
+    """
+    return SamplingDefaults(1.0, 2.0 if self.stats_rows else math.inf, 2.0)
 
   @property
   def has_batch_stats(self) -> bool:

@@ -11,7 +11,6 @@ scale of gradient penalties (`pixel_copies`). The layers of all resolutions up t
 parameters from the start. Those beyond `res` are not used; their gradients are zero.
 """
 
-import math
 from functools import partial
 from typing import ClassVar
 
@@ -22,7 +21,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax import UserError
-from gan_jax.models.base import Batch, Phase, Variables, to_float
+from gan_jax.models.base import Batch, Phase, SamplingDefaults, Variables, to_float
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, leaky_relu
 from gan_jax.nn.norms import minibatch_stddev
 from gan_jax.ops.convolution import conv
@@ -109,7 +108,6 @@ class ProgressiveGAN:
   has_batch_stats: ClassVar[bool] = False
   shares_batch_stats: ClassVar[bool] = False
   remat: ClassVar[bool | None] = None
-  psi_threshold: ClassVar[float] = math.inf
 
   mbstd_group: int
 
@@ -117,6 +115,11 @@ class ProgressiveGAN:
   def group(self) -> int:
     """Group size of the minibatch standard deviation."""
     return max(self.mbstd_group, 1)
+
+  @property
+  def sampling_defaults(self) -> SamplingDefaults:
+    """No truncation."""
+    return SamplingDefaults()
 
   def standing_statistics(
     self, g: Variables, z: Float[Array, 'n b dim_z'], labels: Int[Array, 'n b']

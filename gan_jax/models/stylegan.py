@@ -15,6 +15,7 @@ from gan_jax.models.base import (
   Batch,
   Loss,
   Phase,
+  SamplingDefaults,
   StyleBased,
   Variables,
   example_keys,
@@ -95,6 +96,7 @@ class StyleGAN(progressive.ProgressiveGAN):
   w_avg_beta: float = key(
     0.995, 'decay of the moving average of w, for truncation', at_least=0, at_most=1
   )
+  truncation_psi: float = key(0.7, 'psi of samples where none is given')
   truncated_layers: int = key(8, 'first layers whose w is truncated by psi', at_least=0)
   loss: str = key(
     'logistic',
@@ -127,6 +129,11 @@ class StyleGAN(progressive.ProgressiveGAN):
   @property
   def style_based(self) -> StyleBased:
     return self
+
+  @property
+  def sampling_defaults(self) -> SamplingDefaults:
+    """psi as the original's `Gs.run`."""
+    return SamplingDefaults(self.truncation_psi)
 
   @property
   def mapping(self) -> Mapping:

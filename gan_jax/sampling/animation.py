@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from gan_jax import UserError
 
@@ -38,11 +39,24 @@ def check_animation(kind: str, fps: float) -> None:
     )
 
 
-def write_animation(out: Path, images: Frames, fps: float) -> None:
+def png_description(text: str) -> PngInfo:
+  """The metadata of a PNG with this description."""
+  info = PngInfo()
+  info.add_text('Description', text)
+  return info
+
+
+def write_animation(
+  out: Path, images: Frames, fps: float, description: str = ''
+) -> None:
   """Writes an animation of one of the formats in ANIMATIONS.
 
   Images of less than MIN_SIZE pixels are enlarged by a whole factor. Alpha is kept in
   .webp and .apng, is on or off in .gif, and becomes a white background in .mp4.
+
+  Args:
+    description: comment of a .gif or .mp4, Exif ImageDescription of a .webp, text
+      'Description' of an .apng.
   """
   factor = max(1, -(-MIN_SIZE // min(images.shape[1:3])))
   frames = images.repeat(factor, 1).repeat(factor, 2)
@@ -50,17 +64,22 @@ def write_animation(out: Path, images: Frames, fps: float) -> None:
     frames = frames.repeat(3, -1)
   kind = out.suffix.lower()
   if kind == '.mp4':
-    _write_mp4(out, frames, fps)
+    _write_mp4(out, frames, fps, description)
     return
   settings: dict[str, Any] = {'save_all': True, 'loop': 0}
   if kind == '.gif':
+    settings['comment'] = description
     if frames.shape[-1] == 4:
       settings |= {'disposal': 2, 'transparency': TRANSPARENT}
     pages = list(map(_gif_frame, frames))
   else:
     pages = [Image.fromarray(frame) for frame in frames]
     if kind == '.apng':
-      settings |= {'format': 'PNG', 'blend': 0}
+      info = png_description(description)
+      settings |= {'format': 'PNG', 'blend': 0, 'pnginfo': info}
+    elif description:
+      settings['exif'] = exif = Image.Exif()
+      exif[ExifTags.Base.ImageDescription] = description
   unit = 10 if kind == '.gif' else 1  # of time, in ms
   durations = [unit * n for n in durations_in(1000 / unit, fps, len(pages))]
   first, *rest = pages
@@ -91,22 +110,18 @@ def _gif_frame(frame: UInt8[np.ndarray, 'h w c']) -> Image.Image:
   return page
 
 
-def _write_mp4(out: Path, frames: Frames, fps: float) -> None:
+def _write_mp4(out: Path, frames: Frames, fps: float, description: str) -> None:
   """H.264 in yuv420p, which all players know; its width and height are even."""
   import imageio.v3 as iio
 
   frames = opaque(frames)
   odd = [(0, size % 2) for size in frames.shape[1:3]]
   frames = np.pad(frames, [(0, 0), *odd, (0, 0)], 'edge')
-  iio.imwrite(
-    out,
-    frames,
-    plugin='pyav',
-    extension='.mp4',
-    codec='libx264',
-    fps=float(fps),
-    out_pixel_format='yuv420p',
-  )
+  with iio.imopen(out, 'w', plugin='pyav', extension='.mp4') as video:
+    if description:
+      video.container_metadata['comment'] = description
+    settings: dict[str, Any] = dict(codec='libx264', out_pixel_format='yuv420p')
+    video.write(frames, **settings | {'fps': float(fps)})
 
 
 def opaque(frames: Frames) -> Frames:

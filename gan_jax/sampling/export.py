@@ -9,6 +9,7 @@ metadata of its header, the model section of the config as JSON under 'gan_jax'.
 import dataclasses
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gan_jax import UserError
-from gan_jax.models.base import GAN, Variables, to_uint8
+from gan_jax.models.base import GAN, SamplingDefaults, Variables, to_uint8
 from gan_jax.sampling.output import cannot_write, check_writable
 from gan_jax.storage.files import atomic_path
 from gan_jax.storage.nested import flatten
@@ -59,7 +60,8 @@ def export_generator(
   The exported function takes z float32 [b, dim_z], class weights float32
   [b, n_classes] ([b, 0] for a model without classes) and psi, a float32 scalar. It
   returns uint8 [b, res, res, channels]: on the same kind of device the same bits as
-  the sampler. The noise of a StyleGAN is the one stored with the weights.
+  the sampler. The noise of a StyleGAN is the one stored with the weights. The name of
+  the function states the family's `SamplingDefaults`: 'generate psi=0.7 ...'.
 
   Args:
     g: variables of the generator, usually the EMA weights, with the batch statistics
@@ -106,7 +108,20 @@ def export_program(
   (b,) = jax.export.symbolic_shape('b')
   shapes = ((b, gan.dim_z), (b, gan.n_classes), ())
   inputs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  return jax.export.export(jax.jit(generate), platforms=list(platforms))(*inputs)
+  exported = jax.export.export(jax.jit(generate), platforms=list(platforms))(*inputs)
+  defaults = gan.sampling_defaults._asdict().items()
+  name = ' '.join(['generate', *(f'{key}={value}' for key, value in defaults)])
+  return dataclasses.replace(exported, fun_name=name)
+
+
+def read_defaults(exported: jax.export.Exported) -> SamplingDefaults:
+  """The sampling defaults in the name of an exported function.
+
+  Files of earlier versions have none: no truncation.
+  """
+  values = dict(re.findall(r'(\w+)=(\S+)', exported.fun_name))
+  known = {k: float(v) for k, v in values.items() if k in SamplingDefaults._fields}
+  return SamplingDefaults(**known)
 
 
 def write_safetensors(path: Path, g: Variables, metadata: dict[str, str]) -> None:

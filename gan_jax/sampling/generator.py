@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 
 from gan_jax import UserError
 from gan_jax.config.workdir import read_config
-from gan_jax.models.base import Phase, StyleBased, Variables
+from gan_jax.models.base import Phase, SamplingDefaults, StyleBased, Variables
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.urls import check_path
 from gan_jax.sampling import export
@@ -75,6 +75,11 @@ class Generator(abc.ABC):
   def resolution(self) -> int:
     """Height and width of the images in pixels."""
 
+  @property
+  @abc.abstractmethod
+  def defaults(self) -> SamplingDefaults:
+    """psi and truncation where the options have none."""
+
   @abc.abstractmethod
   def plan(self, options: SamplingOptions) -> PlannedImages:
     """Checks the options and prepares the images that they describe.
@@ -87,8 +92,8 @@ class Generator(abc.ABC):
     self,
     seeds: int | Iterable[int] = range(16),
     *,
-    truncation: float = float('inf'),
-    psi: float = 1.0,
+    truncation: float | None = None,
+    psi: float | None = None,
     labels: int | str | Iterable[int | str] | None = None,
     noise: str = 'own',
     standing: int = 16,
@@ -102,9 +107,10 @@ class Generator(abc.ABC):
     Args:
       seeds: integers in [0, 2**32).
       truncation: threshold beyond which entries of z are redrawn. Lower truncation
-        gives better images and less variety.
+        gives better images and less variety. None: `defaults`, usually none.
       psi: factor of z in a BigGAN, of the distance between w and its mean in a
-        StyleGAN. Lower psi gives better images and less variety.
+        StyleGAN. Lower psi gives better images and less variety. None: `defaults`,
+        0.7 for StyleGAN and 1 otherwise, as the original code samples.
       labels: labels or class names, assigned to the images in turn; None draws the
         label from the seed.
       noise: noise of a StyleGAN: 'own' is drawn from each seed, 'stored' comes from
@@ -201,20 +207,27 @@ class TrainedGenerator(Generator):
   def resolution(self) -> int:
     return self.phase.res
 
+  @property
+  def defaults(self) -> SamplingDefaults:
+    return self.gan.sampling_defaults
+
   def plan(self, options: SamplingOptions) -> PlannedImages:
-    options = self._checked(options)
+    self._check(options)
+    psi, truncation = self.defaults.resolve(options.psi, options.truncation)
     res, alpha = resolve_resolution(options.res, self.phase)
     gan, style = self.gan, self.gan.style_based
     plan = plan_images(
       options, GeneratorSpec(self.n_classes, self.class_names, style, res)
     )
-    z, classes = draw_latents(plan, options, gan.dim_z, self.n_classes)
+    z, classes = draw_latents(
+      plan, options.batch, truncation, gan.dim_z, self.n_classes
+    )
     g, stored_noise = self._variables(options), options.noise == 'stored'
     seeds = noise_seeds(options, plan)
     if style is None:
       sample = self._jitted(make_sampler, res, stored_noise)
       draw: Callable[..., ArrayLike] = lambda z, classes, seeds: sample(
-        g, z, classes, options.psi, seeds, alpha
+        g, z, classes, psi, seeds, alpha
       )
       classes = plan.frames_of(classes)
       rows = [plan.frames_of(z), classes, seeds]
@@ -226,7 +239,7 @@ class TrainedGenerator(Generator):
     batch = self._batch_size(options, len(seeds))
     images = run_in_batches(draw, [plan.selected(x) for x in rows], batch)
     classes, seeds = plan.selected(classes), plan.selected(plan.seeds)
-    return PlannedImages(images, classes, seeds, plan.cells)
+    return PlannedImages(images, classes, seeds, plan.cells, psi, truncation)
 
   def export(
     self, path: str | Path, options: SamplingOptions | None = None
@@ -241,7 +254,8 @@ class TrainedGenerator(Generator):
     Raises:
       UserError: as `export.export_generator` and `plan`, or options of images.
     """
-    options = self._checked(options or SamplingOptions())
+    options = options or SamplingOptions()
+    self._check(options)
     for name in options.changed(IMAGE_OPTIONS):
       raise UserError(f'--{name} is for images, and --export writes a generator.')
     res, alpha = resolve_resolution(options.res, self.phase)
@@ -259,24 +273,20 @@ class TrainedGenerator(Generator):
   def _device_multiple(self, n: int) -> int:
     return -(-n // self._mesh.size) * self._mesh.size
 
-  def _checked(self, options: SamplingOptions) -> SamplingOptions:
-    """The options with the threshold that psi implies.
-
+  def _check(self, options: SamplingOptions) -> None:
+    """
     Raises:
       UserError: the family cannot do it.
     """
-    if self.gan.style_based is not None:
-      return options
-    reject_style_options(options, 'is for a StyleGAN, which this model is not')
-    if options.psi != 1 and np.isinf(options.truncation):
-      return dataclasses.replace(options, truncation=self.gan.psi_threshold)
-    return options
+    if self.gan.style_based is None:
+      reject_style_options(options, 'is for a StyleGAN, which this model is not')
 
   def _variables(self, options: SamplingOptions) -> Variables:
     """EMA weights with the noise strengths or the batch statistics of the options."""
     style = self.gan.style_based
     if style is None:
-      return self._standing(options.standing, options.truncation, options.psi)
+      psi, truncation = self.defaults.resolve(options.psi, options.truncation)
+      return self._standing(options.standing, truncation, psi)
     strength = 0.0 if options.noise == 'off' else options.noise_strength
     return style.with_noise(self._restored[0], strength)
 
@@ -303,7 +313,8 @@ class TrainedGenerator(Generator):
     n_truncated = options.truncated_layers
     n_truncated = gan.truncated_layers if n_truncated is None else n_truncated
     truncated = np.arange(gan.layers(gan.res)) < n_truncated
-    psi = np.where(truncated, options.psi, 1).astype(np.float32)
+    value, _ = self.defaults.resolve(options.psi)
+    psi = np.where(truncated, value, 1).astype(np.float32)
     mapper = self._jitted(make_mapper)
     if options.interpolate in ('z', 'class'):
       z, classes = plan.frames_of(z), plan.frames_of(classes)
@@ -340,6 +351,7 @@ class ExportedGenerator(Generator):
       z, classes, _ = (x.shape for x in exported.in_avals)
       self.dim_z, self._n_classes = int(z[1]), int(classes[1])
       self._resolution = int(exported.out_avals[0].shape[1])
+      self._defaults = export.read_defaults(exported)
     except ImportError as error:
       raise UserError("this needs a package: pip install 'gan_jax[export]'.") from error
     except OSError as error:
@@ -362,17 +374,25 @@ class ExportedGenerator(Generator):
   def resolution(self) -> int:
     return self._resolution
 
+  @property
+  def defaults(self) -> SamplingDefaults:
+    return self._defaults
+
   def plan(self, options: SamplingOptions) -> PlannedImages:
     reject_style_options(options, 'is not for an exported generator')
     for name in options.changed(('res', 'standing')):
       raise UserError(f'--{name} was fixed when this generator was exported.')
     plan = plan_images(options, GeneratorSpec(self.n_classes, self.class_names))
-    z, classes = draw_latents(plan, options, self.dim_z, self.n_classes)
+    psi, truncation = self.defaults.resolve(options.psi, options.truncation)
+    z, classes = draw_latents(
+      plan, options.batch, truncation, self.dim_z, self.n_classes
+    )
     z, classes = (plan.selected(plan.frames_of(x)) for x in (z, classes))
-    psi = np.float32(options.psi)
-    draw = lambda z, classes: self._generate(z, classes[:, : self.n_classes], psi)
+    scale = np.float32(psi)
+    draw = lambda z, classes: self._generate(z, classes[:, : self.n_classes], scale)
     images = run_in_batches(draw, [z, classes], min(options.batch, len(z)))
-    return PlannedImages(images, classes, plan.selected(plan.seeds), plan.cells)
+    seeds = plan.selected(plan.seeds)
+    return PlannedImages(images, classes, seeds, plan.cells, psi, truncation)
 
 
 def load(
@@ -411,5 +431,5 @@ def reject_style_options(options: SamplingOptions, reason: str) -> None:
     raise UserError(f'--{name} {reason}.')
   if options.interpolate == 'w':
     raise UserError(f'--interpolate=w {reason}.')
-  if not options.psi > 0:
+  if options.psi is not None and not options.psi > 0:
     raise UserError(f'--psi={options.psi}: it must be above 0.')

@@ -9,7 +9,11 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from gan_jax.sampling.animation import ANIMATIONS, write_animation
+from gan_jax.sampling.animation import (
+  ANIMATIONS,
+  png_description,
+  write_animation,
+)
 from gan_jax.sampling.output import (
   WRITTEN_HERE,
   Existing,
@@ -58,8 +62,9 @@ def write_images(
   """Writes the format that the ending of `out` names; a file atomically.
 
   .png: an image grid. .gif, .webp, .mp4, .apng: an animation. .npz: `images` uint8
-  [n, h, w, c], `labels` int32 [n] of the largest class weight, `seeds` uint32 [n].
-  Otherwise: a folder of PNGs, 000000.png and so on.
+  [n, h, w, c], `labels` int32 [n] of the largest class weight, `seeds` uint32 [n],
+  `psi` and `truncation`, scalars. Otherwise: a folder of PNGs, 000000.png and so on.
+  All but .npz state psi and the truncation in their description.
 
   Args:
     fps: frames per second of the animation.
@@ -73,18 +78,20 @@ def write_images(
   images = _with_progress(planned.images, len(planned.seeds))
   kind = output_format(out)
   if not kind:
-    _write_folder(out, images, existing)
+    _write_folder(out, images, existing, planned.description)
     return
   all_images = np.concatenate(list(images))
   with atomic_path(out) as part:
     if kind == '.png':
-      arrange(all_images, planned.cells).save(part)
+      info = png_description(planned.description)
+      arrange(all_images, planned.cells).save(part, pnginfo=info)
     elif kind in ANIMATIONS:
-      write_animation(part, all_images, fps)
+      write_animation(part, all_images, fps, planned.description)
     else:
       labels = planned.classes.argmax(-1).astype(np.int32)
       with part.open('wb') as f:  # savez appends an ending to a name in upper case
-        np.savez(f, images=all_images, labels=labels, seeds=planned.seeds)
+        arrays = dict(images=all_images, labels=labels, seeds=planned.seeds)
+        np.savez(f, **arrays, psi=planned.psi, truncation=planned.truncation)
 
 
 def _with_progress(images: Iterator[np.ndarray], total: int) -> Iterator[np.ndarray]:
@@ -94,7 +101,9 @@ def _with_progress(images: Iterator[np.ndarray], total: int) -> Iterator[np.ndar
       yield batch
 
 
-def _write_folder(out: Path, images: Iterator[np.ndarray], existing: Existing) -> None:
+def _write_folder(
+  out: Path, images: Iterator[np.ndarray], existing: Existing, description: str
+) -> None:
   first = next(images)  # before anything is removed
   out.mkdir(exist_ok=True)
   present = numbered_images(out)
@@ -106,5 +115,6 @@ def _write_folder(out: Path, images: Iterator[np.ndarray], existing: Existing) -
   number = int(present[-1][:-4]) + 1 if present else 0
   for batch in itertools.chain([first], images):
     for image in batch:
-      to_pil(image).save(out / f'{number:06d}.png')
+      info = png_description(description)
+      to_pil(image).save(out / f'{number:06d}.png', pnginfo=info)
       number += 1

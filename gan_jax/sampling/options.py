@@ -39,16 +39,19 @@ class SamplingOptions:
     'where a class is named 3; default: drawn from the seed',
   )
   grid: bool = flag(False, 'one row per class and one column per seed')
-  truncation: float = flag(
-    float('inf'),
-    'redraw entries of z beyond +-T; lower: better images, less variety',
+  truncation: float | None = flag(
+    None,
+    'redraw entries of z beyond +-T; inf: none; lower: better images, less variety; '
+    'default: none, and 2 for a BigGAN with another psi than 1 or published by Hugging '
+    'Face',
     metavar='T',
   )
-  psi: float = flag(
-    1.0,
+  psi: float | None = flag(
+    None,
     'BigGAN: factor of z, which is then truncated at 2 unless --truncation is given; '
     'StyleGAN: factor of the distance between w and its mean; lower: better images, '
-    'less variety',
+    'less variety; default: as the original code samples, 0.7 (model.truncation_psi) '
+    'for StyleGAN and 1, which changes nothing, for ProGAN and BigGAN',
   )
   truncated_layers: int | None = flag(
     None,
@@ -115,8 +118,9 @@ class SamplingOptions:
       if value is not None and not value > 0:
         raise UserError(f'--{name}={value}: it must be above 0.')
     for name in ('psi', 'noise_strength'):
-      if not math.isfinite(vars(self)[name]):
-        raise UserError(f'--{name}={vars(self)[name]}: a finite number is needed.')
+      value = vars(self)[name]
+      if value is not None and not math.isfinite(value):
+        raise UserError(f'--{name}={value}: a finite number is needed.')
     limits = dict.fromkeys(('standing', 'noise_seed', 'truncated_layers'), MAX_SEED)
     for name, largest in (limits | {'num': MAX_NUMBERS}).items():
       value = vars(self)[name] or 0

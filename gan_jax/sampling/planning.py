@@ -1,6 +1,7 @@
 """From sampling options to images: which latents, which classes, and how they lie."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -42,6 +43,13 @@ class PlannedImages(NamedTuple):
   classes: Float[np.ndarray, 'n classes']  # class weights; [n, 1] without classes
   seeds: UInt32[np.ndarray, ' n']
   cells: Int[np.ndarray, 'rows columns']  # of the image grid, see `ImagePlan`
+  psi: float = 1.0
+  truncation: float = math.inf  # threshold of z
+
+  @property
+  def description(self) -> str:
+    """What the metadata of an output file says of these images."""
+    return f'psi={self.psi:g} truncation={self.truncation:g}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,12 +288,12 @@ def resolve_resolution(requested: int, phase: Phase) -> tuple[int, ArrayLike]:
 
 
 def draw_latents(
-  plan: ImagePlan, options: SamplingOptions, dim_z: int, n_classes: int
+  plan: ImagePlan, batch: int, truncation: float, dim_z: int, n_classes: int
 ) -> tuple[Float[np.ndarray, 'k dim_z'], Float[np.ndarray, 'k classes']]:
   """z and class weights of the plan's latents; class weights [k, 1] without classes."""
   seeds = np.array(plan.latent_seeds, np.uint32)
-  batch = min(options.batch, len(seeds))  # as in the sampler, so that z has its shape
-  draw = lambda seeds: latents(seeds, dim_z, options.truncation)
+  batch = min(batch, len(seeds))  # as in the sampler, so that z has its shape
+  draw = lambda seeds: latents(seeds, dim_z, truncation)
   z = np.concatenate(list(run_in_batches(draw, [seeds], batch)))
   if plan.labels is None:
     draw = lambda seeds: labels_from_seeds(seeds, n_classes)

@@ -108,6 +108,7 @@ PUBLISHED = {
   'progan_stylegan/progan_tiny.pkl': Capabilities(numbers(3)),
   'progan_stylegan/stylegan_tiny.pkl': Capabilities(
     style_based=True,
+    psi=0.7,
     n_layers=6,
     truncated_layers=6,
     style_ranges=('coarse', 'middle', 'fine'),
@@ -165,7 +166,8 @@ def test_controls_change_the_image_and_compile_nothing(stylegan_session, caplog)
 
   def draw(controls):
     options = session.displayed_options(capabilities, controls)
-    return session.render_png(choice, options)
+    with Image.open(io.BytesIO(session.render_png(choice, options))) as image:
+      return image.tobytes()
 
   first = draw(values())
   changes = [

@@ -69,6 +69,7 @@ def test_an_exported_generator_gives_the_bits_of_the_sampler(tmp_path, rng_seed,
   sampler = jitted_sampler(gan, g)
   loaded = jax.export.deserialize(bytearray(program.read_bytes()))
   assert loaded.platforms == ('cpu', 'tpu', 'cuda')
+  assert export.read_defaults(loaded) == gan.sampling_defaults
   call = jax.jit(loaded.call)
   for n, psi in ((3, 1.0), (3, 0.517), (1, 0.7)):
     z, classes = inputs(gan, rng_seed, n)

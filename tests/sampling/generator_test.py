@@ -147,6 +147,18 @@ def test_sample_of_a_stylegan_gives_the_bits_of_the_command(
   np.testing.assert_array_equal(images, want)
 
 
+def test_without_psi_a_stylegan_is_sampled_as_by_its_original(
+  stylegan_run, stylegan, tmp_path
+):
+  default = stylegan.sample(range(5))
+  np.testing.assert_array_equal(default, stylegan.sample(range(5), psi=0.7))
+  assert (default != stylegan.sample(range(5), psi=1)).any()
+  flags = [f'--workdir={stylegan_run}', '--seeds=0-4']
+  np.testing.assert_array_equal(default, command_images(tmp_path / 'a.npz', *flags))
+  with np.load(tmp_path / 'a.npz') as z:
+    assert z['psi'] == 0.7
+
+
 def test_sample_of_an_exported_generator(exported, biggan):
   assert isinstance(exported, ExportedGenerator)
   images = exported.sample(range(3), labels=3)
@@ -193,6 +205,7 @@ def test_what_a_loaded_generator_says_of_itself(biggan, stylegan, exported):
   assert (biggan.n_classes, biggan.resolution) == (10, 16)
   assert (stylegan.n_classes, stylegan.resolution) == (0, 8)
   assert (exported.n_classes, exported.resolution) == (10, 16)
+  assert exported.defaults == biggan.defaults == (1, np.inf, 2)
   assert biggan.gan.dim_z == exported.dim_z
 
 

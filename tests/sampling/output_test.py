@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from gan_jax import UserError
 from gan_jax.sampling import output
@@ -61,9 +61,32 @@ def test_files_in_upper_case_have_their_content(tmp_path):
   write_images(tmp_path / 'A.NPZ', planned())
   with np.load(tmp_path / 'A.NPZ') as z:
     assert z['images'].shape == (3, 4, 4, 3) and z['labels'].tolist() == [0, 1, 2]
+    assert (z['psi'], z['truncation']) == (1, np.inf)
   write_images(tmp_path / 'A.PNG', planned())
   with Image.open(tmp_path / 'A.PNG') as image:
     assert (image.format, image.size) == ('PNG', (14, 14))
+
+
+def description(file):
+  """What the metadata of an image or an animation says, however it is stored."""
+  if file.suffix == '.mp4':
+    import imageio.v3 as iio
+
+    return iio.immeta(file, plugin='pyav')['comment']
+  with Image.open(file) as image:
+    exif = image.getexif().get(ExifTags.Base.ImageDescription)
+    comment = image.info.get('comment', b'').decode()
+    return exif or comment or image.info['Description']
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.gif', 'a.webp', 'a.apng', 'a.mp4', 'b'])
+def test_files_say_their_psi_and_truncation(tmp_path, name):
+  if name == 'a.mp4':
+    pytest.importorskip('av')
+  out = tmp_path / name
+  write_images(out, planned()._replace(psi=0.7, truncation=float('inf')))
+  for file in [out] if out.suffix else out.iterdir():
+    assert description(file) == 'psi=0.7 truncation=inf'
 
 
 def test_an_existing_folder_may_have_any_name(tmp_path):
