@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,11 +24,17 @@ from gan_jax.evaluation import results, truncation_sweep
 from gan_jax.evaluation.applicability import DEFAULT_METRICS
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips
-from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.evaluation.protocol import PROTOCOLS, EvaluationProtocol
 from gan_jax.models.base import Variables
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path, workdir
+from gan_jax.runtime.flags import (
+  CommandParser,
+  add_flags,
+  given_flags,
+  path,
+  workdir,
+)
 from gan_jax.storage import checkpoint
 from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.working_copy import open_workdir
@@ -73,6 +79,12 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--raw', action='store_true', help='raw weights instead of EMA weights'
   )
+  p.add_argument(
+    '--protocol',
+    choices=tuple(PROTOCOLS),
+    help='set the flags below that this tool decides as it does; a flag that '
+    'contradicts it is a mistake',
+  )
   add_flags(p, EvaluationProtocol)
   p.add_argument(
     '--inception',
@@ -100,7 +112,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  args = make_parser().parse_args(argv)
+  parser = make_parser()
+  args = parser.parse_args(argv)
   logging.set_verbosity(logging.ERROR)  # orbax warns that it cannot write
   if args.compare:
     with contextlib.ExitStack() as stack:
@@ -110,13 +123,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     return
   if not args.workdir:
     raise UserError('--workdir=DIR or --compare A B is needed.')
-  protocol = parsed_flags(EvaluationProtocol, args)
-  protocol = dataclasses.replace(protocol, ema=not args.raw)
+  protocol = make_protocol(args, given_flags(parser, EvaluationProtocol, argv))
   thresholds = parse_thresholds(args.frontier)
   if thresholds:
     truncation_sweep.require_matplotlib()
   with open_workdir(args.workdir, write=True) as folder:
     _evaluate(args, folder, protocol, thresholds)
+
+
+def make_protocol(
+  args: argparse.Namespace, given: Mapping[str, Any]
+) -> EvaluationProtocol:
+  """The protocol that the flags describe.
+
+  Args:
+    given: the fields whose flags the command line names.
+
+  Raises:
+    UserError: a value out of range, or a flag that contradicts --protocol.
+  """
+  if not args.protocol:
+    return EvaluationProtocol(**given, ema=not args.raw)
+  given = {**given, **({'ema': False} if args.raw else {})}
+  if args.frontier and 'psi' in PROTOCOLS[args.protocol]:
+    given['psi'] = None  # several values
+  written = {'ema': '--raw'}
+  if args.frontier:
+    written['psi'] = f'--frontier={args.frontier}'
+  return EvaluationProtocol.named(args.protocol, given, written)
 
 
 def _evaluate(
@@ -142,6 +176,7 @@ def _evaluate(
     dataclasses.replace(protocol, alpha=float(np.asarray(phase.alpha))),
     res=phase.res,
     split=split,
+    flip=config.data.flip,
     inception_file=args.inception,
     lpips_files=args.lpips,
     cache=args.cache,

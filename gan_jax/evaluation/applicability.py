@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from gan_jax import UserError, data
 from gan_jax.evaluation.metrics import METRICS, PATHS, Metric
 from gan_jax.evaluation.metrics.frechet import require_full_rank
-from gan_jax.evaluation.metrics.perceptual_path_length import check_path
+from gan_jax.evaluation.metrics.perceptual_path_length import check_path, check_side
 from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.models.base import GAN
 from gan_jax.runtime.errors import did_you_mean
@@ -33,6 +33,7 @@ def check_metric(
   """
   if name in PATHS:
     check_path(PATHS[name], gan)
+    check_side(gan.res, protocol.ppl_crop == 'face')
     return
   if name not in METRICS:
     known = [*METRICS, *PATHS]
@@ -46,7 +47,7 @@ def check_metric(
   metric.check_res(res)
   for n, least, kind in (
     (protocol.reals, metric.min_images, 'real'),
-    (protocol.num, max(metric.min_images, metric.min_generated), 'generated'),
+    (protocol.num, max(metric.min_images, metric.min_generated(protocol)), 'generated'),
   ):
     if metric.full_rank_of:
       try:
@@ -95,3 +96,32 @@ def applicable_metrics(
   if not chosen:
     raise UserError(f'no metric applies: {" ".join(left_out.values())}')
   return chosen, left_out
+
+
+def fewer_images(
+  metrics: Sequence[str],
+  asked: EvaluationProtocol,
+  resolved: EvaluationProtocol,
+  dataset: data.Dataset,
+) -> list[str]:
+  """A sentence for each number of images that is lower because the data have no more.
+
+  Args:
+    asked: the protocol as the user gave it.
+    resolved: see `EvaluationProtocol.resolve`.
+  """
+  sentences = []
+  if resolved.reals < asked.reals:
+    sentences.append(
+      f'{dataset.name} has {resolved.reals} real images, where the protocol '
+      f'{asked.name} takes {asked.reals}.'
+    )
+  for name, most in (('swd', asked.swd_images), ('msssim', asked.msssim_images)):
+    if name in metrics:
+      images = METRICS[name].stamp(resolved)['images']
+      if images < most and resolved.reals == len(dataset.examples) <= images:
+        sentences.append(
+          f'{name} compares {images} images instead of {most}, since {dataset.name} '
+          'has no more.'
+        )
+  return sentences

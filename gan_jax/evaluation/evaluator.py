@@ -16,6 +16,7 @@ from gan_jax.evaluation.applicability import (
   DEFAULT_METRICS,
   applicable_metrics,
   check_metric,
+  fewer_images,
 )
 from gan_jax.evaluation.metrics import (
   METRICS,
@@ -25,7 +26,7 @@ from gan_jax.evaluation.metrics import (
   small_network,
 )
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
-from gan_jax.evaluation.metrics.perceptual_path_length import path_length
+from gan_jax.evaluation.metrics.perceptual_path_length import path_batch, path_length
 from gan_jax.evaluation.metrics.transparency import composite_bytes
 from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.evaluation.real_images import (
@@ -66,6 +67,7 @@ class Evaluator:
     mesh: Mesh | None = None,
     progress: bool = True,
     defaults: Sequence[str] = DEFAULT_METRICS,
+    flip: bool = False,
     log: Callable[[str], Any] = print,
   ):
     """
@@ -78,6 +80,7 @@ class Evaluator:
       mesh: devices of this process; None for all of them. Processes share the images.
       progress: show progress bars.
       defaults: keys of METRICS.
+      flip: the generator was trained with random flips.
       log: takes a sentence about each default metric that does not apply.
 
     Raises:
@@ -91,15 +94,12 @@ class Evaluator:
       dataset.name, len(dataset.examples), self.mesh.size
     )
     self._log, self._optional = log, not metrics
-    case = gan, self.dataset, self.res, self.protocol
-    if metrics:
-      self.metrics = list(metrics)
-      for name in metrics:
-        check_metric(name, *case)
-    else:
-      self.metrics, left_out = applicable_metrics(defaults, *case)
-      for sentence in left_out.values():
-        log(f'left out: {sentence}')
+    self.metrics = self._checked_metrics(metrics, defaults)
+    asked = protocol or EvaluationProtocol()
+    if metrics or asked.name:
+      notes = fewer_images(self.metrics, asked, self.protocol, self.dataset)
+      for sentence in notes:
+        log(f'note: {sentence}')
     self._dataset_stamp = dataset_stamp(self.dataset, split)
     cache_stamp = real_images_stamp(self.dataset, self._dataset_stamp)
     self.sampler = samplers.make_sampler(gan, self.mesh, self.res)
@@ -108,13 +108,44 @@ class Evaluator:
     cache = cache or cache_folder()
     self._networks = self._load_networks(inception_file, cache, cache_stamp)
     self._collector = StatisticsCollector(self._networks, self.protocol, progress)
-    self.real_statistics = RealStatistics(
-      self.dataset, cache_stamp, self._collector, cache
-    )
+    mirror = self.protocol.mirror
+    self._mirror = flip if mirror == 'trained' else mirror == 'always'
+    self.real_statistics = {  # by whether half of the images are flipped
+      flips: RealStatistics(self.dataset, cache_stamp, self._collector, cache, flips)
+      for flips in (False, True)
+    }
+
+  def _checked_metrics(
+    self, metrics: Sequence[str], defaults: Sequence[str]
+  ) -> list[str]:
+    """`metrics`, or those of `defaults` that apply."""
+    case = self.gan, self.dataset, self.res, self.protocol
+    for name in metrics:
+      check_metric(name, *case)
+    if metrics:
+      return list(metrics)
+    chosen, left_out = applicable_metrics(defaults, *case)
+    for sentence in left_out.values():
+      self._log(f'left out: {sentence}')
+    return chosen
 
   @property
   def _sources(self) -> list[str]:
     return sorted({METRICS[name].source for name in self.metrics if name in METRICS})
+
+  def _is_mirrored(self, name: str) -> bool:
+    """Whether half of the real images are flipped for a metric of METRICS."""
+    return self._mirror and METRICS[name].mirrored
+
+  def _real_statistics(self) -> dict[str, Any]:
+    """Statistics of the real images by metric. Collective."""
+    real: dict[str, Any] = {}
+    for flips, statistics in self.real_statistics.items():
+      names = [x for x in self.metrics if x in METRICS]
+      names = [x for x in names if self._is_mirrored(x) is flips]
+      found = statistics.get(sorted({METRICS[name].source for name in names}))
+      real |= {name: found[METRICS[name].source] for name in names}
+    return real
 
   def _load_networks(
     self, inception_file: str | None, cache: Path, cache_stamp: dict[str, Any]
@@ -157,13 +188,14 @@ class Evaluator:
     shared = {**self._dataset_stamp, **protocol.generator_stamp()}
     if name in PATHS:
       assert self._lpips
-      return {**shared, 'settings': '1%-99%, step 1e-4', **self._lpips[1]}
+      return {**shared, **protocol.path_stamp(path_batch(self.mesh)), **self._lpips[1]}
     metric = METRICS[name]
     network = self._networks.get(metric.source)
     return {
       **shared,
-      **protocol.images_stamp(),
+      **protocol.images_stamp(self._is_mirrored(name)),
       'settings': metric.settings,
+      **metric.stamp(protocol),
       **(network.stamp if network else {}),
     }
 
@@ -192,7 +224,7 @@ class Evaluator:
     g = jax.tree.map(_local_array, g)
     require_finite(g)
     g = jax.device_put(g, NamedSharding(self.mesh, P()))
-    real = self.real_statistics.get(self._sources)
+    real = self._real_statistics()
     seeds = process_share(protocol.seeds, protocol.batch)
     fake = self._collector.collect(
       self.generate(g, protocol, seeds), protocol.num, self._sources, 'generated'
@@ -202,7 +234,7 @@ class Evaluator:
       try:
         if name in METRICS:
           metric = METRICS[name]
-          values = metric.measure(real[metric.source], fake[metric.source])
+          values = metric.measure(real[name], fake[metric.source], protocol)
         else:
           values = {name: self._path_length(name, g, protocol)}
       except UserError as error:  # for example a class that has no real image
@@ -223,7 +255,16 @@ class Evaluator:
     assert self._lpips
     weights = self._lpips[0]
     distance = lambda a, b: lpips.distance(weights, a, b)
-    return path_length(self.gan, g, PATHS[name], distance, protocol.seeds, self.mesh)
+    return path_length(
+      self.gan,
+      g,
+      PATHS[name],
+      distance,
+      protocol.path_seeds,
+      self.mesh,
+      crop=protocol.ppl_crop == 'face',
+      fresh_noise=protocol.ppl_noise == 'fresh',
+    )
 
   def generate(
     self, g: Variables, protocol: EvaluationProtocol, seeds: UInt32[np.ndarray, ' n']

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from gan_jax import data
 from gan_jax.data.digests import digest, identity
@@ -22,16 +22,35 @@ def real_order(total: int, n: int) -> Int[np.ndarray, ' n']:
   return np.random.Generator(np.random.Philox(0)).permutation(total)[:n]
 
 
+def flipped(total: int) -> Bool[np.ndarray, ' total']:
+  """Which of all real images are flipped, if half of them are: a draw for each."""
+  return np.random.Generator(np.random.Philox(1)).random(total) < 0.5
+
+
 def read_batches(
-  dataset: data.Dataset, order: Int[np.ndarray, ' n'], batch: int, threads: int = 8
+  dataset: data.Dataset,
+  order: Int[np.ndarray, ' n'],
+  batch: int,
+  threads: int = 8,
+  mirror: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields images uint8 [n, h, w, c] and labels int32 [n] with n <= batch."""
+  """Yields images uint8 [n, h, w, c] and labels int32 [n] with n <= batch.
+
+  Args:
+    order: indices of the images.
+    mirror: flip the images that `flipped` selects.
+  """
+  flips = flipped(len(dataset.examples)) if mirror else None
   with ThreadPoolExecutor(threads) as pool:
     for start in range(0, len(order), batch):
       indices = [int(i) for i in order[start : start + batch]]
       examples = pool.map(dataset.examples.__getitem__, indices)
       images, labels = zip(*examples, strict=True)
-      yield np.stack(images), np.array(labels, np.int32)
+      stacked = np.stack(images)
+      if flips is not None:
+        flip = flips[indices][:, None, None, None]
+        stacked = np.where(flip, stacked[:, :, ::-1], stacked)
+      yield stacked, np.array(labels, np.int32)
 
 
 def process_share(items: np.ndarray, batch: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Score files: JSON lines with protocols, and comparisons between them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,36 @@ from gan_jax import UserError
 from gan_jax.storage.json_lines import append_json_lines, read_json_lines
 
 SCORES_FILE = 'evaluations.jsonl'  # in a workdir, one score per line
+
+Stamp = Mapping[str, Any]
+
+# What earlier versions stored as the settings of a metric -> what is stored today.
+_EARLIER_SETTINGS: dict[str, Callable[[Stamp], Stamp]] = {
+  '100 subsets of 1000 or all, cubic kernel, unbiased': lambda stamp: {
+    'settings': 'cubic kernel, unbiased',
+    'subsets': 100,
+    'subset_size': min(1000, stamp['n'], stamp['reals']),
+    'subset_seed': 2020,
+  },
+  '10 splits in order, logits without bias': lambda stamp: {
+    'settings': 'logits without bias',
+    'splits': 10,
+    'shuffle_seed': None,
+  },
+  '128 patches of at most 8192 images, 512 directions': lambda stamp: {
+    'settings': '128 patches of each image, 512 directions',
+    'images': min(8192, stamp['n'], stamp['reals']),
+  },
+  'consecutive pairs of at most 10000 images': lambda stamp: {
+    'settings': 'consecutive pairs',
+    'images': min(10_000, stamp['n']),
+  },
+  '1%-99%, step 1e-4': lambda stamp: {
+    'settings': '1%-99%, step 1e-4',
+    'crop': 'none',
+    'noise': 'constant',
+  },
+}
 
 
 def append_scores(
@@ -61,15 +91,27 @@ def compare_scores(a: str | Path, b: str | Path) -> list[tuple[str, float, float
   return [(name, scores_a[name]['value'], scores_b[name]['value']) for name in common]
 
 
-def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+def _present_stamp(stamp: Stamp) -> Stamp:
+  """A stamp with the keys that earlier versions did not store."""
+  translate = _EARLIER_SETTINGS.get(stamp.get('settings', ''))
+  added = dict(translate(stamp)) if translate else {}
+  settings = {'settings': added.pop('settings')} if added else {}
+  mirror = {'mirror': False} if 'reals' in stamp else {}
+  return {**mirror, **added, **stamp, **settings}
+
+
+def _differences(a: Stamp, b: Stamp) -> list[str]:
   """'key value-of-a and value-of-b' for each key whose values differ.
 
   Data that were moved or copied have another name; earlier versions stored no `files`.
+  The name of a protocol is no difference, since all its settings are in the stamp.
   """
+  a, b = _present_stamp(a), _present_stamp(b)
+  ignored = {'protocol'}
   if 'files' in a and 'files' in b:
-    ignored = {'data'} if a['files'] == b['files'] else set()
+    ignored |= {'data'} if a['files'] == b['files'] else set()
   else:
-    ignored = {'files'}
+    ignored |= {'files'}
   return [
     f'{key} {a.get(key)} and {b.get(key)}'
     for key in sorted({*a, *b} - ignored)

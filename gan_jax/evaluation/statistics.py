@@ -15,13 +15,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from gan_jax import data
-from gan_jax.evaluation.metrics import (
-  INCEPTION_SCORE_SPLITS,
-  MAX_PAIR_IMAGES,
-  MAX_PATCH_IMAGES,
-  SOURCES,
-  ImageStatistics,
-)
+from gan_jax.evaluation.metrics import SOURCES, ImageStatistics
 from gan_jax.evaluation.metrics.feature_network import (
   NPZ_ERRORS,
   FeatureNetwork,
@@ -30,14 +24,16 @@ from gan_jax.evaluation.metrics.feature_network import (
   save_npz,
 )
 from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
-from gan_jax.evaluation.metrics.inception_score import InceptionScore, split_boundaries
+from gan_jax.evaluation.metrics.inception_score import (
+  InceptionScore,
+  shuffled_places,
+  split_boundaries,
+)
 from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity
 from gan_jax.evaluation.metrics.sliced_wasserstein import PatchStatistics
 from gan_jax.evaluation.metrics.transparency import composite_bytes
-from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.evaluation.protocol import MAX_FEATURE_ROWS, EvaluationProtocol
 from gan_jax.evaluation.real_images import process_share, read_batches, real_order
-
-MAX_FEATURE_ROWS = 50_000  # feature vectors that are stored
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # images uint8 NHWC, labels int32
 
@@ -79,9 +75,10 @@ class StatisticsCollector:
 
   def max_images(self, source: str) -> int:
     """Of how many images a source stores something, beyond sums."""
+    p = self.protocol
     if source == 'patches':
-      return min(MAX_PATCH_IMAGES, self.protocol.num, self.protocol.reals)
-    return MAX_PAIR_IMAGES if source == 'pairs' else MAX_FEATURE_ROWS
+      return min(p.swd_images, p.num, p.reals)
+    return p.msssim_images if source == 'pairs' else MAX_FEATURE_ROWS
 
   def _empty(self, source: str, n: int, first: int) -> ImageStatistics:
     """Statistics of no images yet; the process's first image has the index `first`."""
@@ -94,8 +91,13 @@ class StatisticsCollector:
     features = FeatureStatistics(network.dim, max(max_images - first, 0))
     score = None
     if source == 'inception':
-      boundaries = split_boundaries(n, INCEPTION_SCORE_SPLITS)
-      score = InceptionScore(boundaries, network.classes, first)
+      seed = self.protocol.is_seed
+      score = InceptionScore(
+        split_boundaries(n, self.protocol.is_splits),
+        network.classes,
+        first,
+        None if seed is None else shuffled_places(n, seed),
+      )
     return NetworkStatistics(network, features, score)
 
 
@@ -141,15 +143,17 @@ class RealStatistics:
     dataset_stamp: Mapping[str, Any],
     collector: StatisticsCollector,
     cache: Path,
+    mirror: bool = False,
   ):
     """
     Args:
       dataset_stamp: JSON values that identify the real images, see
         `real_images_stamp`.
       cache: folder of the cached statistics.
+      mirror: flip half of the images.
     """
     self._dataset, self._dataset_stamp = dataset, dataset_stamp
-    self._collector, self._cache = collector, cache
+    self._collector, self._cache, self._mirror = collector, cache, mirror
     self._statistics: dict[str, Any] = {}
 
   def get(self, sources: Sequence[str]) -> dict[str, Any]:
@@ -168,7 +172,7 @@ class RealStatistics:
       protocol = self._collector.protocol
       order = real_order(len(self._dataset.examples), protocol.reals)
       share = process_share(order, protocol.batch)
-      batches = read_batches(self._dataset, share, protocol.batch)
+      batches = read_batches(self._dataset, share, protocol.batch, mirror=self._mirror)
       computed = self._collector.collect(batches, len(order), missing, 'real')
       self._statistics |= computed
       if jax.process_index() == 0:
@@ -194,6 +198,7 @@ class RealStatistics:
       'reals': self._collector.protocol.reals,
       'source': source,
       'keep': self._collector.max_images(source),
+      **({'mirror': True} if self._mirror else {}),
       **(network.stamp if network else {}),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()

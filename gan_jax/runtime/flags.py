@@ -103,6 +103,21 @@ def parsed_flags(options: type[T], args: argparse.Namespace) -> T:
   return options(**values)
 
 
+def given_flags(
+  parser: argparse.ArgumentParser, options: type, args: Sequence[str] | None = None
+) -> dict[str, Any]:
+  """Values of the flags of `options` that a command line names, by field.
+
+  Args:
+    args: the command line; None for that of the process.
+  """
+  absent = object()
+  names = [f.name for f in dataclasses.fields(options) if 'help' in f.metadata]
+  parsed = parser.parse_args(args, argparse.Namespace(**dict.fromkeys(names, absent)))
+  values = {name: getattr(parsed, name) for name in names}
+  return {name: value for name, value in values.items() if value is not absent}
+
+
 def to_flags(options: Any) -> list[str]:
   """The command line that `parsed_flags` reads as `options`, without the defaults."""
   flags = []

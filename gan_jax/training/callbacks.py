@@ -213,6 +213,7 @@ class Scores:
       config.score.metrics,
       EvaluationProtocol(num=config.score.n, reals=config.score.reals),
       split=config.data.split,
+      flip=config.data.flip,
       progress=False,
       log=log,
     )

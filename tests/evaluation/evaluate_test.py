@@ -55,6 +55,15 @@ def test_scores_are_printed_written_and_compared(
     (['--frontier=0.5,x'], 'thresholds above 0'),
     (['--truncation=0'], 'above 0'),
     (['--reals=-1'], 'not be negative'),
+    (
+      ['--protocol=progan', '--resizing=torch'],
+      '^--resizing=torch contradicts --protocol=progan, which takes tf1: leave out one',
+    ),
+    (['--protocol=stylegan', '--raw'], '^--raw contradicts --protocol=stylegan, which'),
+    (
+      ['--protocol=stylegan', '--frontier=0.5,1'],
+      '^--frontier=0.5,1 contradicts --protocol=stylegan, which takes untruncated ima',
+    ),
     (['--checkpoint=3'], 'no checkpoint 3: there are 7'),
     (['--cache=/dev/null/x', '--metrics=fd_small'], 'cannot be written'),
   ],
@@ -64,8 +73,19 @@ def test_mistakes_are_one_sentence(
 ):
   monkeypatch.delenv(inception.ENVIRONMENT, raising=False)
   monkeypatch.delenv(lpips.ENVIRONMENT, raising=False)
+  monkeypatch.setattr(lpips, 'PACKAGE', 'not_installed')
   with pytest.raises(UserError, match=words):
     evaluate.main([f'--workdir={workdir}', f'--cache={cache}', *flags])
+
+
+def test_a_named_protocol_is_stamped(workdir, cache, few_steps, tmp_path):
+  flags = ['--metrics=fd_small', '--num=128', '--standing=0', '--resizing=torch']
+  evaluate.main(
+    [f'--workdir={workdir}', f'--cache={cache}', '--protocol=pytorch-fid', *flags]
+  )
+  stamp = results.latest_scores(workdir)['fd_small']['stamp']
+  assert stamp['protocol'] == 'pytorch-fid' and stamp['reals'] == 1797
+  assert stamp['mirror'] is False
 
 
 def test_workdirs_that_cannot_be_scored_are_errors(workdir, tmp_path, monkeypatch):

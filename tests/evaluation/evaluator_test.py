@@ -68,15 +68,12 @@ def test_keys_of_a_stamp_stay_as_published(records):
   stamps = {record['metric']: record['stamp'] for record in records}
   assert list(stamps['fd_small']) == [
     'data', 'split', 'res', 'channels', 'content', 'files', 'n', 'seeds', 'ema',
-    'standing', 'reals', 'truncation', 'psi', 'alpha', 'settings', 'network', 'weights',
-    'preprocessing', 'dtype',
+    'standing', 'reals', 'truncation', 'psi', 'alpha', 'mirror', 'settings', 'network',
+    'weights', 'preprocessing', 'dtype',
   ]  # fmt: skip
   assert {name: stamp['settings'] for name, stamp in stamps.items()} == {
     'fd_small': 'n - 1, float64',
-    **dict.fromkeys(
-      ('kid_small', 'kid_small_std'),
-      '100 subsets of 1000 or all, cubic kernel, unbiased',
-    ),
+    **dict.fromkeys(('kid_small', 'kid_small_std'), 'cubic kernel, unbiased'),
     **dict.fromkeys(
       ('precision_small', 'recall_small', 'density_small', 'coverage_small'),
       'k = 3, closed balls',
@@ -85,9 +82,7 @@ def test_keys_of_a_stamp_stay_as_published(records):
       ('accuracy_small', 'accuracy_small_real'),
       'linear discriminant of real features',
     ),
-    **dict.fromkeys(
-      ('swd', 'swd_16'), '128 patches of at most 8192 images, 512 directions'
-    ),
+    **dict.fromkeys(('swd', 'swd_16'), '128 patches of each image, 512 directions'),
   }
 
 

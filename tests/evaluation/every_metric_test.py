@@ -11,8 +11,7 @@ import pytest
 
 from gan_jax import UserError, data
 from gan_jax.data.dataset import InMemoryExamples
-from gan_jax.evaluation import statistics
-from gan_jax.evaluation.applicability import DEFAULT_METRICS, check_metric
+from gan_jax.evaluation.applicability import DEFAULT_METRICS, check_metric, fewer_images
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips, small_network
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
@@ -77,7 +76,6 @@ def stub_networks():
       patch.setattr(module, 'load', lambda *args, **options: network)
     patch.setattr(lpips, 'load', lambda paths: (None, {'network': 'stub'}))
     patch.setattr(lpips, 'distance', square_distance)
-    patch.setattr(statistics, 'MAX_PATCH_IMAGES', 8)  # swd of more takes seconds
     yield
 
 
@@ -86,12 +84,15 @@ def make_evaluator(stub_networks, tmp_path_factory):
   """A function (channels, classes, metrics) -> Evaluator on one device."""
   cache, mesh = tmp_path_factory.mktemp('cache'), make_mesh(jax.devices()[:1])
 
+  fields = {field.name for field in dataclasses.fields(EvaluationProtocol)}
+
   def make(channels, classes, metrics, **options):
+    how = {name: options.pop(name) for name in {*options} & fields}
     return Evaluator(
       LinearGAN(channels, len(classes)),
       real_images(channels, classes),
       metrics,
-      EvaluationProtocol(num=N),
+      EvaluationProtocol(num=N, **{'swd_images': 8, **how}),  # more take seconds
       cache=cache,
       mesh=mesh,
       progress=False,
@@ -151,6 +152,64 @@ def test_scores_or_one_sentence(case, name):
     assert background == ('white' if channels == 4 else None)
 
 
+def test_reals_are_mirrored_for_the_metrics_whose_originals_do(make_evaluator):
+  names = ['fd_small', 'kid_small', 'swd', 'msssim']
+  g = LinearGAN().init()
+  evaluate = lambda **options: {
+    record['metric']: record
+    for record in make_evaluator(3, '', names, **options).evaluate(g)
+  }
+  plain, mirrored = evaluate(), evaluate(flip=True)
+  for name, record in mirrored.items():
+    flips = name.startswith(('fd', 'swd', 'msssim'))
+    assert record['stamp']['mirror'] is flips
+    assert plain[name]['stamp']['mirror'] is False
+    changes = record['value'] != plain[name]['value']
+    assert changes is (flips and name != 'msssim')
+  assert evaluate(flip=True, mirror='never')['fd_small'] == plain['fd_small']
+  always = evaluate(mirror='always')['fd_small']
+  assert always == mirrored['fd_small']
+
+
+def test_stamps_say_what_the_protocol_decides(make_evaluator):
+  names = ['kid_small', 'is', 'swd', 'msssim', 'ppl_z_full']
+  evaluator = make_evaluator(3, '', names, kid_subset_size=70, is_splits=4, is_seed=3,
+                             msssim_images=60, ppl_samples=33, ppl_crop='face',
+                             ppl_noise='fresh', kid_subsets=7, kid_seed=5)  # fmt: skip
+  records = {x['metric']: x for x in evaluator.evaluate(LinearGAN().init())}
+  stamps = {name: record['stamp'] for name, record in records.items()}
+  pick = lambda name, *keys: [stamps[name][key] for key in keys]
+  assert pick('kid_small', 'subsets', 'subset_size', 'subset_seed') == [7, 70, 5]
+  assert pick('is', 'splits', 'shuffle_seed') == [4, 3]
+  assert pick('swd', 'images') == [8] and pick('msssim', 'images') == [60]
+  path = pick('ppl_z_full', 'n', 'seeds', 'crop', 'noise')
+  assert path == [33, '0-32', 'face', 'fresh for each 16 paths']
+  # What is asked for is what is computed.
+  default = make_evaluator(3, '', names).evaluate(LinearGAN().init())
+  values = {x['metric']: x['value'] for x in default}
+  for name in ('kid_small', 'is', 'msssim', 'ppl_z_full'):
+    assert records[name]['value'] != values[name], name
+
+
+def test_fewer_images_than_a_protocol_takes_are_said():
+  asked = EvaluationProtocol.named('progan', {})
+  dataset = real_images(3, '')
+  say = lambda names, asked: fewer_images(
+    names, asked, asked.resolve('pets', N, devices=1), dataset
+  )
+  assert say(['swd', 'msssim'], asked) == [
+    'pets has 100 real images, where the protocol progan takes 50000.',
+    'swd compares 100 images instead of 16384, since pets has no more.',
+  ]
+  assert say(['swd', 'msssim'], EvaluationProtocol()) == [
+    'swd compares 100 images instead of 16384, since pets has no more.',
+    'msssim compares 100 images instead of 20000, since pets has no more.',
+  ]
+  # Fewer images that the user asks for need no note.
+  assert say(['swd', 'msssim'], EvaluationProtocol(num=50)) == []
+  assert say(['kid'], EvaluationProtocol()) == []
+
+
 def test_default_metrics_leave_out_what_does_not_apply(make_evaluator):
   lines = []
   evaluator = make_evaluator(4, '', (), log=lines.append)
@@ -192,6 +251,15 @@ def test_a_class_without_real_images_leaves_out_its_metric_only(make_evaluator):
     ('kid', LinearGAN(), '', {'reals': 1}, 'at least 2 real images, and there are 1'),
     ('prdc_small', LinearGAN(), '', {'num': 3}, 'at least 4 generated images'),
     ('is', LinearGAN(), '', {'num': 9}, 'at least 10 generated images'),
+    ('is', LinearGAN(), '', {'is_splits': 101}, 'at least 101 generated images'),
+    (
+      'ppl_z_end',
+      LinearGAN(res=16),
+      '',
+      {'ppl_crop': 'face'},
+      'ppl of the face crop needs images of at least 32 pixels, .* have 16',
+    ),
+    ('ppl_z_end', LinearGAN(res=8), '', {}, 'ppl needs images of at least 16 pixels'),
     ('msssim', LinearGAN(), '', {'num': 1}, 'at least 2 generated images'),
     ('fd_small', LinearGAN(), '', {'num': 96}, '96 generated images .* at least 97'),
     ('swd', LinearGAN(res=24), '', {}, '24 pixels cannot be downsampled to 16'),

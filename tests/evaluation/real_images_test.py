@@ -10,6 +10,7 @@ from gan_jax import data
 from gan_jax.data.dataset import InMemoryExamples
 from gan_jax.evaluation.real_images import (
   dataset_stamp,
+  flipped,
   process_share,
   read_batches,
   real_images_stamp,
@@ -36,6 +37,17 @@ def test_batches_follow_the_order(digits):
   assert [len(images) for images, _ in batches] == [4, 4, 2]
   labels = np.concatenate([labels for _, labels in batches])
   np.testing.assert_array_equal(labels, [digits.examples[int(i)][1] for i in order])
+
+
+def test_half_of_the_images_are_flipped_whatever_their_order(digits):
+  flips = flipped(len(digits.examples))
+  assert 0.45 < flips.mean() < 0.55
+  order = np.arange(40)[::-1]
+  ((images, _),) = read_batches(digits, order, 40, mirror=True)
+  for i, image in zip(order, images, strict=True):
+    original, _ = digits.examples[int(i)]
+    np.testing.assert_array_equal(image, original[:, ::-1] if flips[i] else original)
+  assert 0 < flips[:40].sum() < 40
 
 
 def test_content_depends_on_pixels_and_labels(digits):

@@ -65,3 +65,40 @@ def test_files_without_common_scores_are_errors(tmp_path):
     compare_scores(a, b)
   with pytest.raises(UserError, match='does not hold scores'):
     compare_scores(a, c)
+
+
+@pytest.mark.parametrize(
+  'earlier, present',
+  [
+    (
+      '100 subsets of 1000 or all, cubic kernel, unbiased',
+      {'settings': 'cubic kernel, unbiased', 'subsets': 100, 'subset_size': 500,
+       'subset_seed': 2020, 'mirror': False},
+    ),
+    (
+      '10 splits in order, logits without bias',
+      {'settings': 'logits without bias', 'splits': 10, 'shuffle_seed': None,
+       'mirror': False},
+    ),
+    (
+      '128 patches of at most 8192 images, 512 directions',
+      {'settings': '128 patches of each image, 512 directions', 'images': 500,
+       'mirror': False},
+    ),
+    (
+      'consecutive pairs of at most 10000 images',
+      {'settings': 'consecutive pairs', 'images': 900, 'mirror': False},
+    ),
+    ('n - 1, float64', {'settings': 'n - 1, float64', 'mirror': False}),
+  ],
+)  # fmt: skip
+def test_scores_of_earlier_versions_still_compare(tmp_path, earlier, present):
+  a, b = tmp_path / 'a', tmp_path / 'b'
+  stamp = {'n': 900, 'reals': 500}
+  a.write_text(json.dumps({**RECORD, 'stamp': {**stamp, 'settings': earlier}}))
+  now = {**stamp, **present, 'protocol': 'progan'}
+  b.write_text(json.dumps({**RECORD, 'stamp': now}))
+  assert compare_scores(a, b) == [('fid', 1.0, 1.0)]
+  b.write_text(json.dumps({**RECORD, 'stamp': {**now, 'mirror': True}}))
+  with pytest.raises(UserError, match='mirror False and True'):
+    compare_scores(a, b)

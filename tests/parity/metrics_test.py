@@ -11,12 +11,15 @@ import zlib
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gan_jax.evaluation.metrics import (
   inception,
   inception_score,
   kid,
+  lpips,
   ms_ssim,
   neighbors,
   resize,
@@ -26,6 +29,7 @@ from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
 from gan_jax.evaluation.metrics.frechet import frechet_distance
 
 FEATURES, PIXELS, PYRAMID, SWD, SSIM = 2e-5, 1e-3, 1e-4, 1e-3, 1e-6
+LPIPS = 1e-5
 RESIZING = {  # a tool as the fixtures call it -> ours
   'pytorch_fid': 'torch',
   'torch_bilinear_alignFalse': 'torch',
@@ -353,7 +357,30 @@ def check_images(z):
   check_similarity(z)
 
 
-CHECKS = {'img/': check_inception, 'feat/': check_features, 'swd/': check_images}
+# lpips.npz
+
+
+def check_lpips(z):
+  installed = lpips.installed_weights()
+  if installed is None:
+    pytest.skip('the extra lpips is not installed')
+  a, b = (z[f'img{i}_u8'].astype(np.float32) / 127.5 - 1 for i in (0, 1))
+  compiled = jax.jit(lpips.distance)
+  for key in z.under('lpips_'):
+    network, _, same = key.removeprefix('lpips_').partition('_')
+    weights, _ = lpips.load(str(installed.with_name(f'{network}.ckpt')))
+    z.check(key, compiled(weights, a, a if same else b), LPIPS)
+    if not same:
+      plain = weights._replace(weights=tuple(jnp.ones_like(w) for w in weights.weights))
+      z.check(f'nolin_{network}', compiled(plain, a, b), LPIPS)
+
+
+CHECKS = {
+  'img/': check_inception,
+  'feat/': check_features,
+  'swd/': check_images,
+  'lpips_': check_lpips,
+}
 
 
 def kind_of(path):

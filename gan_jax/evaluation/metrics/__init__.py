@@ -6,7 +6,8 @@ images. Perceptual path lengths, which need the generator itself, are in PATHS.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,11 +31,10 @@ from gan_jax.evaluation.metrics.sliced_wasserstein import (
   sliced_wasserstein_distances,
 )
 
+if TYPE_CHECKING:
+  from gan_jax.evaluation.protocol import EvaluationProtocol
+
 NEIGHBORS = 3  # k of precision, recall, density and coverage
-KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # with fewer images, subsets are smaller
-INCEPTION_SCORE_SPLITS = 10
-MAX_PATCH_IMAGES = 8192  # images whose patches are stored for swd
-MAX_PAIR_IMAGES = 10_000  # images of which msssim compares pairs
 
 
 class ImageStatistics(Protocol):
@@ -68,14 +68,19 @@ class Metric(NamedTuple):
   """A group of scores that are computed together."""
 
   source: str  # of the statistics, a key of SOURCES
-  settings: str  # for the protocol of a score
+  settings: str  # fixed ones, for the protocol of a score
   best: dict[str, str]  # score -> 'min', 'max', or '' where neither is better
-  measure: Callable[[Any, Any], dict[str, float]]  # statistics of real, fake -> scores
+  # statistics of real images, of generated ones, and the protocol -> scores
+  measure: Callable[[Any, Any, 'EvaluationProtocol'], dict[str, float]]
   min_images: int = 1  # real ones, and generated ones
-  min_generated: int = 1
+  min_generated: Callable[['EvaluationProtocol'], int] = lambda protocol: 1
   min_classes: int = 0  # of the model and of the real images
   full_rank_of: int = 0  # features of a covariance; 0: none is computed
   check_res: Callable[[int], Any] = lambda res: None  # raises UserError
+  # the original flips half of the real images of a run that was trained with flips
+  mirrored: bool = False
+  # settings that the protocol decides, as JSON
+  stamp: Callable[['EvaluationProtocol'], dict[str, Any]] = lambda protocol: {}
 
 
 def _frechet(
@@ -93,12 +98,20 @@ def _intra_class_frechet(
 
 
 def _kernel(
-  name: str, real: NetworkStatistics, fake: NetworkStatistics
+  name: str, real: NetworkStatistics, fake: NetworkStatistics, p: 'EvaluationProtocol'
 ) -> dict[str, float]:
   a, b = real.features.rows, fake.features.rows
-  size = min(KID_SUBSET_SIZE, len(a), len(b))
-  mean, std = kernel_distance(a, b, KID_SUBSETS, size)
+  size = min(p.kid_subset_size, len(a), len(b))
+  mean, std = kernel_distance(a, b, p.kid_subsets, size, p.kid_seed)
   return {name: mean, f'{name}_std': std}
+
+
+def _kernel_stamp(p: 'EvaluationProtocol') -> dict[str, Any]:
+  return {
+    'subsets': p.kid_subsets,
+    'subset_size': min(p.kid_subset_size, p.num, p.reals),
+    'subset_seed': p.kid_seed,
+  }
 
 
 def _neighbors(
@@ -115,10 +128,7 @@ def _accuracy(
   return {name: generated, f'{name}_real': held_out}
 
 
-def _inception_score(
-  real: NetworkStatistics, fake: NetworkStatistics
-) -> dict[str, float]:
-  del real
+def _inception_score(fake: NetworkStatistics) -> dict[str, float]:
   assert fake.inception_score is not None
   mean, std = fake.inception_score.result()
   return {'is': mean, 'is_std': std}
@@ -150,19 +160,25 @@ def _network_metrics(
   def metric(
     settings: str, best: dict[str, str], measure: Callable, name: str, **needs: Any
   ) -> Metric:
-    named = lambda real, fake: measure(name, real, fake)
+    named = lambda real, fake, protocol: measure(name, real, fake)
     return Metric(source, settings, best, named, **needs)
 
   return {
     frechet: metric(
-      'n - 1, float64', {frechet: 'min'}, _frechet, frechet, full_rank_of=dim
+      'n - 1, float64',
+      {frechet: 'min'},
+      _frechet,
+      frechet,
+      full_rank_of=dim,
+      mirrored=True,
     ),
-    kid: metric(
-      f'{KID_SUBSETS} subsets of {KID_SUBSET_SIZE} or all, cubic kernel, unbiased',
+    kid: Metric(
+      source,
+      'cubic kernel, unbiased',
       {kid: 'min', f'{kid}_std': ''},
-      _kernel,
-      kid,
+      partial(_kernel, kid),
       min_images=2,
+      stamp=_kernel_stamp,
     ),
     f'prdc{suffix}': metric(
       f'k = {NEIGHBORS}, closed balls',
@@ -177,6 +193,7 @@ def _network_metrics(
       _intra_class_frechet,
       intra,
       min_classes=1,
+      mirrored=True,
     ),
     accuracy: metric(
       'linear discriminant of real features',
@@ -192,26 +209,31 @@ METRICS = {
   **_network_metrics('inception', '', 'fid', inception.DIM),
   'is': Metric(
     'inception',
-    f'{INCEPTION_SCORE_SPLITS} splits in order, logits without bias',
+    'logits without bias',
     {'is': 'max', 'is_std': ''},
-    _inception_score,
-    min_generated=INCEPTION_SCORE_SPLITS,
+    lambda real, fake, protocol: _inception_score(fake),
+    min_generated=lambda p: p.is_splits,
+    stamp=lambda p: {'splits': p.is_splits, 'shuffle_seed': p.is_seed},
   ),
   **_network_metrics('small', '_small', 'fd_small', small_network.DIM),
   'swd': Metric(
     'patches',
-    f'{PATCHES_PER_IMAGE} patches of at most {MAX_PATCH_IMAGES} images, 512 directions',
+    f'{PATCHES_PER_IMAGE} patches of each image, 512 directions',
     dict.fromkeys(('swd', *(f'swd_{COARSEST << i}' for i in range(7))), 'min'),
-    _sliced_wasserstein,
+    lambda real, fake, protocol: _sliced_wasserstein(real, fake),
     check_res=level_sizes,
+    mirrored=True,
+    stamp=lambda p: {'images': min(p.swd_images, p.num, p.reals)},
   ),
   'msssim': Metric(
     'pairs',
-    f'consecutive pairs of at most {MAX_PAIR_IMAGES} images',
+    'consecutive pairs',
     {'msssim': '', 'msssim_real': ''},
-    _ms_ssim,
+    lambda real, fake, protocol: _ms_ssim(real, fake),
     min_images=2,
     check_res=check_side,
+    mirrored=True,
+    stamp=lambda p: {'images': min(p.msssim_images, p.num)},
   ),
 }
 

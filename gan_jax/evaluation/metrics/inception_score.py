@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 class InceptionScore:
@@ -13,16 +13,22 @@ class InceptionScore:
   """
 
   def __init__(
-    self, boundaries: Sequence[int] | np.ndarray, classes: int, first: int = 0
+    self,
+    boundaries: Sequence[int] | np.ndarray,
+    classes: int,
+    first: int = 0,
+    places: Int[np.ndarray, ' n'] | None = None,
   ):
     """
     Args:
-      boundaries: split i is images boundaries[i] to boundaries[i + 1] of the stream.
+      boundaries: split i is the images at the places boundaries[i] to
+        boundaries[i + 1].
       classes: number of logits.
       first: index in the stream of the first image that this instance receives.
+      places: of each image of the stream; None for their order in it.
     """
     self.boundaries = np.asarray(boundaries)
-    self.position = first
+    self.position, self._places = first, places
     self._neg_entropy = np.zeros(len(self.boundaries) - 1)  # sums of p log p
     self._p = np.zeros((len(self.boundaries) - 1, classes))
 
@@ -33,6 +39,8 @@ class InceptionScore:
     log_p = x - np.log(np.exp(x).sum(1, keepdims=True))
     p = np.exp(log_p)
     index = self.position + np.arange(len(x))
+    if self._places is not None:
+      index = self._places[index]
     split = np.searchsorted(self.boundaries, index, 'right') - 1
     inside = (split >= 0) & (split < len(self._p))
     np.add.at(self._neg_entropy, split[inside], (p * log_p).sum(1)[inside])
@@ -75,3 +83,8 @@ class InceptionScore:
 def split_boundaries(n: int, splits: int) -> list[int]:
   """Boundaries i n // splits: the sizes of the splits differ by at most one image."""
   return [i * n // splits for i in range(splits + 1)]
+
+
+def shuffled_places(n: int, seed: int) -> Int[np.ndarray, ' n']:
+  """Where each of n images comes to lie, shuffled as torch-fidelity does."""
+  return np.argsort(np.random.RandomState(seed).permutation(n))

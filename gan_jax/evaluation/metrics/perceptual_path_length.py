@@ -21,7 +21,9 @@ from gan_jax.runtime.mesh import AXIS
 from gan_jax.sampling import samplers
 
 MAX_SIDE = 256  # pixels; larger images are downsampled to it before LPIPS
+MIN_SIDE = 16  # pixels; VGG-16 halves the side four times
 EPSILON = 1e-4  # the step, as a share of the path
+BATCH = 16  # paths that are measured together, more if devices do not divide it
 
 # Images a, b [n, h, w, 3] in [-1, 1] -> their distances [n]
 ImageDistance = Callable[[Array, Array], Array]
@@ -43,12 +45,13 @@ PATHS = {
 
 
 class Endpoints(NamedTuple):
-  """A batch of paths: both ends, the position on the path, and the class."""
+  """A batch of paths: both ends, the position on the path, the class, and the seed."""
 
   z0: Float[np.ndarray, 'b dim_z']
   z1: Float[np.ndarray, 'b dim_z']
   t: Float[np.ndarray, 'b 1']
   labels: np.ndarray  # int32 [b]
+  seeds: np.ndarray  # uint32 [b]
 
 
 def slerp(
@@ -72,16 +75,40 @@ def check_path(path: Path, gan: GAN) -> None:
     )
 
 
+def check_side(side: int, crop: bool) -> None:
+  """Raises a UserError for images that are too small for LPIPS, cropped or not."""
+  least = 2 * MIN_SIDE if crop else MIN_SIDE
+  if side < least:
+    raise UserError(
+      f'ppl{" of the face crop" if crop else ""} needs images of at least {least} '
+      f'pixels, and those of this model have {side}.'
+    )
+
+
+def path_batch(mesh: Mesh) -> int:
+  """Paths that are measured together, and share noise if it is fresh."""
+  return -(-BATCH // mesh.size) * mesh.size
+
+
 def make_path_length(
   gan: GAN,
   path: Path,
   distance: ImageDistance,
   mesh: Mesh,
   epsilon: float = EPSILON,
+  *,
+  crop: bool = False,
+  fresh_noise: bool = False,
 ) -> Callable[..., Array]:
-  """Compiles (g, z0, z1, t, labels) -> distance / epsilon^2 [n], sharded over the mesh.
+  """Compiles (g, *Endpoints) -> distance / epsilon^2 [n], sharded over the mesh.
 
-  z0, z1, t and labels are those of `Endpoints`; g holds the variables of the generator.
+  g holds the variables of the generator.
+
+  Args:
+    crop: compare rows 3/8 to 7/8 and columns 1/4 to 3/4 only, where StyleGAN's code
+      expects the face.
+    fresh_noise: draw the noise of a StyleGAN's layers for each batch, all of whose
+      images share it; otherwise take the noise that is stored with the weights.
 
   Raises:
     UserError: as `check_path`.
@@ -89,28 +116,42 @@ def make_path_length(
   check_path(path, gan)
   style = gan.style_based
   sharded, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+  # The length of normal latents is about the root of their dimension.
+  spherical = lambda z0, z1, t: slerp(z0, z1, t) * gan.dim_z**0.5
 
-  def lengths(g: Variables, z0: Array, z1: Array, t: Array, labels: Array) -> Array:
-    if path.space == 'w' and style is not None:
-      w0, w1 = style.w(g, z0, labels), style.w(g, z1, labels)
-      interpolate = lambda t: w0 + (w1 - w0) * t
-      generate = lambda w: style.synthesize(g, style.truncate(g, w, 1.0))
-    else:
-      # The length of normal latents is about the root of their dimension.
-      length = gan.dim_z**0.5
-      interpolate = lambda t: slerp(z0, z1, t) * length
-      generate = lambda z: gan.generate(g, z, labels)
-    a = _lpips_input(generate(interpolate(t)))
-    b = _lpips_input(generate(interpolate(t + epsilon)))
+  def images_along(
+    g: Variables, z0: Array, z1: Array, labels: Array, seeds: Array
+  ) -> Callable[[Array], Array]:
+    """Positions on the paths [b, 1] -> images [b, h, w, c]."""
+    if style is None:
+      return lambda t: gan.generate(g, spherical(z0, z1, t), labels)
+    noise = None
+    if fresh_noise:
+      noise = style.fresh_noise(samplers.noise_keys(seeds[:1]), gan.res)
+    draw = lambda w: style.synthesize(g, style.truncate(g, w, 1.0), noise)
+    if path.space == 'z':
+      return lambda t: draw(style.w(g, spherical(z0, z1, t), labels))
+    w0, w1 = style.w(g, z0, labels), style.w(g, z1, labels)
+    return lambda t: draw(w0 + (w1 - w0) * t)
+
+  def lengths(
+    g: Variables, z0: Array, z1: Array, t: Array, labels: Array, seeds: Array
+  ) -> Array:
+    images = images_along(g, z0, z1, labels, seeds)
+    a = _lpips_input(images(t), crop)
+    b = _lpips_input(images(t + epsilon), crop)
     return distance(a, b) / epsilon**2
 
-  shardings = (replicated, sharded, sharded, sharded, sharded)
+  shardings = (replicated, *(sharded for _ in Endpoints._fields))
   return jax.jit(lengths, in_shardings=shardings, out_shardings=sharded)
 
 
-def _lpips_input(x: Array) -> Array:
+def _lpips_input(x: Array, crop: bool) -> Array:
   """Images [n, h, w, c] as LPIPS takes them: at most 256 pixels, three channels."""
   x = composite(x)
+  if crop:
+    eighth = x.shape[1] // 8
+    x = x[:, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
   factor = x.shape[1] // MAX_SIDE
   if factor > 1:
     n, h, w, c = x.shape
@@ -134,7 +175,7 @@ def sample_endpoints(
       rngs = [np.random.Generator(np.random.Philox(int(seed))) for seed in first]
       t[:, 0] = [rng.random(dtype=np.float32) for rng in rngs]
     labels = samplers.labels_from_seeds(first, gan.n_classes)
-    yield Endpoints(np.asarray(z0), np.asarray(z1), t, np.asarray(labels)), n
+    yield Endpoints(np.asarray(z0), np.asarray(z1), t, np.asarray(labels), first), n
 
 
 def trimmed_mean(lengths: Float[np.ndarray, ' n']) -> float:
@@ -151,15 +192,20 @@ def path_length(
   distance: ImageDistance,
   seeds: UInt32[np.ndarray, ' n'],
   mesh: Mesh,
-  batch: int = 16,
+  batch: int = 0,
+  **how: bool,
 ) -> float:
   """The perceptual path length over one pair of latents per seed.
+
+  Args:
+    batch: paths measured together; 0 for `path_batch`.
+    how: `crop` and `fresh_noise` of `make_path_length`.
 
   Raises:
     UserError: as `make_path_length`; or a length is non-finite.
   """
-  batch = -(-batch // mesh.size) * mesh.size
-  compiled = make_path_length(gan, path, distance, mesh)
+  batch = -(-batch // mesh.size) * mesh.size or path_batch(mesh)
+  compiled = make_path_length(gan, path, distance, mesh, **how)
   lengths = np.concatenate(
     [
       np.asarray(compiled(g, *endpoints))[:n]

@@ -62,6 +62,7 @@ class Preprocessing(NamedTuple):
   matrix: Callable[[int, int], np.ndarray]  # sizes of input and output -> [out, in]
   shift: float | np.ndarray = 127.5
   scale: float | np.ndarray = 127.5
+  clip: bool = False  # resized images to 0..255
 
 
 _IMAGENET_MEAN = 255 * np.array([[[[0.485, 0.456, 0.406]]]], np.float32)
@@ -72,8 +73,12 @@ PREPROCESSING = {
   'torch': Preprocessing(resize_matrix),
   # torch-fidelity and the original TensorFlow graph: TF1's bilinear
   'tf1': Preprocessing(partial(resize_matrix, align='first'), 128.0, 128.0),
-  # clean-fid (Parmar et al. 2022): PIL's bicubic with antialiasing, not clipped
+  # StudioGAN's `clean`: PIL's bicubic with antialiasing, not clipped
   'clean': Preprocessing(partial(resize_matrix, filter=_cubic, antialias=True)),
+  # clean-fid itself (Parmar et al. 2022): clipped, and scaled as TensorFlow's graph
+  'clean-fid': Preprocessing(
+    partial(resize_matrix, filter=_cubic, antialias=True), 128.0, 128.0, clip=True
+  ),
   # StudioGAN's `friendly`: PIL's bilinear with antialiasing
   'friendly': Preprocessing(partial(resize_matrix, antialias=True)),
   # BigGAN-PyTorch, for the torchvision network
@@ -95,7 +100,7 @@ def resize_images(
       matrix = jnp.asarray(how.matrix(x.shape[axis], side), jnp.float32)
       x = jnp.tensordot(x, matrix, ((axis,), (1,)), precision=lax.Precision.HIGHEST)
       x = jnp.moveaxis(x, -1, axis)
-  return x
+  return jnp.clip(x, 0, 255) if how.clip else x
 
 
 def preprocess(

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from gan_jax.evaluation.metrics.inception_score import InceptionScore, split_boundaries
+from gan_jax.evaluation.metrics.inception_score import (
+  InceptionScore,
+  shuffled_places,
+  split_boundaries,
+)
 
 
 def test_scores_known_by_hand():
@@ -21,6 +25,21 @@ def test_scores_known_by_hand():
   single = InceptionScore([0, 8], 3)
   single.update(logits[[0] * 8])
   assert single.result()[0] == pytest.approx(1)
+
+
+def test_shuffled_splits_are_those_of_shuffled_logits(rng_seed):
+  logits = np.random.default_rng(rng_seed).normal(size=(50, 4))
+  expected = InceptionScore(split_boundaries(50, 5), 4)
+  expected.update(logits[np.random.RandomState(2020).permutation(50)])
+  parts = [
+    InceptionScore(split_boundaries(50, 5), 4, first, shuffled_places(50, 2020))
+    for first in (0, 20)
+  ]
+  parts[0].update(logits[:7])
+  parts[0].update(logits[7:20])
+  parts[1].update(logits[20:])
+  parts[0].merge(parts[1])
+  assert parts[0].result() == pytest.approx(expected.result(), rel=1e-12)
 
 
 def test_memory_does_not_grow_with_the_stream():

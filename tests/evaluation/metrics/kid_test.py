@@ -25,3 +25,10 @@ def test_a_subset_larger_than_a_set_is_an_error():
   rows = np.ones((4, 3), np.float32)
   with pytest.raises(UserError, match='subsets of 9 images'):
     kid.kernel_distance(rows, rows, size=9)
+
+
+def test_subsets_are_those_of_the_seed(rng_seed):
+  real, fake = np.random.default_rng(rng_seed).normal(size=(2, 30, 4))
+  means = [kid.kernel_distance(real, fake, 3, 10, seed)[0] for seed in (2020, 7, 7)]
+  assert means[0] == kid.kernel_distance(real, fake, 3, 10)[0]
+  assert means[1] == means[2] != means[0]

@@ -80,3 +80,55 @@ def test_path_length_in_w_is_that_of_the_synthesis_network():
   )
   expected = np.square(a - b).mean((1, 2, 3)) / 1e-4
   np.testing.assert_allclose(compiled(g, *ends), expected, rtol=1e-3)
+
+
+def test_only_the_crop_is_compared(rng_seed):
+  class Board(Sphere):
+    def generate(self, g, z, labels):
+      moving = jnp.arange(64)[None, :, None, None] * z[:, :1, None, None]
+      return g['where'] * moving * jnp.ones((1, 1, 64, 1))
+
+  rng = np.random.default_rng(rng_seed)
+  seeds = rng.integers(0, 2**31, 16).astype(np.uint32)
+  ((ends, _),) = ppl.sample_endpoints(Board(), ppl.Path('z', 'full'), seeds, 16)
+
+  def length(where, crop):
+    path = ppl.Path('z', 'full')
+    compiled = ppl.make_path_length(
+      Board(), path, squared_distance, make_mesh(), crop=crop
+    )
+    return np.asarray(compiled({'where': where}, *ends))
+
+  inside = np.zeros((1, 64, 64, 1), np.float32)
+  inside[:, 24:56, 16:48] = 1
+  assert (length(inside, False) > 0).all()
+  np.testing.assert_allclose(
+    length(inside, True), length(np.ones_like(inside), True), rtol=1e-6
+  )
+  assert not length(1 - inside, True).any() and length(1 - inside, False).any()
+
+
+def test_fresh_noise_is_shared_by_a_batch_and_by_both_ends_of_a_step():
+  gan = StyleGAN(
+    res=8, dim_z=8, dim_w=8, mapping_layers=1, mapping_width=8, g_widths=(8, 8, 8),
+    d_widths=(8, 8, 8),
+  )  # fmt: skip
+  g, _ = jax.jit(gan.init)(jax.random.key(0))
+  g = gan.with_noise(jax.tree.map(np.asarray, g), 1.0)
+  for layer in g['params']['synthesis'].values():
+    if 'strength' in layer:
+      layer['strength'] = np.ones_like(layer['strength'])
+  mesh = make_mesh(jax.devices()[:1])
+  seen = lambda a, b: a[:, 1, 2].mean(-1)
+  path = ppl.Path('w', 'end')
+  ((ends, _),) = ppl.sample_endpoints(gan, path, np.arange(4, dtype=np.uint32), 4)
+  same = ends._replace(z0=ends.z0[[0] * 4], z1=ends.z1[[0] * 4])  # one path, four times
+  compiled = ppl.make_path_length(gan, path, seen, mesh, 1.0, fresh_noise=True)
+  first = np.asarray(compiled(g, *same))
+  np.testing.assert_allclose(first, first[0], rtol=1e-5)
+  other = np.asarray(compiled(g, *same._replace(seeds=ends.seeds + 1)))
+  assert np.abs(other - first).min() > 1e-4
+  step = ppl.make_path_length(
+    gan, path, lambda a, b: jnp.abs(a - b).max((1, 2, 3)), mesh, 1e-6, fresh_noise=True
+  )
+  assert np.asarray(step(g, *same)).max() * 1e-12 < 1e-3  # no noise between both ends

@@ -6,6 +6,7 @@ import pytest
 from gan_jax import UserError
 from gan_jax.evaluation.metrics import METRICS, PATHS, SOURCES
 from gan_jax.evaluation.metrics.feature_network import NetworkStatistics
+from gan_jax.evaluation.protocol import EvaluationProtocol
 
 
 def test_names_of_metrics_and_scores_are_unique():
@@ -17,4 +18,4 @@ def test_names_of_metrics_and_scores_are_unique():
 def test_fid_of_too_few_images_is_an_error(statistics_of):
   few = NetworkStatistics(None, statistics_of(np.ones((3, 5), np.float32)))
   with pytest.raises(UserError, match='rank 2'):
-    METRICS['fid'].measure(few, few)
+    METRICS['fid'].measure(few, few, EvaluationProtocol())
