@@ -25,6 +25,7 @@ from gan_jax.evaluation.applicability import DEFAULT_METRICS
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips
 from gan_jax.evaluation.protocol import PROTOCOLS, EvaluationProtocol
+from gan_jax.evaluation.statistics_files import StatisticsFile, read_statistics
 from gan_jax.models.base import Variables
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
@@ -92,9 +93,16 @@ def make_parser() -> argparse.ArgumentParser:
     help=f'weights of Inception-v3; default: ${inception.ENVIRONMENT}',
   )
   p.add_argument(
+    '--statistics',
+    metavar='FILES',
+    help='Inception statistics in place of the real images: an .npz file of '
+    'pytorch-fid or clean-fid with mu and sigma (for fid) or feats (for kid and prdc '
+    'too), or one of each, joined by a comma',
+  )
+  p.add_argument(
     '--lpips',
     help='weights of VGG-16 and LPIPS, joined by commas; '
-    f'default: ${lpips.ENVIRONMENT}',
+    f'default: ${lpips.ENVIRONMENT}, or those of the extra lpips',
   )
   p.add_argument(
     '--frontier',
@@ -164,11 +172,17 @@ def _evaluate(
   if not os.access(folder, os.W_OK):
     raise UserError(f'{folder} cannot be written, and the scores belong there.')
   split = args.split or config.data.split
-  dataset = load_real_images(folder, config, split, args.data, args.data_dir)
+  metrics = [name for name in args.metrics.split(',') if name]
+  given = read_given_statistics(args, protocol)
+  if given and all(
+    x not in METRICS or METRICS[x].source == 'inception' for x in metrics
+  ):
+    dataset = given.no_images(config.gan.res, config.gan.channels)
+  else:
+    dataset = load_real_images(folder, config, split, args.data, args.data_dir)
   branches = (True, False) if thresholds else (protocol.ema,)
   trained = restore_generators(folder, config, branches, args.checkpoint)
   phase = config.schedule.phase_at(trained.images, config.gan.res)
-  metrics = [name for name in args.metrics.split(',') if name]
   evaluator = Evaluator(
     config.gan,
     dataset,
@@ -179,14 +193,49 @@ def _evaluate(
     flip=config.data.flip,
     inception_file=args.inception,
     lpips_files=args.lpips,
+    given=given,
     cache=args.cache,
-    defaults=SWEEP_METRICS if thresholds else DEFAULT_METRICS,
+    defaults=default_metrics(given, sweep=bool(thresholds)),
     log=_note,
   )
   if thresholds:
     sweep(evaluator, trained.generators, thresholds, folder)
   else:
     score(evaluator, trained, folder)
+
+
+def read_given_statistics(
+  args: argparse.Namespace, protocol: EvaluationProtocol
+) -> StatisticsFile | None:
+  """The files of --statistics.
+
+  Raises:
+    UserError: as `read_statistics`, or a flag that says which real images are taken.
+  """
+  if not args.statistics:
+    if args.data and args.data.endswith('.npz'):
+      raise UserError(
+        f'--data={args.data} takes images: name a file of statistics with '
+        f'--statistics={args.data}.'
+      )
+    return None
+  for flag, given in (
+    (f'--reals={args.reals}', args.reals),
+    ('--mirror=always', args.mirror == 'always'),
+  ):
+    if given:
+      raise UserError(
+        f'{flag} contradicts --statistics={args.statistics}, which was computed from '
+        'other images already: leave out one of the two.'
+      )
+  return read_statistics(args.statistics, protocol.resizing)
+
+
+def default_metrics(given: StatisticsFile | None, sweep: bool) -> tuple[str, ...]:
+  """The metrics where --metrics names none."""
+  if given:
+    return ('fid', 'is', *(() if given.n is None else ('kid', 'prdc')))
+  return SWEEP_METRICS if sweep else DEFAULT_METRICS
 
 
 def _note(sentence: str) -> None:

@@ -7,6 +7,7 @@ from gan_jax.evaluation.metrics import METRICS, PATHS, Metric
 from gan_jax.evaluation.metrics.frechet import require_full_rank
 from gan_jax.evaluation.metrics.perceptual_path_length import check_path, check_side
 from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.evaluation.statistics_files import StatisticsFile
 from gan_jax.models.base import GAN
 from gan_jax.runtime.errors import did_you_mean
 
@@ -21,11 +22,14 @@ def check_metric(
   dataset: data.Dataset,
   res: int,
   protocol: EvaluationProtocol,
+  given: StatisticsFile | None = None,
 ) -> None:
   """Checks that a metric exists and applies, as far as that is known beforehand.
 
   Args:
+    dataset: the real images; without any if only `given` is known of them.
     res: current resolution of a growing GAN.
+    given: statistics of the real images, for the metrics of Inception's features.
     protocol: with numbers in place of zeros, see `EvaluationProtocol.resolve`.
 
   Raises:
@@ -42,13 +46,24 @@ def check_metric(
       f'score.metrics in a config, take {", ".join(known)}.'
     )
   metric = METRICS[name]
-  if metric.min_classes:
+  reals: int | None = protocol.reals
+  if given and metric.source == 'inception':
+    given.check_metric(name, metric.min_classes, metric.needs_features)
+    reals = None if metric.full_rank_of and given.has_moments else given.n
+  elif not len(dataset.examples):
+    raise UserError(
+      f'{name} needs the real images, and there are only the statistics in '
+      f'{dataset.name}.'
+    )
+  elif metric.min_classes:
     _check_classes(name, metric, gan, dataset)
   metric.check_res(res)
   for n, least, kind in (
-    (protocol.reals, metric.min_images, 'real'),
+    (reals, metric.min_images, 'real'),
     (protocol.num, max(metric.min_images, metric.min_generated(protocol)), 'generated'),
   ):
+    if n is None:  # unknown, of a mean and a covariance
+      continue
     if metric.full_rank_of:
       try:
         require_full_rank(n, metric.full_rank_of, kind)
@@ -80,6 +95,7 @@ def applicable_metrics(
   dataset: data.Dataset,
   res: int,
   protocol: EvaluationProtocol,
+  given: StatisticsFile | None = None,
 ) -> tuple[list[str], dict[str, str]]:
   """The metrics that apply, and for each of the others the sentence that says why not.
 
@@ -89,7 +105,7 @@ def applicable_metrics(
   left_out = {}
   for name in names:
     try:
-      check_metric(name, gan, dataset, res, protocol)
+      check_metric(name, gan, dataset, res, protocol, given)
     except UserError as error:
       left_out[name] = str(error)
   chosen = [name for name in names if name not in left_out]

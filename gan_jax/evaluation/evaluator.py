@@ -28,7 +28,7 @@ from gan_jax.evaluation.metrics import (
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
 from gan_jax.evaluation.metrics.perceptual_path_length import path_batch, path_length
 from gan_jax.evaluation.metrics.transparency import composite_bytes
-from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.evaluation.protocol import MAX_GENERATED, EvaluationProtocol
 from gan_jax.evaluation.real_images import (
   dataset_stamp,
   process_share,
@@ -37,6 +37,7 @@ from gan_jax.evaluation.real_images import (
   real_order,
 )
 from gan_jax.evaluation.statistics import RealStatistics, StatisticsCollector
+from gan_jax.evaluation.statistics_files import StatisticsFile
 from gan_jax.models.base import GAN, Variables
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.sampling import samplers
@@ -63,6 +64,7 @@ class Evaluator:
     split: str = 'train',
     inception_file: str | None = None,
     lpips_files: str | None = None,
+    given: StatisticsFile | None = None,
     cache: Path | None = None,
     mesh: Mesh | None = None,
     progress: bool = True,
@@ -76,6 +78,8 @@ class Evaluator:
       res: current resolution of a growing GAN; 0 for the final one.
       split: of the dataset; recorded with the scores.
       inception_file, lpips_files: weights; None takes them from the environment.
+      given: Inception statistics in place of those of the real images, which only
+        other metrics need then.
       cache: folder of cached statistics; None for `cache_folder()`.
       mesh: devices of this process; None for all of them. Processes share the images.
       progress: show progress bars.
@@ -90,17 +94,15 @@ class Evaluator:
     self.gan, self.res = gan, res or gan.res
     self.mesh = mesh or make_mesh(jax.local_devices())
     self.dataset = dataset.downsampled(gan.res // self.res)
-    self.protocol = (protocol or EvaluationProtocol()).resolve(
-      dataset.name, len(dataset.examples), self.mesh.size
-    )
-    self._log, self._optional = log, not metrics
+    self._given, self._log, self._optional = given, log, not metrics
+    asked, images = protocol or EvaluationProtocol(), len(dataset.examples)
+    known = images or (given and given.n) or MAX_GENERATED
+    self.protocol = asked.resolve(dataset.name, known, self.mesh.size)
     self.metrics = self._checked_metrics(metrics, defaults)
-    asked = protocol or EvaluationProtocol()
-    if metrics or asked.name:
-      notes = fewer_images(self.metrics, asked, self.protocol, self.dataset)
-      for sentence in notes:
+    if images and (metrics or asked.name):
+      for sentence in fewer_images(self.metrics, asked, self.protocol, dataset):
         log(f'note: {sentence}')
-    self._dataset_stamp = dataset_stamp(self.dataset, split)
+    self._dataset_stamp = dataset_stamp(self.dataset, split) if images else {}
     cache_stamp = real_images_stamp(self.dataset, self._dataset_stamp)
     self.sampler = samplers.make_sampler(gan, self.mesh, self.res)
     needs_lpips = any(name in PATHS for name in self.metrics)
@@ -119,7 +121,7 @@ class Evaluator:
     self, metrics: Sequence[str], defaults: Sequence[str]
   ) -> list[str]:
     """`metrics`, or those of `defaults` that apply."""
-    case = self.gan, self.dataset, self.res, self.protocol
+    case = self.gan, self.dataset, self.res, self.protocol, self._given
     for name in metrics:
       check_metric(name, *case)
     if metrics:
@@ -133,6 +135,10 @@ class Evaluator:
   def _sources(self) -> list[str]:
     return sorted({METRICS[name].source for name in self.metrics if name in METRICS})
 
+  def _given_for(self, name: str) -> StatisticsFile | None:
+    """The statistics that stand in place of real images for a metric of METRICS."""
+    return self._given if METRICS[name].source == 'inception' else None
+
   def _is_mirrored(self, name: str) -> bool:
     """Whether half of the real images are flipped for a metric of METRICS."""
     return self._mirror and METRICS[name].mirrored
@@ -140,11 +146,16 @@ class Evaluator:
   def _real_statistics(self) -> dict[str, Any]:
     """Statistics of the real images by metric. Collective."""
     real: dict[str, Any] = {}
+    names = []
+    for name in (x for x in self.metrics if x in METRICS):
+      if given := self._given_for(name):
+        real[name] = given.statistics
+      else:
+        names.append(name)
     for flips, statistics in self.real_statistics.items():
-      names = [x for x in self.metrics if x in METRICS]
-      names = [x for x in names if self._is_mirrored(x) is flips]
-      found = statistics.get(sorted({METRICS[name].source for name in names}))
-      real |= {name: found[METRICS[name].source] for name in names}
+      chosen = [x for x in names if self._is_mirrored(x) is flips]
+      found = statistics.get(sorted({METRICS[name].source for name in chosen}))
+      real |= {name: found[METRICS[name].source] for name in chosen}
     return real
 
   def _load_networks(
@@ -189,11 +200,19 @@ class Evaluator:
     if name in PATHS:
       assert self._lpips
       return {**shared, **protocol.path_stamp(path_batch(self.mesh)), **self._lpips[1]}
-    metric = METRICS[name]
+    metric, given = METRICS[name], self._given_for(name)
     network = self._networks.get(metric.source)
+    real = protocol.images_stamp(self._is_mirrored(name))
+    if given:
+      shared = {
+        **given.stamp(), 'res': self.res, 'channels': self.gan.channels,
+        **protocol.generator_stamp(),
+      }  # fmt: skip
+      real |= {'reals': given.n, 'mirror': None}
+      protocol = dataclasses.replace(protocol, reals=given.n or protocol.reals)
     return {
       **shared,
-      **protocol.images_stamp(self._is_mirrored(name)),
+      **real,
       'settings': metric.settings,
       **metric.stamp(protocol),
       **(network.stamp if network else {}),

@@ -261,6 +261,8 @@ def read_scores(workdir: Path) -> list[tuple[str, str, str, str]]:
   for name, record in newest.items():
     stamp = _section(record, 'stamp')
     protocol = [f'{stamp.get("n")} images of {stamp.get("data")}']
+    if stamp.get('protocol'):
+      protocol.append(f'protocol {stamp["protocol"]}')
     if stamp.get('truncation') is not None:
       protocol.append(f'truncation {stamp["truncation"]}')
     if stamp.get('psi') not in (None, 1):

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import os
 
+import numpy as np
 import pytest
 
-from gan_jax import UserError, evaluate
+from gan_jax import UserError, data, evaluate
 from gan_jax.config.workdir import read_config
 from gan_jax.evaluation import results
 from gan_jax.evaluation.metrics import inception, lpips
+from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.storage.files import cache_folder
 
@@ -86,6 +88,47 @@ def test_a_named_protocol_is_stamped(workdir, cache, few_steps, tmp_path):
   stamp = results.latest_scores(workdir)['fd_small']['stamp']
   assert stamp['protocol'] == 'pytorch-fid' and stamp['reals'] == 1797
   assert stamp['mirror'] is False
+
+
+def test_statistics_stand_in_place_of_real_images(
+  workdir, tmp_path, monkeypatch, capsys
+):
+  rng = np.random.default_rng(0)
+
+  def project(images):
+    features = images.reshape(len(images), -1)[:, :6] / 255
+    return features.astype(np.float32), np.ones((len(images), 4), np.float32)
+
+  network = FeatureNetwork('stub', 6, 4, {'network': 'stub'}, project)
+  monkeypatch.setattr(inception, 'DIM', 6)
+  monkeypatch.setattr(inception, 'load', lambda *args, **options: network)
+  monkeypatch.setattr(data, 'load_dataset', lambda **source: pytest.fail('read'))
+  feats = rng.exponential(size=(70, 6))
+  path = tmp_path / 'pets_clean_custom_na_kid.npz'
+  np.savez(path, feats=feats)
+  np.savez(tmp_path / 'pets.npz', mu=feats.mean(0), sigma=np.cov(feats, rowvar=False))
+  both = f'{tmp_path}/pets.npz,{path}'
+  run = lambda *flags: evaluate.main([f'--workdir={workdir}', '--standing=0', *flags])
+  clean = [f'--statistics={both}', '--resizing=clean-fid', '--num=2049']
+  run('--metrics=fid,kid', *clean)
+  scores = results.latest_scores(workdir)
+  fid, kid = scores['fid'], scores['kid']
+  assert fid['value'] > 0 and fid['stamp']['data'] == both
+  assert fid['stamp']['reals'] == 70 and fid['stamp']['mirror'] is None
+  assert len(fid['stamp']['statistics']) == 64 and 'content' not in fid['stamp']
+  assert kid['stamp']['subset_size'] == 70 and fid['stamp']['res'] == 16
+  for flags, words in (
+    (['--metrics=fid', *clean[:1]], 'take --resizing=clean-fid'),
+    (['--metrics=fid', *clean, '--reals=9'], '--reals=9 contradicts --statistics='),
+    (['--metrics=fid', *clean, '--mirror=always'], '--mirror=always contradicts'),
+    (
+      ['--metrics=accuracy', *clean],
+      'accuracy needs the real images with their labels',
+    ),
+    ([f'--data={path}'], f'name a file of statistics with --statistics={path}'),
+  ):
+    with pytest.raises(UserError, match=words):
+      run(*flags)
 
 
 def test_workdirs_that_cannot_be_scored_are_errors(workdir, tmp_path, monkeypatch):

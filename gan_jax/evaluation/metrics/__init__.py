@@ -76,6 +76,7 @@ class Metric(NamedTuple):
   min_generated: Callable[['EvaluationProtocol'], int] = lambda protocol: 1
   min_classes: int = 0  # of the model and of the real images
   full_rank_of: int = 0  # features of a covariance; 0: none is computed
+  needs_features: bool = False  # of each real image, beyond mean and covariance
   check_res: Callable[[int], Any] = lambda res: None  # raises UserError
   # the original flips half of the real images of a run that was trained with flips
   mirrored: bool = False
@@ -178,6 +179,7 @@ def _network_metrics(
       {kid: 'min', f'{kid}_std': ''},
       partial(_kernel, kid),
       min_images=2,
+      needs_features=True,
       stamp=_kernel_stamp,
     ),
     f'prdc{suffix}': metric(
@@ -186,6 +188,7 @@ def _network_metrics(
       _neighbors,
       suffix,
       min_images=NEIGHBORS + 1,
+      needs_features=True,
     ),
     intra: metric(
       'mean over classes, n - 1',

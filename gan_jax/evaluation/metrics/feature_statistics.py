@@ -60,6 +60,16 @@ class FeatureStatistics:
     if other.n:
       self._add_moments(other.n, other.mean, other._scatter)
 
+  def set_moments(
+    self, mean: Float[np.ndarray, ' dim'], covariance: Float[np.ndarray, 'dim dim']
+  ) -> None:
+    """Replaces mean and covariance by given ones, of an unknown number of vectors.
+
+    `n` becomes the least number whose covariance can have full rank.
+    """
+    self.n = self.dim + 1
+    self.mean, self._scatter = mean, covariance * self.dim
+
   def _store(self, rows: np.ndarray, labels: np.ndarray) -> None:
     free = self.max_rows - sum(map(len, self._rows))
     if free > 0:

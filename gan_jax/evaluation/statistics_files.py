@@ -1,0 +1,168 @@
+"""Inception statistics of real images from files of pytorch-fid and clean-fid (.npz).
+
+pytorch-fid and clean-fid store the mean and the covariance of the features as `mu` and
+`sigma`; clean-fid's files for KID, which end in _kid.npz, store the features themselves
+as `feats`. A file does not name its feature network: its number of features, their
+signs and the name of the file tell those of other networks.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gan_jax import UserError, data
+from gan_jax.data.dataset import InMemoryExamples
+from gan_jax.evaluation.metrics import inception
+from gan_jax.evaluation.metrics.feature_network import (
+  NPZ_ERRORS,
+  NetworkStatistics,
+  fingerprint,
+  read_npz,
+)
+from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
+from gan_jax.evaluation.protocol import MAX_FEATURE_ROWS
+from gan_jax.runtime.urls import check_path
+
+# How clean-fid and its users name files -> the value of --resizing.
+_RESIZING = {
+  r'legacy_?(tensorflow|tf)': 'tf1',
+  r'legacy_?(pytorch|pyt)': 'torch',
+  r'clean': 'clean-fid',
+}
+
+
+class StatisticsFile(NamedTuple):
+  """Statistics of the real images that stand in place of a dataset."""
+
+  name: str  # the files, joined by commas
+  statistics: NetworkStatistics
+  n: int | None  # images whose features are known, for kid and prdc; None without
+  has_moments: bool  # mean and covariance, of an unknown number of images
+  fingerprint: str  # of the arrays
+
+  def stamp(self) -> dict[str, Any]:
+    """What identifies the real images in the protocol of a score, as JSON."""
+    return {'data': self.name, 'statistics': self.fingerprint}
+
+  def no_images(self, res: int, channels: int) -> data.Dataset:
+    """A dataset without images, for metrics that need none."""
+    images = np.zeros((0, res, res, channels), np.uint8)
+    return data.Dataset(self.name, InMemoryExamples(images, np.zeros(0, np.int32)))
+
+  def check_metric(self, name: str, min_classes: int, needs_features: bool) -> None:
+    """Raises a UserError if a metric of Inception's features needs more than this."""
+    if min_classes:
+      raise UserError(
+        f'{name} needs the real images with their labels, and {self.name} holds '
+        'statistics only: leave out --statistics.'
+      )
+    if needs_features and self.n is None:
+      raise UserError(
+        f'{name} needs the features of the real images, and {self.name} holds their '
+        "mean and covariance only: take clean-fid's file that ends in _kid.npz, or "
+        'leave out --statistics.'
+      )
+
+
+def read_statistics(paths: str, resizing: str) -> StatisticsFile:
+  """Statistics from one file, or from those of clean-fid for FID and KID.
+
+  Args:
+    paths: one file or two, joined by commas.
+    resizing: key of PREPROCESSING that generated images get.
+
+  Raises:
+    UserError: a missing or corrupted file, or statistics of another feature network or
+      another way of resizing.
+  """
+  arrays: dict[str, np.ndarray] = {}
+  for path in (Path(os.path.expanduser(check_path(x))) for x in paths.split(',')):
+    _check_name(path, resizing)
+    for name, x in _read(path).items():
+      if name in arrays:
+        raise UserError(
+          f'--statistics={paths}: two files hold {name}; name one of them.'
+        )
+      arrays[name] = x
+  rows = arrays.get('feats')
+  features = FeatureStatistics(inception.DIM, MAX_FEATURE_ROWS)
+  if rows is not None:
+    features.update(rows)
+  if 'mu' in arrays:
+    features.set_moments(arrays['mu'], arrays['sigma'])
+  return StatisticsFile(
+    name=paths,
+    statistics=NetworkStatistics(None, features),
+    n=None if rows is None else len(rows),
+    has_moments='mu' in arrays,
+    fingerprint=fingerprint(arrays),
+  )
+
+
+def _check_name(path: Path, resizing: str) -> None:
+  """Checks what tools say in the names of their files."""
+  stem = path.stem.lower()
+  if stem.endswith('inception_moments'):
+    raise UserError(
+      f"{path} holds moments of BigGAN-PyTorch, of torchvision's Inception-v3: fid "
+      'takes the network of 2015, so compute the statistics with pytorch-fid or '
+      'clean-fid.'
+    )
+  for pattern, needed in _RESIZING.items():
+    if re.search(rf'(^|_){pattern}(_|fid|$)', stem):
+      if needed != resizing:
+        raise UserError(
+          f'{path} holds statistics of images that were resized in another way than '
+          f'--resizing={resizing}: take --resizing={needed}, which its name stands for.'
+        )
+      return
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+  """mu and sigma, or feats, of a file in float64 and float32."""
+  try:
+    with path.open('rb') as f:
+      arrays = read_npz(f)
+  except OSError as error:
+    raise UserError(f'--statistics={path}: {error.strerror}.') from error
+  except NPZ_ERRORS as error:
+    raise UserError(
+      f'--statistics={path} is corrupted or no .npz file of pytorch-fid or clean-fid.'
+    ) from error
+  if {'mu', 'sigma'} <= {*arrays}:
+    found = {name: arrays[name].astype(np.float64) for name in ('mu', 'sigma')}
+    mean = found['mu']
+    shapes_agree = mean.ndim == 1 and found['sigma'].shape == 2 * mean.shape
+  elif 'feats' in arrays:
+    found = {'feats': arrays['feats'].astype(np.float32)}
+    shapes_agree = found['feats'].ndim == 2 and len(found['feats']) > 1
+    mean = found['feats'].mean(0) if shapes_agree else found['feats']
+  else:
+    raise UserError(
+      f'{path} holds {", ".join(sorted(arrays)) or "no arrays"}: statistics of '
+      'pytorch-fid and clean-fid are mu and sigma, or feats.'
+    )
+  if not shapes_agree or not all(np.isfinite(x).all() for x in found.values()):
+    raise UserError(
+      f'{path} holds no statistics: its arrays hold NaN or infinity, or their shapes '
+      f'do not fit: {", ".join(f"{name} {x.shape}" for name, x in found.items())}.'
+    )
+  _check_network(path, mean)
+  return found
+
+
+def _check_network(path: Path, mean: np.ndarray) -> None:
+  """Raises a UserError for the mean features of another network."""
+  if len(mean) != inception.DIM:
+    other = f'{len(mean)} features'
+  elif mean.min() < -1e-6:
+    other = f'features with negative means, such as {mean.min():.3g}'
+  else:
+    return
+  raise UserError(
+    f'{path} holds statistics of another feature network: {other}, where fid takes '
+    f'{inception.DIM} of Inception-v3 (2015), whose means are not negative.'
+  )
