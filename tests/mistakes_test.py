@@ -93,6 +93,8 @@ CASES = [
   ('evaluate', '--workdir=no_checkpoints --metrics=swd'),
   ('evaluate', '--compare empty none'),
   ('evaluate', '--workdir=no_checkpoints --metrics=fid --inception=none'),
+  ('evaluate', '--workdir=no_checkpoints --protocol=biggan --resizing=torch'),
+  ('evaluate', '--workdir=no_checkpoints --metrics=fid --statistics=weights.npz'),
   ('prepare', 'none sets'),
   ('prepare', 'file sets'),
   ('prepare', 'empty sets'),

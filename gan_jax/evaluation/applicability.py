@@ -126,7 +126,9 @@ def fewer_images(
     asked: the protocol as the user gave it.
     resolved: see `EvaluationProtocol.resolve`.
   """
-  sentences = []
+  sentences: list[str] = []
+  if not len(dataset.examples):  # only statistics of the real images are known
+    return sentences
   if resolved.reals < asked.reals:
     sentences.append(
       f'{dataset.name} has {resolved.reals} real images, where the protocol '

@@ -78,8 +78,7 @@ class Evaluator:
       res: current resolution of a growing GAN; 0 for the final one.
       split: of the dataset; recorded with the scores.
       inception_file, lpips_files: weights; None takes them from the environment.
-      given: Inception statistics in place of those of the real images, which only
-        other metrics need then.
+      given: Inception statistics, which stand in place of the real images.
       cache: folder of cached statistics; None for `cache_folder()`.
       mesh: devices of this process; None for all of them. Processes share the images.
       progress: show progress bars.
@@ -98,37 +97,39 @@ class Evaluator:
     asked, images = protocol or EvaluationProtocol(), len(dataset.examples)
     known = images or (given and given.n) or MAX_GENERATED
     self.protocol = asked.resolve(dataset.name, known, self.mesh.size)
-    self.metrics = self._checked_metrics(metrics, defaults)
-    if images and (metrics or asked.name):
-      for sentence in fewer_images(self.metrics, asked, self.protocol, dataset):
-        log(f'note: {sentence}')
+    self.metrics = self._checked_metrics(metrics, defaults, asked)
     self._dataset_stamp = dataset_stamp(self.dataset, split) if images else {}
     cache_stamp = real_images_stamp(self.dataset, self._dataset_stamp)
     self.sampler = samplers.make_sampler(gan, self.mesh, self.res)
-    needs_lpips = any(name in PATHS for name in self.metrics)
-    self._lpips = lpips.load(lpips_files) if needs_lpips else None
+    paths = {*self.metrics} & {*PATHS}
+    self._lpips = lpips.load(lpips_files) if paths else None
     cache = cache or cache_folder()
     self._networks = self._load_networks(inception_file, cache, cache_stamp)
     self._collector = StatisticsCollector(self._networks, self.protocol, progress)
-    mirror = self.protocol.mirror
-    self._mirror = flip if mirror == 'trained' else mirror == 'always'
+    self._mirror = self.protocol.mirrors(flip)
     self.real_statistics = {  # by whether half of the images are flipped
       flips: RealStatistics(self.dataset, cache_stamp, self._collector, cache, flips)
       for flips in (False, True)
     }
 
   def _checked_metrics(
-    self, metrics: Sequence[str], defaults: Sequence[str]
+    self,
+    metrics: Sequence[str],
+    defaults: Sequence[str],
+    asked: EvaluationProtocol,
   ) -> list[str]:
-    """`metrics`, or those of `defaults` that apply."""
+    """`metrics`, or those of `defaults` that apply; says what is other than asked."""
     case = self.gan, self.dataset, self.res, self.protocol, self._given
     for name in metrics:
       check_metric(name, *case)
-    if metrics:
-      return list(metrics)
-    chosen, left_out = applicable_metrics(defaults, *case)
-    for sentence in left_out.values():
-      self._log(f'left out: {sentence}')
+    chosen = list(metrics)
+    if not metrics:
+      chosen, left_out = applicable_metrics(defaults, *case)
+      for sentence in left_out.values():
+        self._log(f'left out: {sentence}')
+    if metrics or asked.name:
+      for sentence in fewer_images(chosen, asked, self.protocol, self.dataset):
+        self._log(f'note: {sentence}')
     return chosen
 
   @property

@@ -205,6 +205,10 @@ class EvaluationProtocol:
       batch=-(-self.batch // devices) * devices,
     )
 
+  def mirrors(self, trained_with_flips: bool) -> bool:
+    """Whether half of the real images are flipped, for metrics whose originals do."""
+    return trained_with_flips if self.mirror == 'trained' else self.mirror == 'always'
+
   @property
   def seeds(self) -> np.ndarray:
     """Seeds of the generated images, uint32 [num]."""
