@@ -8,7 +8,7 @@ SOURCES := setup.cfg pyproject.toml requirements.txt
 JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-progan demo-stylegan digits test test-fast test-browser lint docs setup setup-ci clean
+.PHONY: help demo demo-progan demo-stylegan digits test test-fast test-browser test-stores lint docs setup setup-ci clean
 
 help:
 	@echo 'make demo    train BigGAN on emoji into runs/emoji'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-fast    run the tests that cover every module once'
 	@echo 'make test    run all tests on the CPU'
 	@echo 'make test-browser    run the tests of the pages in Chromium'
+	@echo 'make test-stores    run the tests of gs:// and s3://, with servers on this machine'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make docs    build the documentation site into .cache/site'
 	@echo 'make setup   install the library and the test tools into .venv'
@@ -38,7 +39,7 @@ digits: $(VENV)/digits.stamp
 test-fast: $(VENV)/test.stamp
 	@echo 'test-fast: running the tests that are not marked slow'
 	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
-	  $(PY) -m pytest -q -n 2 --dist=worksteal -m 'not slow and not browser'
+	  $(PY) -m pytest -q -n 2 --dist=worksteal -m 'not slow and not browser and not stores'
 
 test: $(VENV)/test.stamp
 	@echo 'test: running the tests on the CPU; compiled programs are kept in $(JAX_COMPILATION_CACHE_DIR)'
@@ -50,6 +51,11 @@ test-browser: $(VENV)/browser.stamp
 	@echo 'test-browser: running the tests of the pages in Chromium'
 	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
 	  $(PY) -m pytest -q -m browser tests/explore/browser_test.py
+
+test-stores: $(VENV)/stores.stamp
+	@echo 'test-stores: running the tests of object stores; their servers run on loopback'
+	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
+	  $(PY) -m pytest -q -n 2 --dist=worksteal -m stores
 
 lint: $(VENV)/test.stamp
 	@echo 'lint: ruff, then mypy'
@@ -98,6 +104,11 @@ $(VENV)/test.stamp: $(SOURCES)
 $(VENV)/browser.stamp: $(VENV)/test.stamp
 	@echo 'setup: installing NiceGUI and Playwright into $(VENV) (less than a minute)'
 	@$(call install,.[test$(comma)browser])
+	@touch $@
+
+$(VENV)/stores.stamp: $(VENV)/test.stamp
+	@echo 'setup: installing clients and servers of object stores into $(VENV) (200 MB, a minute)'
+	@$(call install,.[test$(comma)stores])
 	@touch $@
 
 # All extras that CI needs, in one go.

@@ -48,7 +48,13 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-  """Long tests first, or one worker would wait for the other at the end."""
+  """Marks tests that need a server of a store.
+
+  Long tests first, or one worker would wait for the other at the end.
+  """
+  for item in items:
+    if 'store_servers' in getattr(item, 'fixturenames', ()):
+      item.add_marker('stores')
   first = ('tests/parity', 'tests/end_to_end', 'tests/training')
   rank = lambda item: next(
     (i for i, f in enumerate(first) if item.nodeid.startswith(f)), 3
@@ -176,3 +182,28 @@ def url(request, store_servers, monkeypatch):
   for name, value in store_servers(request.param).items():
     monkeypatch.setenv(name, value)
   return f'{request.param}://bucket/runs/{uuid.uuid4().hex}'
+
+
+@pytest.fixture(params=['gs', 's3'])
+def scheme_without_login(request, tmp_path, monkeypatch):
+  """A kind of store whose credentials this user lacks."""
+  pytest.importorskip('gcsfs' if request.param == 'gs' else 's3fs')
+  for name in ('STORAGE_EMULATOR_HOST', 'GOOGLE_APPLICATION_CREDENTIALS'):
+    monkeypatch.delenv(name, raising=False)
+  for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_PROFILE'):
+    monkeypatch.delenv(name, raising=False)
+  for name in ('CLOUDSDK_CONFIG', 'AWS_CONFIG_FILE', 'AWS_SHARED_CREDENTIALS_FILE'):
+    monkeypatch.setenv(name, str(tmp_path / 'none'))
+  monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
+  return request.param
+
+
+@pytest.fixture
+def gate(url, store_servers, monkeypatch):
+  """A proxy before the server of `url`; it may refuse requests."""
+  from tests.storage import stores
+
+  with stores.Gate(store_servers(url[:2])).open() as gate:
+    for name, value in gate.variables.items():
+      monkeypatch.setenv(name, value)
+    yield gate

@@ -45,6 +45,7 @@ NOT_WRITABLE = {  # the command line that writes OUT
   'importers': 'weights.npz --workdir=OUT',
 }
 URLS = ('gs:/one-slash', 'hdfs://name-node')  # that cannot be meant
+ON_THIS_MACHINE = ('sample', 'prepare', 'plan', 'report')  # where they write
 FILES_OF = {  # the command line that reads or writes a file or folder at URL
   'main': '--config=URL/x.py --workdir=x',
   'sample': '--program=URL/x.stablehlo --out=x.png',
@@ -75,6 +76,8 @@ CASES = [
   ),
   *((c, line.replace('RUN', f'{url}/x')) for c, line in RUN_OF.items() for url in URLS),
   *((c, line.replace('URL', url)) for c, line in FILES_OF.items() for url in URLS),
+  *((c, line.replace('URL', 'gs://bucket')) for c, line in FILES_OF.items()),
+  *((c, NOT_WRITABLE[c].replace('OUT', 's3://bucket/x')) for c in ON_THIS_MACHINE),
   *((c, f'{line} --nosuch=1') for c, line in RUN_OF.items()),
   *((command, '--nosuch') for command in MODULES),
   *((command, '') for command in MODULES if command != 'main'),  # it prints its usage

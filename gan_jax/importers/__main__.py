@@ -10,6 +10,7 @@ from gan_jax.importers.sources import read_published
 from gan_jax.importers.write_run import check_workdir, format_matches, write_run
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, path, workdir
+from gan_jax.runtime.urls import is_url
 from gan_jax.storage.working_copy import open_workdir
 
 
@@ -27,7 +28,10 @@ def make_parser() -> argparse.ArgumentParser:
     '.npz or .safetensors file with official names; contents decide, not endings',
   )
   p.add_argument(
-    '--workdir', type=workdir, required=True, help='new folder for the run'
+    '--workdir',
+    type=workdir,
+    required=True,
+    help='new folder for the run, or a gs:// or s3:// URL',
   )
   p.add_argument(
     '--suffix', default='', help="suffix of the files: 'best0' reads G_best0.pth, ..."
@@ -89,10 +93,13 @@ def main(argv: Sequence[str] | None = None) -> None:
   print(f'{source.kind}: {format_matches(matches)}')
   for note in source.notes:
     print(f'note: {note}')
+  config, before = f'{args.workdir}/config.py', ''
+  if is_url(str(args.workdir)):
+    config, before = 'config.py', f'copy {config} here, and then '
   print(
     f'{args.workdir} is now a run. To sample: python -m gan_jax.sample '
-    f'--workdir={args.workdir} --seeds=0-63 --out=grid.png; to train further: python '
-    f'-m gan_jax.main --config={args.workdir}/config.py --workdir={args.workdir} '
+    f'--workdir={args.workdir} --seeds=0-63 --out=grid.png; to train further: {before}'
+    f'python -m gan_jax.main --config={config} --workdir={args.workdir} '
     '--config.data.name=... --allow_config_change'
   )
 

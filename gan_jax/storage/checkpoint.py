@@ -16,11 +16,11 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from gan_jax import UserError
+from gan_jax.runtime.distributed import shared_errors
 from gan_jax.storage.manifest import find_corruption, write_manifest
 from gan_jax.storage.working_copy import working_copy
 
-# What `newest` sends to the other processes instead of a step.
-_NONE, _ALL_CORRUPTED, _UNREADABLE = -1, -2, -3
+_NONE, _UNREADABLE = -1, -2  # what `newest` sends to other processes instead of a step
 
 
 class _ManifestHandler(ocp.StandardCheckpointHandler):
@@ -141,24 +141,20 @@ class Checkpointer:
       up_to: ignore checkpoints of later steps.
 
     Raises:
-      UserError: there are checkpoints, and all are corrupted.
+      UserError: there are checkpoints, and all are corrupted; or permission is missing.
       OSError: a checkpoint cannot be read now; it stays where it is.
     """
     chosen, failure = _NONE, None
-    if jax.process_index() == 0:
-      try:
-        chosen = self._newest(up_to)
-      except OSError as error:
-        chosen, failure = _UNREADABLE, error
+    with shared_errors():
+      if jax.process_index() == 0:
+        try:
+          chosen = self._newest(up_to)
+        except OSError as error:
+          chosen, failure = _UNREADABLE, error
     if jax.process_count() > 1:
       chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
     if chosen == _UNREADABLE:
       raise failure or OSError(errno.EIO, 'process 0 cannot read it', str(self.folder))
-    if chosen == _ALL_CORRUPTED:
-      raise UserError(
-        f'every checkpoint of {self.folder.parent} is corrupted: restore a backup, or '
-        'take another workdir.'
-      )
     if not self._read_only:
       self._manager.reload()
     return None if chosen < 0 else chosen
@@ -170,7 +166,12 @@ class Checkpointer:
       if corruption is None:
         return step
       self._set_aside(step, corruption)
-    return _ALL_CORRUPTED if steps else _NONE
+    if steps:
+      raise UserError(
+        f'every checkpoint of {self.folder.parent} is corrupted: restore a backup, or '
+        'take another workdir.'
+      )
+    return _NONE
 
   def _set_aside(self, step: int, corruption: str) -> None:
     sentence = f'checkpoint {step} of {self.folder.parent} is corrupted ({corruption})'

@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,10 @@ PATIENCE = 120.0  # seconds of failures after which an operation fails
 _PASSING = re.compile(
   r'\b(408|429|500|502|503|504)\b|SlowDown|TooManyRequests|Too Many|[Tt]imed? ?out|'
   r'reduce your request rate|Unavailable|Connect|disconnected|Reset',
+)
+_UNKNOWN_USER = (
+  r'Credentials|RefreshError|\b401\b|Anonymous|InvalidAccessKey|ExpiredToken|'
+  r'InvalidToken|TokenRefreshRequired|SignatureDoesNotMatch|ProfileNotFound|SSO'
 )
 _LOGIN = {
   'gs': 'gcloud auth application-default login, or $GOOGLE_APPLICATION_CREDENTIALS',
@@ -42,11 +46,11 @@ class Store:
   def __init__(self, url: str, patience: float = PATIENCE):
     """
     Raises:
-      UserError: a mistake in the URL, or a package is not installed.
+      UserError: a mistake in the URL, no credentials, or a package is not installed.
     """
     self.url, self._patience = check_url(url), patience
     self._scheme, _, self._root = self.url.partition('://')
-    self._fs = _open_file_system(self._scheme)
+    self._fs = _open_file_system(self.url, self._scheme)
 
   def list(self, below: str = '') -> dict[str, str]:
     """Names of all objects below a name -> what identifies the content of each.
@@ -71,6 +75,10 @@ class Store:
         raise UserError(
           f'{self.url}: there is no bucket {bucket!r}: create it, or correct the URL.'
         ) from None
+      except Exception as error:
+        if not self._denial(error):
+          raise
+        # There is a bucket, of which this user may list this folder only.
     return {name: x for name, x in found.items() if name.startswith(f'{folder}/')}
 
   def read(self, name: str) -> bytes:
@@ -122,7 +130,7 @@ class Store:
     """Runs an operation, again and again while it fails for a passing reason.
 
     Raises:
-      UserError: no bucket, no permission or no credentials.
+      UserError: no bucket, no permission, no credentials, or another refusal.
       FileNotFoundError: there is no such object.
       OSError: anything else, among it a store that does not answer for `patience`.
     """
@@ -142,9 +150,11 @@ class Store:
       except Exception as error:  # of each library, many types
         if reason := self._denial(error):
           raise UserError(f'{url} cannot be {doing}: {reason}.') from error
-        text = _first_line(error)
+        text = _sentence(error)
         waited = time.monotonic() - began
         if not _passes(error):
+          if _is_refusal(error):
+            raise UserError(f'{url} cannot be {doing}: {text}.') from error
           raise OSError(errno.EREMOTEIO, text, url) from error
         if waited > self._patience:
           text = f'no answer for {waited:.0f} s ({text})'
@@ -154,35 +164,48 @@ class Store:
 
   def _denial(self, error: Exception) -> str:
     """Why the store refuses this user, and the next step; '' if it does not."""
-    text = f'{type(error).__name__} {error} {getattr(error, "code", "")}'
-    login = _LOGIN[self._scheme]
-    if re.search(r'Credentials|RefreshError|\b401\b|Anonymous|InvalidAccessKey', text):
-      return f'there are no valid credentials ({_first_line(error)}): {login}'
+    text = ' '.join(f'{type(e).__name__} {e} {_status(e)}' for e in _chain(error))
+    if re.search(_UNKNOWN_USER, text):
+      return _no_credentials(self._scheme, _sentence(error))
     if isinstance(error, PermissionError) or re.search(r'Forbidden|\b403\b', text):
-      return f'no permission ({_first_line(error)}): ask for it, or take another bucket'
+      return f'no permission ({_sentence(error)}): ask for it, or take another bucket'
     return ''
 
 
-def _open_file_system(scheme: str) -> Any:
-  extra = _EXTRAS[scheme]
+def _no_credentials(scheme: str, reason: str) -> str:
+  return f'there are no valid credentials ({reason}): {_LOGIN[scheme]}'
+
+
+def _open_file_system(url: str, scheme: str) -> Any:
+  """
+  Raises:
+    UserError: a package is not installed, or there are no credentials.
+  """
   try:
-    if scheme == 'gs':
-      from gcsfs.core import GCSFileSystem
+    if scheme == 's3':
+      from s3fs import S3FileSystem
 
-      # It logs a traceback for each attempt, and `_try` says what matters.
-      logging.getLogger('gcsfs').setLevel(logging.CRITICAL)
-      # The emulator of tests knows no users.
-      token = 'anon' if os.environ.get('STORAGE_EMULATOR_HOST') else None
-      return GCSFileSystem(
-        token=token, use_listings_cache=False, skip_instance_cache=True
-      )
-    from s3fs import S3FileSystem
-
-    return S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+      return S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    from gcsfs.core import GCSFileSystem
+    from gcsfs.retry import HttpError
+    from google.auth.exceptions import GoogleAuthError, TransportError
   except ImportError as error:
     raise UserError(
-      f"{scheme}:// needs a package: pip install 'gan_jax[{extra}]'."
+      f"{scheme}:// needs a package: pip install 'gan_jax[{_EXTRAS[scheme]}]'."
     ) from error
+  # It logs a traceback for each attempt, and `_try` says what matters.
+  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)
+  # The emulator of tests knows no users.
+  token = 'anon' if os.environ.get('STORAGE_EMULATOR_HOST') else 'google_default'
+  try:
+    system = GCSFileSystem(
+      token=token, use_listings_cache=False, skip_instance_cache=True
+    )
+    with contextlib.suppress(TransportError):  # no network: it may come back
+      system.credentials.maybe_refresh()  # a request would try it for half a minute
+    return system
+  except (GoogleAuthError, HttpError) as error:
+    raise UserError(f'{url}: {_no_credentials(scheme, _sentence(error))}.') from error
 
 
 def _identity(info: dict[str, Any]) -> str:
@@ -191,21 +214,48 @@ def _identity(info: dict[str, Any]) -> str:
   return f'{info["size"]} {info.get("etag") or info.get("ETag")} {version}'
 
 
-def _passes(error: BaseException | None) -> bool:
-  """Whether an error may pass by itself, such as an overload or a lost connection."""
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+  """An error and those behind it."""
   while error is not None:
-    code = str(getattr(error, 'code', ''))
-    if isinstance(error, ConnectionError | TimeoutError):
-      return True
-    if _PASSING.search(f'{type(error).__name__} {code} {error}'):
-      return True
-    if isinstance(error, OSError) and error.errno in (errno.EBUSY, errno.EREMOTEIO):
-      return True
+    yield error
     error = error.__cause__
+
+
+def _status(error: BaseException) -> int:
+  """The status of an answer of gs:// (HttpError) or s3:// (ClientError); 0: none."""
+  response = getattr(error, 'response', None)
+  if isinstance(response, dict):
+    return int(response.get('ResponseMetadata', {}).get('HTTPStatusCode', 0))
+  code = str(getattr(error, 'code', ''))
+  return int(code) if code.isdigit() else 0
+
+
+def _passes(error: BaseException) -> bool:
+  """Whether an error may pass by itself, such as an overload or a lost connection."""
+  for e in _chain(error):
+    if isinstance(e, ConnectionError | TimeoutError):
+      return True
+    if _PASSING.search(f'{type(e).__name__} {_status(e)} {e}'):
+      return True
+    if isinstance(e, OSError) and e.errno in (errno.EBUSY, errno.EREMOTEIO):
+      return True
   return False
 
 
-def _first_line(error: BaseException) -> str:
-  """The beginning of an error's text, as part of a sentence."""
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:200].rstrip('.')
+def _is_refusal(error: BaseException) -> bool:
+  """Whether the request itself is at fault, such as an invalid name of a bucket."""
+  return any(
+    400 <= _status(e) < 500
+    or type(e).__name__ == 'ParamValidationError'  # of botocore, before it asks
+    or str(e).startswith('Bad Request')  # of gcsfs
+    for e in _chain(error)
+  )
+
+
+def _sentence(error: BaseException) -> str:
+  """What an error says, as part of a sentence."""
+  message = error.args[0] if error.args and isinstance(error.args[0], str) else error
+  lines = str(message).strip().splitlines() or [type(error).__name__]
+  # The store's own words follow after a line of the library.
+  says_more = len(lines) > 1 and re.match('Forbidden|Bad Request|Parameter', lines[0])
+  return lines[1 if says_more else 0].partition('. ')[0][:200].rstrip('.')

@@ -3,22 +3,14 @@
 import json
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from gan_jax import UserError, evaluate, sample
-from gan_jax.config import parse_config
+from gan_jax import evaluate, sample
 from gan_jax.report.__main__ import main as report
 from gan_jax.storage.store import Store
 from gan_jax.storage.working_copy import open_workdir, working_copy
-from gan_jax.training.trainer import Trainer
 from tests.end_to_end.fault_tolerance_test import DIGITS, arrays, small_config
 from tests.runs import output, start_main, train, wait_until
-
-ON_GS = pytest.mark.parametrize('url', ['gs'], indirect=True)
-BOTH = pytest.mark.parametrize(
-  'url', ['gs', pytest.param('s3', marks=pytest.mark.slow)], indirect=True
-)
 
 
 def newest_arrays(url):
@@ -29,7 +21,6 @@ def newest_arrays(url):
     return step, arrays(folder, step)
 
 
-@BOTH
 def test_a_run_in_a_store_trains_resumes_and_is_read_by_all_commands(
   url, tmp_path, capsys
 ):
@@ -61,21 +52,6 @@ def test_a_run_in_a_store_trains_resumes_and_is_read_by_all_commands(
   assert (tmp_path / 'page.html').stat().st_size > 10_000
 
 
-@ON_GS
-def test_a_bucket_that_does_not_exist_is_named_before_training(url, tmp_path):
-  url = url.replace('bucket', 'no-bucket')
-  with pytest.raises(UserError, match="there is no bucket 'no-bucket'"):
-    Trainer(parse_config(small_config()), url).run()
-  with pytest.raises(UserError, match="there is no bucket 'no-bucket'"):
-    sample.main([f'--workdir={url}', f'--out={tmp_path}/x.png'])
-  with pytest.raises(UserError, match='is not the folder of a run'):
-    sample.main([f'--workdir={url.replace("no-", "")}', f'--out={tmp_path}/x.png'])
-  with pytest.raises(UserError, match='two slashes follow gs:'):
-    Trainer(parse_config(small_config()), 'gs:/bucket/x').run()
-
-
-@pytest.mark.slow
-@ON_GS
 def test_a_killed_run_in_a_store_resumes_as_the_same_run(url, tmp_path):
   # A cache of their own: a process killed while it writes a program corrupts the cache.
   own_cache = dict(JAX_COMPILATION_CACHE_DIR=str(tmp_path / 'programs'))

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from urllib.parse import unquote
 
 import jax
 import numpy as np
@@ -92,7 +93,6 @@ def test_half_a_checkpoint_is_ignored_and_cleaned_away(url):
     assert steps_in(url) == [1]
 
 
-@pytest.mark.parametrize('url', ['gs'], indirect=True)
 def test_flipped_bytes_in_the_bucket_are_found(url, rng_seed):
   rng = np.random.default_rng(rng_seed)
   with open_workdir(url, write=True) as folder:
@@ -131,6 +131,37 @@ def test_a_corrupted_checkpoint_is_set_aside_in_the_store(url):
     checkpoints.close()
   assert steps_in(url) == [1]
   assert name.replace('checkpoints', 'corrupted') in store.list()
+
+
+@pytest.mark.parametrize('status, error', [(507, OSError), (403, UserError)])
+def test_a_checkpoint_that_cannot_be_read_is_not_set_aside(url, gate, status, error):
+  with open_workdir(url, write=True) as folder:
+    save(folder, (1, 2))
+  before = set(Store(url).list('checkpoints'))
+  with open_workdir(url, write=True) as folder:
+    messages = []
+    checkpoints = Checkpointer(folder, log=messages.append)
+    gate.refusal = lambda _, path: '/2/default/d/' in unquote(path) and status
+    with pytest.raises(error):
+      checkpoints.newest()
+    gate.refusal = lambda *_: 0
+    assert messages == [] and checkpoints.newest() == 2
+    checkpoints.close()
+  assert set(Store(url).list('checkpoints')) == before
+
+
+def test_a_store_that_takes_no_checkpoint_gets_the_next_one(url, gate):
+  with open_workdir(url, write=True) as folder:
+    messages = []
+    checkpoints = Checkpointer(folder, log=messages.append)
+    gate.refusal = lambda method, _: method in ('PUT', 'POST') and 507
+    checkpoints.save(1, tree(1))
+    assert not checkpoints.wait() and checkpoints.steps() == []
+    assert 'a checkpoint could not be written' in messages[0]
+    gate.refusal = lambda *_: 0
+    assert checkpoints.save(2, tree(2)) and checkpoints.wait()
+    checkpoints.close()
+  assert steps_in(url) == [2] and len(messages) == 1
 
 
 def test_folders_of_killed_processes_are_removed(url, tmp_path, monkeypatch):
