@@ -8,7 +8,7 @@ SOURCES := setup.cfg pyproject.toml requirements.txt
 JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-progan demo-stylegan digits test test-fast test-browser test-stores lint docs setup setup-ci clean
+.PHONY: help demo demo-progan demo-stylegan digits test test-fast test-browser test-stores test-slurm lint docs setup setup-ci clean
 
 help:
 	@echo 'make demo    train BigGAN on emoji into runs/emoji'
@@ -18,6 +18,7 @@ help:
 	@echo 'make test    run all tests on the CPU'
 	@echo 'make test-browser    run the tests of the pages in Chromium'
 	@echo 'make test-stores    run the tests of gs:// and s3://, with servers on this machine'
+	@echo 'make test-slurm    run the tests of SLURM and mpirun, as root (6 to 15 minutes)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make docs    build the documentation site into .cache/site'
 	@echo 'make setup   install the library and the test tools into .venv'
@@ -39,7 +40,7 @@ digits: $(VENV)/digits.stamp
 test-fast: $(VENV)/test.stamp
 	@echo 'test-fast: running the tests that are not marked slow'
 	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
-	  $(PY) -m pytest -q -n 2 --dist=worksteal -m 'not slow and not browser and not stores'
+	  $(PY) -m pytest -q -n 2 --dist=worksteal -m 'not slow and not browser and not stores and not slurm'
 
 test: $(VENV)/test.stamp
 	@echo 'test: running the tests on the CPU; compiled programs are kept in $(JAX_COMPILATION_CACHE_DIR)'
@@ -56,6 +57,17 @@ test-stores: $(VENV)/stores.stamp
 	@echo 'test-stores: running the tests of object stores; their servers run on loopback'
 	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
 	  $(PY) -m pytest -q -n 2 --dist=worksteal -m stores
+
+test-slurm: $(VENV)/test.stamp
+	@[ "$$(id -u)" -eq 0 ] || { echo 'the SLURM tests start a cluster in namespaces, as root: sudo make test-slurm' >&2; exit 1; }
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null && command -v mpirun >/dev/null || { \
+	  echo 'installing SLURM, munge and Open MPI for the tests'; \
+	  apt-get update -qq && \
+	  apt-get install -y -qq --no-install-recommends slurm-wlm munge openmpi-bin >/dev/null; \
+	} || { echo 'the SLURM tests need slurm-wlm, munge and Open MPI: install them, then the same command again' >&2; exit 1; }
+	@echo 'test-slurm: running the tests of SLURM and mpirun, one after the other'
+	@JAX_PLATFORMS=cpu $(PY) -m pytest -v -n 0 -rs -m slurm --durations=0 \
+	  tests/end_to_end/slurm_test.py tests/end_to_end/mpirun_test.py
 
 lint: $(VENV)/test.stamp
 	@echo 'lint: ruff, then mypy'

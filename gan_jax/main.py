@@ -63,7 +63,7 @@ from gan_jax.runtime.exit_codes import ExitCode
 from gan_jax.runtime.flags import CommandParser, boolean, workdir
 from gan_jax.runtime.watchdog import Watchdog, print_stacks_at_signal
 from gan_jax.storage.compile_cache import use_compile_cache
-from gan_jax.training.preemption import StoppedError
+from gan_jax.training.preemption import StoppedError, stop_at_sigusr2
 from gan_jax.training.profiling import parse_profile
 from gan_jax.training.trainer import Trainer
 
@@ -194,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     return
   faulthandler.enable()
   print_stacks_at_signal()
+  stop_at_sigusr2()
   flags.FLAGS.mark_as_parsed()  # absl's log handler asks for it
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)

@@ -117,18 +117,25 @@ def test_restart_refuses_what_is_no_command(tmp_path):
   assert run(tmp_path, LAUNCH / 'restart.sh') == (2, [])
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  'number, command, name',
+  [
+    (signal.SIGTERM, 'python', 'TERM'),
+    (signal.SIGINT, 'python', 'INT'),
+    (signal.SIGTERM, 'mpirun', 'USR2'),  # at SIGTERM it kills its processes
+    (signal.SIGINT, 'mpirun', 'USR2'),
+  ],
+)
 def test_a_signal_to_restart_reaches_the_command_once_and_ends_the_loop(
-  tmp_path, number
+  tmp_path, number, command, name
 ):
-  name = number.name.removeprefix('SIG')
   saving = f'for i in 1 2 3 4 5; do sleep 0.1; done; exit {ExitCode.STOPPED}'
   handler = f'trap \'echo "{name}" >>{tmp_path}/signals; {saving}\' {name}'
   ready = f'touch {tmp_path}/ready; while true; do sleep 0.05; done'
-  stub(tmp_path, 'python', f'{handler}\n{ready}')
+  stub(tmp_path, command, f'{handler}\n{ready}')
   process = subprocess.Popen(
     # Tests that run in the background ignore Ctrl-C, and bash cannot trap it then.
-    ['env', '--default-signal', LAUNCH / 'restart.sh', 'python'],
+    ['env', '--default-signal', LAUNCH / 'restart.sh', command],
     env={'PATH': f'{tmp_path}:/usr/bin:/bin'},
   )
   try:
@@ -142,7 +149,7 @@ def test_a_signal_to_restart_reaches_the_command_once_and_ends_the_loop(
     process.kill()
     process.wait()
   assert (tmp_path / 'signals').read_text() == f'{name}\n'
-  assert (tmp_path / 'calls').read_text() == 'python \n'
+  assert (tmp_path / 'calls').read_text() == f'{command} \n'
 
 
 GCLOUD = """

@@ -20,6 +20,14 @@ POLLS = 3600  # seconds during which a signal interrupts a wait of several proce
 _numbers = itertools.count(1)
 
 
+def stop_at_sigusr2() -> None:
+  """From now on, SIGUSR2 is as SIGTERM: mpirun passes only that one on.
+
+  Grid Engine sends it before it ends a job (-notify).
+  """
+  signal.signal(signal.SIGUSR2, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
 class StoppedError(KeyboardInterrupt):
   """A signal arrived while there was nothing to save."""
 

@@ -152,3 +152,15 @@ def test_a_handler_of_an_embedding_program_is_no_error(monkeypatch):
   handler.__exit__()
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
   install(signal.SIGINT, interrupt)
+
+
+def test_sigusr2_is_as_sigterm():
+  before = signal.getsignal(signal.SIGUSR2)
+  preemption.stop_at_sigusr2()
+  try:
+    with PreemptionHandler(print) as handler:
+      handler.idle = False
+      signal.raise_signal(signal.SIGUSR2)
+      assert handler.signal == signal.SIGTERM and handler.requested()
+  finally:
+    signal.signal(signal.SIGUSR2, before)
