@@ -79,7 +79,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-  """Intervals of metrics, sample grids and checkpoints, in images."""
+  """Intervals of metrics, sample grids and checkpoints, in images; trackers."""
 
   metrics_every: int = key(REQUIRED, 'images between metrics', at_least=1)
   grid_every: int = key(REQUIRED, 'images between sample grids', at_least=1)
@@ -90,6 +90,11 @@ class LogConfig:
   )
   grid_rows: int = key(8, 'rows of a sample grid', at_least=1)
   grid_columns: int = key(8, 'columns of a sample grid', at_least=1)
+  trackers: tuple[str, ...] = key(
+    ('tensorboard',),
+    'where metrics go besides the workdir: tensorboard, wandb, mlflow; (): nowhere',
+    choices=('tensorboard', 'wandb', 'mlflow'),
+  )
 
   def __post_init__(self) -> None:
     check_ranges('log', self)

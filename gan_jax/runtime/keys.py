@@ -26,7 +26,7 @@ def key(
     at_least: smallest value; of a tuple, smallest entry.
     above: number that every value exceeds.
     at_most: largest value.
-    choices: the values allowed, if not all.
+    choices: the values allowed, if not all; of a tuple, the entries.
   """
   metadata = {
     'help': help,
@@ -63,8 +63,9 @@ def check_ranges(section: str, values: Any) -> None:
       raise UserError(
         f'{name} {verb} {max(numbers)}: {subject} must be at most {most}.'
       )
-    if limits['choices'] and value not in limits['choices']:
+    strange = [entry for entry in entries if entry not in limits['choices']]
+    if limits['choices'] and strange:
       *others, last = limits['choices']
       raise UserError(
-        f'{name} is {value!r}: allowed are {", ".join(others)} and {last}.'
+        f'{name} {verb} {strange[0]!r}: allowed are {", ".join(others)} and {last}.'
       )

@@ -26,6 +26,7 @@ from gan_jax.sampling import image_io, samplers
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.training import collapse_monitor
 from gan_jax.training.metric_logger import MetricLogger, crosses_multiple
+from gan_jax.training.tracking import Tracking
 
 if TYPE_CHECKING:
   from gan_jax.training.session import TrainingSession
@@ -77,8 +78,11 @@ class SampleGrids:
 
   phase = 'grids and reports'
 
-  def __init__(self, config: Config, workdir: Path, active: bool, log: Log):
+  def __init__(
+    self, config: Config, workdir: Path, active: bool, tracking: Tracking, log: Log
+  ):
     self._log, self._every = log, config.log.grid_every
+    self._tracking = tracking
     gan, rows = config.gan, config.log.grid_rows
     self._columns = config.log.grid_columns
     self._folder, self._active = workdir / 'samples', active
@@ -126,6 +130,7 @@ class SampleGrids:
       grid.save(self._folder / f'{images:010d}.png')
     except OSError as error:
       self._log(f'{self._folder} could not be written ({error.strerror}): going on')
+    self._tracking.grid(images, grid)
     return collapse_monitor.grid_diversity(samples, self._columns)
 
 

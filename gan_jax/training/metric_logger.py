@@ -1,4 +1,4 @@
-"""Progress of a run: progress bar, metrics.jsonl and TensorBoard."""
+"""Progress of a run: progress bar, metrics.jsonl and trackers."""
 
 import contextlib
 import json
@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from gan_jax.storage.files import atomic_path
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.training import noise_scale
 from gan_jax.training.step_times import StepTimes
+from gan_jax.training.tracking import Tracking
 
 METRICS = 'metrics.jsonl'
 
@@ -44,6 +42,7 @@ class MetricLogger:
     total: int,
     images: int,
     active: bool,
+    tracking: Tracking,
     log: Callable[[str], Any],
     on_line: Callable[[Mapping[str, Any]], Any] = lambda line: None,
   ):
@@ -58,7 +57,7 @@ class MetricLogger:
     self._total, self._last_images = total, images
     self._last_line = images, time.perf_counter()
     self._path = workdir / METRICS
-    self._tensorboard = _EventFile(workdir / 'tensorboard')
+    self._tracking = tracking
     self._failure_logged = False
     self._pending: tuple[int, Mapping[str, Any]] | None = None
     self._noise_scale = noise_scale.NoiseScale()
@@ -78,14 +77,13 @@ class MetricLogger:
     for line in lines:
       self._noise_scale.add_line(line)
       self._on_line(line)
+    self._tracking.begin(lines)
 
   def __enter__(self) -> 'MetricLogger':
     return self
 
   def __exit__(self, *_: Any) -> None:
     self._bar.close()
-    with self.tolerate_full_disk():
-      self._tensorboard.close()
 
   @contextlib.contextmanager
   def tolerate_full_disk(self) -> Iterator[None]:
@@ -98,7 +96,7 @@ class MetricLogger:
       self._failure_logged = True
 
   def write(self, line: dict[str, Any]) -> None:
-    """Appends a line to metrics.jsonl and its numbers to TensorBoard.
+    """Appends a line to metrics.jsonl and passes its numbers on to the trackers.
 
     Args:
       line: values by name; 'images' is required.
@@ -108,14 +106,12 @@ class MetricLogger:
     self._on_line(line)
     with self.tolerate_full_disk(), self._path.open('a') as f:
       f.write(json.dumps(line) + '\n')
-    self.write_scalars(line['images'], {n: x for n, x in line.items() if n != 'images'})
+    self.write_scalars(line['images'], line)
 
   def write_scalars(self, images: int, values: Mapping[str, Any]) -> None:
-    """Appends scalars to TensorBoard; values that are not numbers are left out."""
-    numbers = {n: x for n, x in values.items() if isinstance(x, int | float)}
-    if self._active and numbers:
-      with self.tolerate_full_disk():
-        self._tensorboard.write(images, numbers)
+    """Passes the numbers among some values on to the trackers."""
+    with self.tolerate_full_disk():
+      self._tracking.scalars(images, values)
 
   def defer(self, images: int, metrics: Mapping[str, Any]) -> None:
     """Holds the device metrics of an iteration; `flush` fetches them later."""
@@ -156,31 +152,3 @@ class MetricLogger:
     self.write({'images': images, **finite, 'images_per_s': rate, **times})
     shown = {n: f'{v:.2f}' for n, v in finite.items() if n in ('d_real', 'd_fake')}
     self._bar.set_postfix(shown)
-
-
-class _EventFile:
-  """An event file of TensorBoard, opened at the first write.
-
-  Not `tensorboardX.SummaryWriter`: that writes in a thread of its own, which dies on a
-  full disk, and then `add_scalar` or the end of the process waits for it forever.
-  """
-
-  def __init__(self, folder: Path):
-    self._folder = folder
-    self._writer: EventsWriter | None = None
-
-  def write(self, images: int, scalars: Mapping[str, float]) -> None:
-    if self._writer is None:
-      self._folder.mkdir(exist_ok=True)
-      self._writer = EventsWriter(str(self._folder / 'events'), f'.{time.time_ns()}')
-      # TensorBoard discards what earlier processes wrote beyond this step.
-      start = SessionLog(status=SessionLog.START)
-      self._writer.write_event(Event(step=images, session_log=start))
-    values = [Summary.Value(tag=n, simple_value=x) for n, x in scalars.items()]
-    summary = Summary(value=values)
-    self._writer.write_event(Event(step=images, wall_time=time.time(), summary=summary))
-    self._writer.flush()
-
-  def close(self) -> None:
-    if self._writer:
-      self._writer.close()

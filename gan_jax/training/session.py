@@ -30,6 +30,7 @@ from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.phase_clock import PhaseClock
 from gan_jax.training.preemption import PreemptionHandler, StoppedError
 from gan_jax.training.stages import ReadyStage, StagePreparer
+from gan_jax.training.tracking import Tracking
 from gan_jax.training.train_state import TrainState, init_state, make_reset
 from gan_jax.training.workdir import record_start, update_start
 
@@ -49,6 +50,7 @@ class TrainingContext:
   checkpointer: Checkpointer
   preemption: PreemptionHandler
   watchdog: Watchdog
+  tracking: Tracking
   grids: SampleGrids
   report: report.ReportWriter
   callbacks: Sequence[Callback]  # called in this order
@@ -132,6 +134,7 @@ class TrainingSession:
       total=self._config.train.images,
       images=self.images,
       active=self._context.is_main,
+      tracking=self._context.tracking,
       log=self._context.log,
       on_line=self.monitor.add_line,
     )

@@ -24,6 +24,8 @@ from gan_jax.training import callbacks, profiling
 from gan_jax.training.preemption import PreemptionHandler
 from gan_jax.training.profiling import ProfiledSteps
 from gan_jax.training.session import TrainingContext, TrainingSession
+from gan_jax.training.trackers import End, check_installed
+from gan_jax.training.tracking import Tracking
 from gan_jax.training.train_state import TrainState
 from gan_jax.training.workdir import check_resume, holds_run, write_run_record
 
@@ -109,6 +111,8 @@ class Trainer:
     """Trains in the local folder `_workdir`."""
     is_main = jax.process_index() == 0
     with shared_errors():
+      if is_main:
+        check_installed(config.log.trackers)
       dataset = self._open_data(config, log)
     data.check_hosts(dataset)
     scores = None
@@ -123,11 +127,21 @@ class Trainer:
       with shared_errors():
         if is_main:
           stack.enter_context(lock_workdir(self._workdir))
+        tracking = stack.enter_context(self._start_tracking(config, log))
         write_run_record(self._workdir, config, mesh, dataset)
       stack.callback(self._stop.clear)
       watchdog = stack.enter_context(self._watchdog)
       context = _make_context(
-        config, dataset, self._workdir, mesh, scores, profile, preemption, watchdog, log
+        config,
+        dataset,
+        self._workdir,
+        mesh,
+        scores,
+        profile,
+        tracking,
+        preemption,
+        watchdog,
+        log,
       )
       stack.callback(context.report.close)
       if profile:
@@ -139,6 +153,13 @@ class Trainer:
       session = _train(context)
       _finish(context, session)
     return session.state
+
+  def _start_tracking(self, config: Config, log: Callable[[str], Any]) -> Tracking:
+    """The trackers of the run on process 0; none on the others."""
+    names = config.log.trackers if jax.process_index() == 0 else ()
+    tracking = Tracking(self._workdir, names, log)
+    tracking.start(config.to_dict(), Path(self._place).resolve().name)
+    return tracking
 
   def _open_data(self, config: Config, log: Callable[[str], Any]) -> data.Dataset:
     """The dataset, which must be that of the run in the workdir if it holds one."""
@@ -172,6 +193,7 @@ def _make_context(
   mesh: Mesh,
   scores: callbacks.Scores | None,
   profile: profiling.Profile | None,
+  tracking: Tracking,
   preemption: PreemptionHandler,
   watchdog: Watchdog,
   log: Callable[[str], Any],
@@ -186,7 +208,7 @@ def _make_context(
     best=config.score.best,
     log=log,
   )
-  grids = callbacks.SampleGrids(config, workdir, is_main, log)
+  grids = callbacks.SampleGrids(config, workdir, is_main, tracking, log)
   writer = report.ReportWriter(workdir, is_main, log)
   return TrainingContext(
     config=config,
@@ -198,6 +220,7 @@ def _make_context(
     checkpointer=checkpointer,
     preemption=preemption,
     watchdog=watchdog,
+    tracking=tracking,
     grids=grids,
     report=writer,
     callbacks=(
@@ -246,9 +269,13 @@ def _finish(context: TrainingContext, session: TrainingSession) -> None:
   checkpointer.close()
   context.report.finish()
   finished = session.images >= context.config.train.images
+  context.tracking.finish(End.FINISHED if finished else End.STOPPED)
+  tensorboard = ''
+  if 'tensorboard' in context.config.log.trackers:
+    tensorboard = f' (or tensorboard --logdir={workdir})'
   context.log(
     f'{"finished" if finished else "stopped; resume with the same command"} at image '
-    f'{session.images}: images and curves in {workdir}/report.html (or tensorboard '
-    f'--logdir={workdir}); next: python -m gan_jax.sample '
+    f'{session.images}: images and curves in {workdir}/report.html{tensorboard}; '
+    f'next: python -m gan_jax.sample '
     f'--workdir={workdir} --seeds=0-63 --out=grid.png'
   )

@@ -30,6 +30,7 @@ def config(name, variant=''):
     ('schedule', 'lr', 1e-3, "no key 'lr'"),
     ('optimizer', 'lr', 1e-3, 'no section'),
     ('collapse', 'action', 'exit', 'allowed are warn, stop and rollback'),
+    ('log', 'trackers', ('wandb', 'neptune'), "contains 'neptune': allowed are tensor"),
     ('collapse', 'lr_factor', 0.0, 'collapse.lr_factor is 0.0'),
     ('watch', 'respond', 'warn', "no section 'watch'"),
     ('log', 'sheet_every', 2, 'log.sheet_every and log.grid_every are both set'),

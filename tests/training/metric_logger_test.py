@@ -1,5 +1,6 @@
 """metrics.jsonl: what is written when, what a resumed run keeps, full disks."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -7,15 +8,26 @@ import pytest
 
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.training.metric_logger import METRICS, MetricLogger, crosses_multiple
+from gan_jax.training.tracking import Tracking
 
 
+@contextlib.contextmanager
 def make_logger(workdir, images=0, **kwargs):
   messages = []
-  logger = MetricLogger(
-    workdir, total=100, images=images, active=True, log=messages.append, **kwargs
-  )
-  logger.messages = messages
-  return logger
+  with (
+    Tracking(workdir, ('tensorboard',), messages.append) as tracking,
+    MetricLogger(
+      workdir,
+      total=100,
+      images=images,
+      active=True,
+      tracking=tracking,
+      log=messages.append,
+      **kwargs,
+    ) as logger,
+  ):
+    logger.messages = messages
+    yield logger
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from gan_jax.evaluation.metrics import small_network
 from gan_jax.runtime.exit_codes import ExitCode
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.training import noise_scale
+from gan_jax.training.trackers import End
 from gan_jax.training.trainer import Trainer
 from tests.runs import metric_lines, output, start_main, tiny_config, train, wait_until
+from tests.training.recorder import Recorder
 
 
 @pytest.fixture(scope='module')
@@ -27,9 +29,13 @@ def four_steps(trained_workdir):
   return trained_workdir('biggan_digits', train__images=4 * 8)
 
 
-def test_four_steps_equal_two_and_two_steps_in_a_thread(four_steps, tmp_path):
+def test_four_steps_equal_two_and_two_steps_in_a_thread(
+  four_steps, tmp_path, monkeypatch
+):
   folder, uninterrupted = four_steps
-  trainer = Trainer(parse_config(tiny_config(train__images=4 * 8)), tmp_path)
+  tracker = Recorder.in_place_of_wandb(monkeypatch)
+  values = tiny_config(train__images=4 * 8, log__trackers=('wandb',))
+  trainer = Trainer(parse_config(values), tmp_path)
   thread = threading.Thread(target=trainer.run, kwargs={'images': 2 * 8})
   thread.start()
   thread.join()
@@ -41,6 +47,13 @@ def test_four_steps_equal_two_and_two_steps_in_a_thread(four_steps, tmp_path):
     np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
   last = sorted((tmp_path / 'samples').iterdir())[-1]
   assert last.read_bytes() == (folder / 'samples' / last.name).read_bytes()
+  # The tracker has one run with each line and grid once.
+  (config, name, _), (*_, continued) = tracker.starts
+  assert config['data']['name'] == 'digits' and name == tmp_path.name
+  assert continued == 'run-1' and tracker.ends == [End.FINISHED] * 2
+  assert tracker.steps == [8, 16, 16, 24, 32, 32]
+  assert [images for images, _ in tracker.grids] == [16, 32]
+  assert not (tmp_path / 'tensorboard').exists()
 
 
 def test_what_a_run_leaves_behind(four_steps):
