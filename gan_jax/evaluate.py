@@ -20,10 +20,11 @@ from absl import logging
 from gan_jax import UserError, data
 from gan_jax.config import Config
 from gan_jax.config.workdir import read_config, read_data_record
-from gan_jax.evaluation import results, truncation_sweep
-from gan_jax.evaluation.applicability import DEFAULT_METRICS
+from gan_jax.evaluation import memorization_grid, results, truncation_sweep
+from gan_jax.evaluation.applicability import DEFAULT_METRICS, needs_images
 from gan_jax.evaluation.evaluator import Evaluator
-from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips
+from gan_jax.evaluation.metrics import METRIC_NAMES, SEPARABILITY, inception, lpips
+from gan_jax.evaluation.metrics.named_network import NamedNetworks, read_networks
 from gan_jax.evaluation.protocol import PROTOCOLS, EvaluationProtocol
 from gan_jax.evaluation.statistics_files import StatisticsFile, read_statistics
 from gan_jax.models.base import Variables
@@ -61,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--metrics',
     default='',
-    help=f'of {", ".join([*METRICS, *PATHS])}; default: those of '
+    help=f'of {", ".join(METRIC_NAMES)}; default: those of '
     f'{", ".join(DEFAULT_METRICS)} that apply',
   )
   p.add_argument('--checkpoint', type=int, help='step to load; default: the newest')
@@ -105,6 +106,22 @@ def make_parser() -> argparse.ArgumentParser:
     f'default: ${lpips.ENVIRONMENT}, or those of the extra lpips',
   )
   p.add_argument(
+    '--features',
+    type=path,
+    metavar='FILE',
+    help='feature network of the metrics that end in _features: an exported JAX '
+    'function from images to rows of features; without --metrics, adds fd_features',
+  )
+  p.add_argument(
+    '--classifiers',
+    type=paths,
+    default=(),
+    metavar='FILE,FILE,...',
+    help='exported JAX functions from images to logits of binary attributes, for '
+    'separability; default: a small network trained on the labels of the data; '
+    'without --metrics, adds separability',
+  )
+  p.add_argument(
     '--frontier',
     default='',
     metavar='T,T,...',
@@ -117,6 +134,11 @@ def make_parser() -> argparse.ArgumentParser:
     help='folder of cached statistics; default: $GAN_JAX_CACHE or ~/.cache/gan_jax',
   )
   return p
+
+
+def paths(text: str) -> list[Path]:
+  """The files of a flag, joined by commas."""
+  return [path(name) for name in text.split(',') if name]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -173,10 +195,9 @@ def _evaluate(
     raise UserError(f'{folder} cannot be written, and the scores belong there.')
   split = args.split or config.data.split
   metrics = [name for name in args.metrics.split(',') if name]
-  given = read_given_statistics(args, protocol)
-  if given and all(
-    x not in METRICS or METRICS[x].source == 'inception' for x in metrics
-  ):
+  given, named = read_given_statistics(args, protocol), name_networks(args, metrics)
+  defaults = default_metrics(given, named, sweep=bool(thresholds))
+  if given and not any(needs_images(x, named) for x in metrics or defaults):
     dataset = given.no_images(config.gan.res, config.gan.channels)
   else:
     dataset = load_real_images(folder, config, split, args.data, args.data_dir)
@@ -194,8 +215,9 @@ def _evaluate(
     inception_file=args.inception,
     lpips_files=args.lpips,
     given=given,
+    named=named,
     cache=args.cache,
-    defaults=default_metrics(given, sweep=bool(thresholds)),
+    defaults=defaults,
     log=_note,
   )
   if thresholds:
@@ -231,11 +253,36 @@ def read_given_statistics(
   return read_statistics(args.statistics, protocol.resizing)
 
 
-def default_metrics(given: StatisticsFile | None, sweep: bool) -> tuple[str, ...]:
+def name_networks(args: argparse.Namespace, metrics: Sequence[str]) -> NamedNetworks:
+  """Reads the files of --features and --classifiers.
+
+  Args:
+    metrics: those of --metrics.
+
+  Raises:
+    UserError: as `read_networks`, or none of the metrics uses a file.
+  """
+  for flag, file, used, example in (
+    ('features', args.features, '_features', 'fd_features'),
+    ('classifiers', args.classifiers, SEPARABILITY, SEPARABILITY),
+  ):
+    if file and metrics and not any(name.endswith(used) for name in metrics):
+      raise UserError(
+        f'--{flag} is for {example}, and --metrics={args.metrics} does not use it: '
+        'add the metric, or leave the flag out.'
+      )
+  return read_networks(args.features, args.classifiers)
+
+
+def default_metrics(
+  given: StatisticsFile | None, named: NamedNetworks, sweep: bool
+) -> tuple[str, ...]:
   """The metrics where --metrics names none."""
+  of_named = ('fd_features',) * bool(named.features)
+  of_named += (SEPARABILITY,) * bool(named.classifiers)
   if given:
-    return ('fid', 'is', *(() if given.n is None else ('kid', 'prdc')))
-  return SWEEP_METRICS if sweep else DEFAULT_METRICS
+    return ('fid', 'is', *(() if given.n is None else ('kid', 'prdc')), *of_named)
+  return (*(SWEEP_METRICS if sweep else DEFAULT_METRICS), *of_named)
 
 
 def _note(sentence: str) -> None:
@@ -322,6 +369,10 @@ def score(evaluator: Evaluator, trained: TrainedWeights, folder: Path) -> None:
   """Scores the generator; prints the scores and appends them to the run's files."""
   (generator,) = trained.generators.values()
   records = evaluator.evaluate(generator)
+  grid = folder / memorization_grid.FILE
+  if evaluator.nearest and jax.process_index() == 0:
+    memorization_grid.write_grid(evaluator, generator, grid)
+    print(f'written: {grid}: the generated images that are nearest to training images')
   if jax.process_index() == 0:
     for record in records:
       print(f'{record["metric"]:24} {record["value"]:12.6g}')

@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 
 from gan_jax import UserError, data
-from gan_jax.evaluation.metrics import METRICS, PATHS, Metric
+from gan_jax.evaluation.metrics import (
+  METRIC_NAMES,
+  METRICS,
+  PATHS,
+  SEPARABILITY,
+  Metric,
+)
 from gan_jax.evaluation.metrics.frechet import require_full_rank
+from gan_jax.evaluation.metrics.named_network import NO_NETWORKS, NamedNetworks
 from gan_jax.evaluation.metrics.perceptual_path_length import check_path, check_side
+from gan_jax.evaluation.metrics.scikit_learn import require_scikit_learn
+from gan_jax.evaluation.metrics.separability import MIN_GENERATED
 from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.evaluation.statistics_files import StatisticsFile
 from gan_jax.models.base import GAN
@@ -23,6 +32,7 @@ def check_metric(
   res: int,
   protocol: EvaluationProtocol,
   given: StatisticsFile | None = None,
+  named: NamedNetworks = NO_NETWORKS,
 ) -> None:
   """Checks that a metric exists and applies, as far as that is known beforehand.
 
@@ -31,6 +41,7 @@ def check_metric(
     res: current resolution of a growing GAN.
     given: statistics of the real images, for the metrics of Inception's features.
     protocol: with numbers in place of zeros, see `EvaluationProtocol.resolve`.
+    named: the networks that the user names.
 
   Raises:
     UserError: it does not.
@@ -39,17 +50,20 @@ def check_metric(
     check_path(PATHS[name], gan)
     check_side(gan.res, protocol.ppl_crop == 'face')
     return
+  if name == SEPARABILITY:
+    _check_separability(gan, dataset, res, protocol.num, named)
+    return
   if name not in METRICS:
-    known = [*METRICS, *PATHS]
     raise UserError(
-      f'there is no metric {name!r}{did_you_mean(name, known)}: --metrics, and '
-      f'score.metrics in a config, take {", ".join(known)}.'
+      f'there is no metric {name!r}{did_you_mean(name, METRIC_NAMES)}: --metrics, and '
+      f'score.metrics in a config, take {", ".join(METRIC_NAMES)}.'
     )
   metric = METRICS[name]
+  full_rank_of = _features_of_covariance(name, metric, gan, res, named)
   reals: int | None = protocol.reals
-  if given and metric.source == 'inception':
+  if given and metric.source == 'inception' and not metric.nearest:
     given.check_metric(name, metric.min_classes, metric.needs_features)
-    reals = None if metric.full_rank_of and given.has_moments else given.n
+    reals = None if full_rank_of and given.has_moments else given.n
   elif not len(dataset.examples):
     raise UserError(
       f'{name} needs the real images, and there are only the statistics in '
@@ -57,22 +71,76 @@ def check_metric(
     )
   elif metric.min_classes:
     _check_classes(name, metric, gan, dataset)
+  if metric.scikit_learn:
+    require_scikit_learn(name)
   metric.check_res(res)
+  _check_numbers(name, metric, full_rank_of, reals, protocol)
+
+
+def needs_images(name: str, named: NamedNetworks) -> bool:
+  """Whether a metric needs the real images beside their Inception statistics."""
+  if name in METRICS:
+    return METRICS[name].source != 'inception' or METRICS[name].nearest is not None
+  return name == SEPARABILITY and not named.classifiers
+
+
+def _check_numbers(
+  name: str,
+  metric: Metric,
+  full_rank_of: int,
+  reals: int | None,
+  protocol: EvaluationProtocol,
+) -> None:
+  """Raises a UserError where there are too few images."""
   for n, least, kind in (
     (reals, metric.min_images, 'real'),
     (protocol.num, max(metric.min_images, metric.min_generated(protocol)), 'generated'),
   ):
     if n is None:  # unknown, of a mean and a covariance
       continue
-    if metric.full_rank_of:
+    if full_rank_of:
       try:
-        require_full_rank(n, metric.full_rank_of, kind)
+        require_full_rank(n, full_rank_of, kind)
       except UserError as error:
         raise UserError(f'{name}: {error}') from error
     if n < least:
       raise UserError(
         f'{name} needs at least {least} {kind} images, and there are {n}: take more.'
       )
+
+
+def _features_of_covariance(
+  name: str, metric: Metric, gan: GAN, res: int, named: NamedNetworks
+) -> int:
+  """`Metric.full_rank_of`, 0 for none; checks the network that the user names."""
+  if metric.source != 'features':
+    return metric.full_rank_of or 0
+  if named.features is None:
+    raise UserError(
+      f'{name} needs a feature network: name the file of an exported JAX function '
+      'with --features=FILE of gan_jax.evaluate.'
+    )
+  named.features.check_images(res, min(gan.channels, 3))
+  return named.features.dim if metric.full_rank_of is None else 0
+
+
+def _check_separability(
+  gan: GAN, dataset: data.Dataset, res: int, num: int, named: NamedNetworks
+) -> None:
+  for network in named.classifiers:
+    network.check_images(res, min(gan.channels, 3))
+  if not named.classifiers and dataset.n_classes < 2:
+    raise UserError(
+      f'{SEPARABILITY} needs classifiers: {dataset.name} has no labels of two classes '
+      'or more to train one on; name files of exported JAX functions with '
+      '--classifiers=FILE,FILE of gan_jax.evaluate.'
+    )
+  if num < MIN_GENERATED:
+    raise UserError(
+      f'{SEPARABILITY} needs at least {MIN_GENERATED} generated images, and there are '
+      f'{num}: take more.'
+    )
+  require_scikit_learn(SEPARABILITY)
 
 
 def _check_classes(name: str, metric: Metric, gan: GAN, dataset: data.Dataset) -> None:
@@ -96,6 +164,7 @@ def applicable_metrics(
   res: int,
   protocol: EvaluationProtocol,
   given: StatisticsFile | None = None,
+  named: NamedNetworks = NO_NETWORKS,
 ) -> tuple[list[str], dict[str, str]]:
   """The metrics that apply, and for each of the others the sentence that says why not.
 
@@ -105,7 +174,7 @@ def applicable_metrics(
   left_out = {}
   for name in names:
     try:
-      check_metric(name, gan, dataset, res, protocol, given)
+      check_metric(name, gan, dataset, res, protocol, given, named)
     except UserError as error:
       left_out[name] = str(error)
   chosen = [name for name in names if name not in left_out]

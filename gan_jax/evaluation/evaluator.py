@@ -21,11 +21,16 @@ from gan_jax.evaluation.applicability import (
 from gan_jax.evaluation.metrics import (
   METRICS,
   PATHS,
+  SEPARABILITY,
   inception,
   lpips,
+  memorization_scores,
+  separability,
   small_network,
 )
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
+from gan_jax.evaluation.metrics.memorization import Memorization
+from gan_jax.evaluation.metrics.named_network import NO_NETWORKS, NamedNetworks
 from gan_jax.evaluation.metrics.perceptual_path_length import path_batch, path_length
 from gan_jax.evaluation.metrics.transparency import composite_bytes
 from gan_jax.evaluation.protocol import MAX_GENERATED, EvaluationProtocol
@@ -36,7 +41,11 @@ from gan_jax.evaluation.real_images import (
   real_images_stamp,
   real_order,
 )
-from gan_jax.evaluation.statistics import RealStatistics, StatisticsCollector
+from gan_jax.evaluation.statistics import (
+  MIRRORED,
+  RealStatistics,
+  StatisticsCollector,
+)
 from gan_jax.evaluation.statistics_files import StatisticsFile
 from gan_jax.models.base import GAN, Variables
 from gan_jax.runtime.mesh import make_mesh
@@ -51,7 +60,13 @@ class Evaluator:
 
   The sampler and the feature networks are compiled once. Statistics of the real images
   are computed once and cached.
+
+  Attributes:
+    nearest: the nearest training images of the images that the latest `evaluate` has
+      generated, by memorization metric.
   """
+
+  nearest: dict[str, Memorization]
 
   def __init__(
     self,
@@ -65,6 +80,7 @@ class Evaluator:
     inception_file: str | None = None,
     lpips_files: str | None = None,
     given: StatisticsFile | None = None,
+    named: NamedNetworks = NO_NETWORKS,
     cache: Path | None = None,
     mesh: Mesh | None = None,
     progress: bool = True,
@@ -79,6 +95,7 @@ class Evaluator:
       split: of the dataset; recorded with the scores.
       inception_file, lpips_files: weights; None takes them from the environment.
       given: Inception statistics, which stand in place of the real images.
+      named: networks that the user names.
       cache: folder of cached statistics; None for `cache_folder()`.
       mesh: devices of this process; None for all of them. Processes share the images.
       progress: show progress bars.
@@ -93,10 +110,12 @@ class Evaluator:
     self.gan, self.res = gan, res or gan.res
     self.mesh = mesh or make_mesh(jax.local_devices())
     self.dataset = dataset.downsampled(gan.res // self.res)
-    self._given, self._log, self._optional = given, log, not metrics
+    self._given, self._named = given, named
+    self._log, self._optional, self.nearest = log, not metrics, {}
     asked, images = protocol or EvaluationProtocol(), len(dataset.examples)
     known = images or (given and given.n) or MAX_GENERATED
     self.protocol = asked.resolve(dataset.name, known, self.mesh.size)
+    self._mirror = self.protocol.mirrors(flip)
     self.metrics = self._checked_metrics(metrics, defaults, asked)
     self._dataset_stamp = dataset_stamp(self.dataset, split) if images else {}
     cache_stamp = real_images_stamp(self.dataset, self._dataset_stamp)
@@ -105,10 +124,18 @@ class Evaluator:
     self._lpips = lpips.load(lpips_files) if paths else None
     cache = cache or cache_folder()
     self._networks = self._load_networks(inception_file, cache, cache_stamp)
-    self._collector = StatisticsCollector(self._networks, self.protocol, progress)
-    self._mirror = self.protocol.mirrors(flip)
-    self.real_statistics = {  # by whether half of the images are flipped
-      flips: RealStatistics(self.dataset, cache_stamp, self._collector, cache, flips)
+    self._collector = StatisticsCollector(
+      self._networks, self.protocol, progress, self._load_attributes()
+    )
+    self.real_statistics = self._make_real_statistics(cache, cache_stamp)
+
+  def _make_real_statistics(
+    self, cache: Path, cache_stamp: dict[str, Any]
+  ) -> dict[bool, RealStatistics]:
+    """Statistics by whether half of the images are flipped."""
+    collector = self._collector
+    return {
+      flips: RealStatistics(self.dataset, cache_stamp, collector, cache, flips)
       for flips in (False, True)
     }
 
@@ -119,7 +146,7 @@ class Evaluator:
     asked: EvaluationProtocol,
   ) -> list[str]:
     """`metrics`, or those of `defaults` that apply; says what is other than asked."""
-    case = self.gan, self.dataset, self.res, self.protocol, self._given
+    case = self.gan, self.dataset, self.res, self.protocol, self._given, self._named
     for name in metrics:
       check_metric(name, *case)
     chosen = list(metrics)
@@ -134,29 +161,42 @@ class Evaluator:
 
   @property
   def _sources(self) -> list[str]:
-    return sorted({METRICS[name].source for name in self.metrics if name in METRICS})
+    names = [name for name in self.metrics if name in METRICS]
+    return sorted({source for name in names for source in self._sources_of(name)})
+
+  def _sources_of(self, name: str) -> list[str]:
+    """The sources of a metric of METRICS: two if it searches mirror images too."""
+    source = METRICS[name].source
+    return [source, source + MIRRORED] if self._searches_mirrored(name) else [source]
+
+  def _searches_mirrored(self, name: str) -> bool:
+    return self._mirror and METRICS[name].nearest is not None
 
   def _given_for(self, name: str) -> StatisticsFile | None:
     """The statistics that stand in place of real images for a metric of METRICS."""
-    return self._given if METRICS[name].source == 'inception' else None
+    metric = METRICS[name]
+    # An image grid shows the real images themselves.
+    given = metric.source == 'inception' and not metric.nearest
+    return self._given if given else None
 
   def _is_mirrored(self, name: str) -> bool:
     """Whether half of the real images are flipped for a metric of METRICS."""
     return self._mirror and METRICS[name].mirrored
 
-  def _real_statistics(self) -> dict[str, Any]:
-    """Statistics of the real images by metric. Collective."""
-    real: dict[str, Any] = {}
+  def _real_statistics(self) -> dict[str, list[Any]]:
+    """Statistics of the real images by metric, one per source. Collective."""
+    real: dict[str, list[Any]] = {}
     names = []
     for name in (x for x in self.metrics if x in METRICS):
       if given := self._given_for(name):
-        real[name] = given.statistics
+        real[name] = [given.statistics]
       else:
         names.append(name)
     for flips, statistics in self.real_statistics.items():
       chosen = [x for x in names if self._is_mirrored(x) is flips]
-      found = statistics.get(sorted({METRICS[name].source for name in chosen}))
-      real |= {name: found[METRICS[name].source] for name in chosen}
+      sources = {name: self._sources_of(name) for name in chosen}
+      found = statistics.get(sorted({x for names in sources.values() for x in names}))
+      real |= {name: [found[x] for x in names] for name, names in sources.items()}
     return real
 
   def _load_networks(
@@ -169,7 +209,12 @@ class Evaluator:
       networks['inception'] = inception.load(
         inception_file, self.mesh, resizing=resizing, batch=batch
       )
-    if 'small' in self._sources:
+    if self._named.features and 'features' in self._sources:
+      networks['features'] = self._named.features.feature_network(
+        self.mesh, self.protocol.batch
+      )
+    trains_classifier = SEPARABILITY in self.metrics and not self._named.classifiers
+    if 'small' in self._sources or trains_classifier:
       networks['small'] = small_network.load(
         self._training_images,
         self.dataset.n_classes,
@@ -178,6 +223,14 @@ class Evaluator:
         self.mesh,
       )
     return networks
+
+  def _load_attributes(self) -> separability.Attributes | None:
+    """The classifiers of the separability metric; None if it is not computed."""
+    if SEPARABILITY not in self.metrics:
+      return None
+    if networks := self._named.classifiers:
+      return separability.named_attributes(networks, self.mesh, self.protocol.batch)
+    return separability.class_attributes(self._networks['small'])
 
   def _training_images(self) -> tuple[np.ndarray, np.ndarray]:
     """Real images and labels that the small network is trained on."""
@@ -191,7 +244,10 @@ class Evaluator:
     """Whether the 'min' or the 'max' of each score is best; '' where neither is."""
     best: dict[str, str] = {}
     for name in self.metrics:
-      best |= METRICS[name].best if name in METRICS else {name: 'min'}
+      if name == SEPARABILITY:
+        best |= {f'{name}_{x}': 'min' for x in ('zw' if self.gan.style_based else 'z')}
+      else:
+        best |= METRICS[name].best if name in METRICS else {name: 'min'}
     above_res = {f'swd_{2 * self.res << i}' for i in range(7)}
     return {name: x for name, x in best.items() if name not in above_res}
 
@@ -201,9 +257,14 @@ class Evaluator:
     if name in PATHS:
       assert self._lpips
       return {**shared, **protocol.path_stamp(path_batch(self.mesh)), **self._lpips[1]}
+    if name == SEPARABILITY:
+      assert self._collector.attributes
+      images = protocol.images_stamp(False)
+      return {**shared, **images, **self._collector.attributes.stamp}
     metric, given = METRICS[name], self._given_for(name)
     network = self._networks.get(metric.source)
-    real = protocol.images_stamp(self._is_mirrored(name))
+    mirrored = self._is_mirrored(name) or self._searches_mirrored(name)
+    real = protocol.images_stamp(mirrored)
     if given:
       shared = {
         **given.stamp(), 'res': self.res, 'channels': self.gan.channels,
@@ -241,20 +302,22 @@ class Evaluator:
         metrics that were asked for; default metrics are left out instead.
     """
     protocol = dataclasses.replace(self.protocol, **changes)
-    g = jax.tree.map(_local_array, g)
+    g = self.replicate(g)
     require_finite(g)
-    g = jax.device_put(g, NamedSharding(self.mesh, P()))
     real = self._real_statistics()
     seeds = process_share(protocol.seeds, protocol.batch)
+    sources = self._sources + ['attributes'] * (self._collector.attributes is not None)
     fake = self._collector.collect(
-      self.generate(g, protocol, seeds), protocol.num, self._sources, 'generated'
+      self.generate(g, protocol, seeds), protocol.num, sources, 'generated'
     )
+    self.nearest = {}
     records = []
     for name in self.metrics:
       try:
         if name in METRICS:
-          metric = METRICS[name]
-          values = metric.measure(real[name], fake[metric.source], protocol)
+          values = self._measure(name, real[name], fake, protocol)
+        elif name == SEPARABILITY:
+          values = self._separability(g, protocol, fake['attributes'].logits)
         else:
           values = {name: self._path_length(name, g, protocol)}
       except UserError as error:  # for example a class that has no real image
@@ -268,6 +331,35 @@ class Evaluator:
         for score, value in values.items()
       ]
     return records
+
+  def _measure(
+    self,
+    name: str,
+    real: list[Any],
+    fakes: dict[str, Any],
+    protocol: EvaluationProtocol,
+  ) -> dict[str, float]:
+    """The scores of a metric of METRICS; keeps what an image grid shows.
+
+    Args:
+      real: statistics of the real images, one per source of the metric.
+      fakes: statistics of the generated images by source.
+    """
+    metric, fake = METRICS[name], [fakes[x] for x in self._sources_of(name)]
+    if metric.nearest is None:
+      return metric.measure(real[0], fake[0], protocol)
+    self.nearest[name] = metric.nearest(real, fake)
+    return memorization_scores(name, self.nearest[name])
+
+  def _separability(
+    self, g: Variables, protocol: EvaluationProtocol, logits: np.ndarray
+  ) -> dict[str, float]:
+    assert self._collector.attributes
+    choose = self._collector.attributes.choose
+    spaces = separability.latent_spaces(
+      self.gan, g, protocol.seeds, protocol.truncation, protocol.batch
+    )
+    return separability.separability(spaces, logits, choose)
 
   def _path_length(
     self, name: str, g: Variables, protocol: EvaluationProtocol
@@ -285,6 +377,11 @@ class Evaluator:
       crop=protocol.ppl_crop == 'face',
       fresh_noise=protocol.ppl_noise == 'fresh',
     )
+
+  def replicate(self, g: Variables) -> Variables:
+    """Variables on the host, or replicated over any devices, for `generate`."""
+    local = jax.tree.map(_local_array, g)
+    return jax.device_put(local, NamedSharding(self.mesh, P()))
 
   def generate(
     self, g: Variables, protocol: EvaluationProtocol, seeds: UInt32[np.ndarray, ' n']

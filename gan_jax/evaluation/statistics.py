@@ -30,10 +30,14 @@ from gan_jax.evaluation.metrics.inception_score import (
   split_boundaries,
 )
 from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity
+from gan_jax.evaluation.metrics.pixels import PixelStatistics
+from gan_jax.evaluation.metrics.separability import Attributes, AttributeStatistics
 from gan_jax.evaluation.metrics.sliced_wasserstein import PatchStatistics
 from gan_jax.evaluation.metrics.transparency import composite_bytes
 from gan_jax.evaluation.protocol import MAX_FEATURE_ROWS, EvaluationProtocol
 from gan_jax.evaluation.real_images import process_share, read_batches, real_order
+
+MIRRORED = ' mirrored'  # a source with this suffix sees all images flipped
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # images uint8 NHWC, labels int32
 
@@ -47,6 +51,7 @@ class StatisticsCollector:
   networks: Mapping[str, FeatureNetwork]  # by source
   protocol: EvaluationProtocol
   progress: bool = True  # show a progress bar
+  attributes: Attributes | None = None  # of the source 'attributes'
 
   def collect(
     self, batches: Batches, n: int, sources: Sequence[str], description: str
@@ -55,7 +60,8 @@ class StatisticsCollector:
 
     Args:
       batches: this process's share of the n images, see `process_share`.
-      sources: keys of SOURCES.
+      sources: keys of SOURCES, with or without MIRRORED; of generated images also
+        'attributes'.
       description: label of the progress bar.
     """
     if not sources:
@@ -69,7 +75,9 @@ class StatisticsCollector:
       for images, labels in batches:
         images = composite_bytes(images)
         for source in sources:
-          statistics[source].update(images, labels)
+          flipped = source.endswith(MIRRORED)
+          seen = images[:, :, ::-1] if flipped else images
+          statistics[source].update(seen, labels)
         bar.update(len(images) * jax.process_count())
     return {source: gather_statistics(x) for source, x in statistics.items()}
 
@@ -82,11 +90,16 @@ class StatisticsCollector:
 
   def _empty(self, source: str, n: int, first: int) -> ImageStatistics:
     """Statistics of no images yet; the process's first image has the index `first`."""
+    source = source.removesuffix(MIRRORED)
     max_images = self.max_images(source)
     if source == 'patches':
       return PatchStatistics(max_images, first)
     if source == 'pairs':
       return PairSimilarity(max_images, first)
+    if source == 'pixels':
+      return PixelStatistics(max(max_images - first, 0))
+    if source == 'attributes':
+      return AttributeStatistics(self.attributes and self.attributes.classify)
     network = self.networks[source]
     features = FeatureStatistics(network.dim, max(max_images - first, 0))
     score = None
@@ -186,13 +199,15 @@ class RealStatistics:
       return
     try:
       with path.open('rb') as f:
-        self._statistics[source] = SOURCES[source].restore(read_npz(f))
+        self._statistics[source] = SOURCES[source.removesuffix(MIRRORED)].restore(
+          read_npz(f)
+        )
     except NPZ_ERRORS:
       _logger.warning('%s is corrupted: the statistics are computed again.', path)
 
   def path(self, source: str) -> Path:
     """The cache file of a source, named by a hash of all that it depends on."""
-    network = self._collector.networks.get(source)
+    network = self._collector.networks.get(source.removesuffix(MIRRORED))
     key = {
       **self._dataset_stamp,
       'reals': self._collector.protocol.reals,
@@ -202,4 +217,4 @@ class RealStatistics:
       **(network.stamp if network else {}),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return self._cache / f'real-{source}-{digest[:16]}.npz'
+    return self._cache / f'real-{source.replace(" ", "-")}-{digest[:16]}.npz'

@@ -25,6 +25,9 @@ CAPTIONS = {
   'mixing.png': 'Style mixing: coarse, middle and fine styles taken from the columns',
   'stages.png': 'The same latents at each resolution',
   'frontier.png': 'Scores by truncation',
+  'memorization.png': 'The generated images nearest to training images, beside these; '
+  'the numbers are distances, as multiples of those between training images: '
+  'below 1 counts as memorized',
 }
 PLOTS_OF_METRICS = {'curves.png'}  # left out: the report draws the same curves
 

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gan_jax import UserError, data, evaluate
 from gan_jax.config.workdir import read_config
@@ -43,6 +44,20 @@ def test_scores_are_printed_written_and_compared(
   assert raw != records[0]['value']
 
 
+def test_memorization_writes_an_image_grid(workdir, cache, few_steps, capsys):
+  evaluate.main(
+    [f'--workdir={workdir}', f'--cache={cache}', '--reals=256', '--num=24',
+     '--standing=0', '--metrics=memorization_pixels,memorization_small']
+  )  # fmt: skip
+  assert f'written: {workdir}/memorization.png' in capsys.readouterr().out
+  scores = results.latest_scores(workdir)
+  assert scores['memorization_pixels']['value'] == 0  # noise
+  assert 0 < scores['memorization_pixels_real']['value'] < 1
+  with Image.open(workdir / 'memorization.png') as grid:
+    width = 8 * 14 + 68 + 20 + 2 * (3 * 68 + 20)
+    assert grid.size == (width, 10 * 68 + 2 * 14)
+
+
 @pytest.mark.parametrize(
   'flags, words',
   [
@@ -53,6 +68,11 @@ def test_scores_are_printed_written_and_compared(
     (['--metrics=fd_small', '--reals=9999'], '9999: digits has 1797 real images'),
     (['--metrics=ppl_z_full'], '--lpips=FILES'),
     (['--metrics=ppl_w_full'], 'needs a StyleGAN, and this is a BigGAN'),
+    (['--metrics=fd_features'], 'feature network: name the file .* --features=FILE'),
+    (['--features=gone'], 'gone cannot be read: No such file'),
+    (['--classifiers=setup.cfg,gone'], 'setup.cfg is no exported JAX function'),
+    (['--metrics=swd', '--features=gone'], '--features is for fd_features, and .*=swd'),
+    (['--metrics=prd_small', '--num=19'], 'at least 20 generated images'),
     (['--data=./nowhere'], 'nowhere: there is no such folder or zip file.$'),
     (['--frontier=0.5,x'], 'thresholds above 0'),
     (['--truncation=0'], 'above 0'),
@@ -144,9 +164,12 @@ def test_workdirs_that_cannot_be_scored_are_errors(workdir, tmp_path, monkeypatc
 def test_path_flags_expand_the_home_folder(monkeypatch, tmp_path):
   monkeypatch.setenv('HOME', str(tmp_path))
   flags = ['--workdir=~/run', '--cache=~/c', '--inception=~/i.pth', '--data_dir=~/d']
+  flags += ['--features=~/f', '--classifiers=~/1,~/2']
   args = evaluate.make_parser().parse_args([*flags, '--compare', '~/a', '~/b'])
   paths = [args.workdir, args.cache, args.inception, args.data_dir, *args.compare]
-  assert paths == [tmp_path / x for x in ('run', 'c', 'i.pth', 'd', 'a', 'b')]
+  paths += [args.features, *args.classifiers]
+  names = 'run', 'c', 'i.pth', 'd', 'a', 'b', 'f', '1', '2'
+  assert paths == [tmp_path / x for x in names]
   with pytest.raises(UserError, match=f'{tmp_path}/vgg.pth: no such file'):
     lpips.load('~/vgg.pth,~/lpips.pth')
   monkeypatch.setenv(inception.ENVIRONMENT, '~/i.pth')

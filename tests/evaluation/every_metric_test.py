@@ -1,6 +1,7 @@
 """Every metric, with and without labels, for 1, 3 and 4 channels: scores or why not."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 
@@ -13,8 +14,17 @@ from gan_jax import UserError, data
 from gan_jax.data.dataset import InMemoryExamples
 from gan_jax.evaluation.applicability import DEFAULT_METRICS, check_metric, fewer_images
 from gan_jax.evaluation.evaluator import Evaluator
-from gan_jax.evaluation.metrics import METRICS, PATHS, inception, lpips, small_network
+from gan_jax.evaluation.metrics import (
+  METRIC_NAMES,
+  METRICS,
+  SEPARABILITY,
+  inception,
+  lpips,
+  prd,
+  small_network,
+)
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
+from gan_jax.evaluation.metrics.named_network import NamedNetwork, NamedNetworks
 from gan_jax.evaluation.protocol import EvaluationProtocol
 from gan_jax.runtime.mesh import make_mesh
 
@@ -63,6 +73,15 @@ def project(images):
   return features[:, :FEATURES], features[:, FEATURES:]
 
 
+def named(channels=3):
+  """A feature network that the user names, and a classifier of two attributes."""
+  shape = dict(batch=0, side=0, channels=channels, dtype=np.uint8)
+  means = lambda x: x.astype(jnp.float32).mean((2, 3))[:, :FEATURES]
+  network = NamedNetwork('net', 'abc', FEATURES, call=means, **shape)
+  brightness = lambda x: means(x)[:, :2] - jnp.array([[100.0, 127.0]])
+  return NamedNetworks(network, (network._replace(dim=2, call=brightness),))
+
+
 def square_distance(weights, a, b):
   assert a.shape[-1] == 3
   return jnp.square(a - b).mean((1, 2, 3))
@@ -76,6 +95,7 @@ def stub_networks():
       patch.setattr(module, 'load', lambda *args, **options: network)
     patch.setattr(lpips, 'load', lambda paths: (None, {'network': 'stub'}))
     patch.setattr(lpips, 'distance', square_distance)
+    patch.setattr(prd, 'RUNS', 1)
     yield
 
 
@@ -96,7 +116,7 @@ def make_evaluator(stub_networks, tmp_path_factory):
       cache=cache,
       mesh=mesh,
       progress=False,
-      **options,
+      **{'named': named(min(channels, 3)), **options},
     )
 
   return make
@@ -111,7 +131,7 @@ def case(request, make_evaluator):
   """Channels, classes, the sentences of what does not apply, and all other scores."""
   channels, classes = request.param
   sentences = {}
-  for name in (*METRICS, *PATHS):
+  for name in METRIC_NAMES:
     try:
       check_metric(
         name,
@@ -119,17 +139,18 @@ def case(request, make_evaluator):
         real_images(channels, classes),
         RES,
         EvaluationProtocol(num=N, reals=N),
+        named=named(min(channels, 3)),
       )
     except UserError as error:
       sentences[name] = str(error)
-  metrics = [name for name in (*METRICS, *PATHS) if name not in sentences]
+  metrics = [name for name in METRIC_NAMES if name not in sentences]
   evaluator = make_evaluator(channels, classes, metrics)
   records = evaluator.evaluate(LinearGAN(channels, len(classes)).init())
   assert json.loads(json.dumps(records)) == records
   return channels, classes, sentences, {record['metric']: record for record in records}
 
 
-@pytest.mark.parametrize('name', [*METRICS, *PATHS])
+@pytest.mark.parametrize('name', METRIC_NAMES)
 def test_scores_or_one_sentence(case, name):
   channels, classes, sentences, records = case
   if name == 'fid':
@@ -145,11 +166,14 @@ def test_scores_or_one_sentence(case, name):
     assert '\n' not in sentences[name] and name not in records
     return
   scores = METRICS[name].best if name in METRICS else [name]
+  scores = ['separability_z'] if name == SEPARABILITY else scores
   above = {f'swd_{size}' for size in (64, 128, 256, 512, 1024)}
   for score in {*scores} - above:
     assert math.isfinite(records[score]['value'])
-    background = records[score]['stamp'].get('background')
-    assert background == ('white' if channels == 4 else None)
+    stamp = records[score]['stamp']
+    assert stamp.get('background') == ('white' if channels == 4 else None)
+    if name == SEPARABILITY or name.endswith('_features'):
+      assert (stamp['network'], stamp['weights']) == ('net', 'abc')
 
 
 def test_reals_are_mirrored_for_the_metrics_whose_originals_do(make_evaluator):
@@ -261,6 +285,11 @@ def test_a_class_without_real_images_leaves_out_its_metric_only(make_evaluator):
     ),
     ('ppl_z_end', LinearGAN(res=8), '', {}, 'ppl needs images of at least 16 pixels'),
     ('msssim', LinearGAN(), '', {'num': 1}, 'at least 2 generated images'),
+    ('prd', LinearGAN(), '', {'num': 19}, 'at least 20 generated images'),
+    ('memorization_pixels', LinearGAN(), '', {'reals': 3}, 'at least 4 real images'),
+    ('kid_features', LinearGAN(), '', {}, 'kid_features needs a feature network: name'),
+    ('separability', LinearGAN(), '', {}, 'pets has no labels of two classes or more'),
+    ('separability', LinearGAN(), 'ab', {'num': 19}, 'at least 20 generated images'),
     ('fd_small', LinearGAN(), '', {'num': 96}, '96 generated images .* at least 97'),
     ('swd', LinearGAN(res=24), '', {}, '24 pixels cannot be downsampled to 16'),
     ('msssim', LinearGAN(res=16), '', {}, '16 pixels cannot be downsampled five'),
@@ -279,3 +308,46 @@ def test_what_does_not_apply_is_known_beforehand(name, gan, classes, changes, wo
     check_metric(name, gan, real_images(3, classes), gan.res, protocol)
   check_metric('swd' if name != 'swd' else 'kid', LinearGAN(), real_images(3, ''), RES,
                EvaluationProtocol(num=N, reals=N))  # fmt: skip
+
+
+def test_named_networks_decide_what_applies():
+  case = LinearGAN(), real_images(3, ''), RES
+  few = EvaluationProtocol(num=N, reals=FEATURES)
+  with pytest.raises(
+    UserError, match='fd_features: 8 real .* of 8 features .* least 9'
+  ):
+    check_metric('fd_features', *case, few, named=named())
+  for channels, name in ((1, 'kid_features'), (4, 'separability')):
+    with pytest.raises(UserError, match=f'net takes images of {channels} channels'):
+      check_metric(name, *case, few, named=named(channels))
+
+
+def test_what_scikit_learn_computes_says_so_where_it_is_missing(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  protocol = EvaluationProtocol(num=N, reals=N)
+  for name in ('prd_small', SEPARABILITY):
+    with pytest.raises(UserError, match=rf"{name} needs .*'gan_jax\[scores\]'"):
+      check_metric(name, LinearGAN(), real_images(3, 'ab'), RES, protocol)
+
+
+def test_the_network_of_the_labels_classifies_without_named_ones(make_evaluator):
+  none = dict(named=NamedNetworks())
+  records = make_evaluator(3, 'abcd', [SEPARABILITY], **none).evaluate(
+    LinearGAN(3, 4).init()
+  )
+  (record,) = records
+  assert record['metric'] == 'separability_z' and record['best'] == 'min'
+  assert record['stamp']['network'] == 'stub' and 1 <= record['value'] <= 2**4
+
+
+@pytest.mark.parametrize('flip', [True, False])
+def test_mirrored_copies_are_memorized_where_training_flips(make_evaluator, flip):
+  metrics = ['memorization_small', 'memorization_pixels']
+  evaluator = make_evaluator(3, '', metrics, flip=flip)
+  images = real_images(3, '').examples.images[:, :, ::-1]
+  labels = np.zeros(N, np.int32)
+  evaluator.generate = lambda g, protocol, seeds: iter([(images, labels)])
+  records = {x['metric']: x for x in evaluator.evaluate(LinearGAN().init())}
+  for name in metrics:
+    assert (records[name]['value'] == 1) is flip
+    assert records[name]['stamp']['mirror'] is flip

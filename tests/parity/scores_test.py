@@ -97,7 +97,8 @@ def check_separability(z, meta):
       checks[f'{prefix} entropy'] = error(entropy, bits), TOLERANCE
       ours = separability.predict_linearly(z[space][targets.kept], targets.classes)
       checks[f'{prefix} SVM'] = error(ours, predicted), 0.0
-  scores = separability.separability(spaces, np.stack(logits, 1), meta['num_keep'])
+  keep = lambda x: separability.most_confident(x, meta['num_keep'])
+  scores = separability.separability(spaces, np.stack(logits, 1), keep)
   for name, score in scores.items():
     checks[name] = error(score, z[name]), TOLERANCE
   return checks

@@ -2,7 +2,8 @@
 
 A metric compares the statistics of real images with those of generated ones. The
 metrics of one source share its statistics, and all sources share one pass over the
-images. Perceptual path lengths, which need the generator itself, are in PATHS.
+images. What needs the generator itself is apart: perceptual path lengths, in PATHS, and
+SEPARABILITY of its latents.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from gan_jax.evaluation.metrics import inception, small_network
+from gan_jax.evaluation.metrics import inception, prd, small_network
 from gan_jax.evaluation.metrics.class_accuracy import classifier_accuracy
 from gan_jax.evaluation.metrics.feature_network import NetworkStatistics
 from gan_jax.evaluation.metrics.frechet import (
@@ -20,9 +21,16 @@ from gan_jax.evaluation.metrics.frechet import (
   require_full_rank,
 )
 from gan_jax.evaluation.metrics.kid import kernel_distance
+from gan_jax.evaluation.metrics.memorization import (
+  MIN_IMAGES,
+  Memorization,
+  measure_memorization,
+)
 from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity, check_side
 from gan_jax.evaluation.metrics.neighbors import NeighborScores, neighbor_scores
 from gan_jax.evaluation.metrics.perceptual_path_length import PATHS
+from gan_jax.evaluation.metrics.pixels import MAX_SIDE, PixelStatistics
+from gan_jax.evaluation.metrics.separability import SEPARABILITY
 from gan_jax.evaluation.metrics.sliced_wasserstein import (
   COARSEST,
   PATCHES_PER_IMAGE,
@@ -55,10 +63,16 @@ class ImageStatistics(Protocol):
 
 # The statistics of each source; `restore` reads what their `arrays` return.
 SOURCES: dict[
-  str, type[NetworkStatistics] | type[PatchStatistics] | type[PairSimilarity]
+  str,
+  type[NetworkStatistics]
+  | type[PixelStatistics]
+  | type[PatchStatistics]
+  | type[PairSimilarity],
 ] = {
   'inception': NetworkStatistics,
   'small': NetworkStatistics,
+  'features': NetworkStatistics,  # of the network that the user names
+  'pixels': PixelStatistics,
   'patches': PatchStatistics,
   'pairs': PairSimilarity,
 }
@@ -75,13 +89,18 @@ class Metric(NamedTuple):
   min_images: int = 1  # real ones, and generated ones
   min_generated: Callable[['EvaluationProtocol'], int] = lambda protocol: 1
   min_classes: int = 0  # of the model and of the real images
-  full_rank_of: int = 0  # features of a covariance; 0: none is computed
+  # Features of a covariance; 0: none is computed; None: those of the named network.
+  full_rank_of: int | None = 0
   needs_features: bool = False  # of each real image, beyond mean and covariance
   check_res: Callable[[int], Any] = lambda res: None  # raises UserError
   # the original flips half of the real images of a run that was trained with flips
   mirrored: bool = False
   # settings that the protocol decides, as JSON
   stamp: Callable[['EvaluationProtocol'], dict[str, Any]] = lambda protocol: {}
+  scikit_learn: bool = False  # needs this optional package
+  # What `measure` sums up, for an image grid: of the statistics of real images and of
+  # generated ones, with those of the mirrored images or without.
+  nearest: Callable[[list[Any], list[Any]], Memorization] | None = None
 
 
 def _frechet(
@@ -129,6 +148,49 @@ def _accuracy(
   return {name: generated, f'{name}_real': held_out}
 
 
+def _prd(
+  suffix: str, real: NetworkStatistics, fake: NetworkStatistics
+) -> dict[str, float]:
+  scores = prd.f_scores(prd.prd(fake.features.rows, real.features.rows, runs=prd.RUNS))
+  return {f'prd_{name}{suffix}': value for name, value in scores._asdict().items()}
+
+
+def _prd_metric(source: str, suffix: str) -> Metric:
+  return Metric(
+    source,
+    f'{prd.RUNS} runs of {prd.CLUSTERS} clusters, {prd.ANGLES} slopes, as many real as '
+    'generated images',
+    {f'prd_{name}{suffix}': 'max' for name in prd.FScores._fields},
+    lambda real, fake, protocol: _prd(suffix, real, fake),
+    min_images=prd.CLUSTERS,
+    needs_features=True,
+    scikit_learn=True,
+  )
+
+
+def memorization_scores(name: str, found: Memorization) -> dict[str, float]:
+  """The scores of a memorization metric."""
+  return {name: found.share, f'{name}_real': found.real_share}
+
+
+def _memorization(
+  source: str, name: str, settings: str, rows: Callable[[Any], np.ndarray]
+) -> Metric:
+  """Memorization by the rows of a source's statistics."""
+  nearest = lambda real, fake: measure_memorization(
+    [rows(x) for x in real], [rows(x) for x in fake]
+  )
+  return Metric(
+    source,
+    settings,
+    {name: '', f'{name}_real': ''},
+    lambda real, fake, protocol: memorization_scores(name, nearest([real], [fake])),
+    min_images=MIN_IMAGES,
+    needs_features=True,
+    nearest=nearest,
+  )
+
+
 def _inception_score(fake: NetworkStatistics) -> dict[str, float]:
   assert fake.inception_score is not None
   mean, std = fake.inception_score.result()
@@ -148,15 +210,15 @@ def _ms_ssim(real: PairSimilarity, fake: PairSimilarity) -> dict[str, float]:
 
 
 def _network_metrics(
-  source: str, suffix: str, frechet: str, dim: int
+  source: str, suffix: str, frechet: str, dim: int | None
 ) -> dict[str, Metric]:
   """The metrics that any feature network gives.
 
   Args:
     suffix: part of their names.
-    dim: length of a feature vector.
+    dim: length of a feature vector; None for that of a network that the user names.
   """
-  kid, accuracy, intra = f'kid{suffix}', f'accuracy{suffix}', f'intra_{frechet}'
+  kid = f'kid{suffix}'
 
   def metric(
     settings: str, best: dict[str, str], measure: Callable, name: str, **needs: Any
@@ -190,19 +252,31 @@ def _network_metrics(
       min_images=NEIGHBORS + 1,
       needs_features=True,
     ),
-    intra: metric(
+    f'prd{suffix}': _prd_metric(source, suffix),
+    f'memorization{suffix}': _memorization(
+      source, f'memorization{suffix}', 'Euclidean', lambda x: x.features.rows
+    ),
+    **_class_metrics(source, suffix, f'intra_{frechet}'),
+  }
+
+
+def _class_metrics(source: str, suffix: str, intra: str) -> dict[str, Metric]:
+  """The metrics of `_network_metrics` that need labels."""
+  accuracy = f'accuracy{suffix}'
+  return {
+    intra: Metric(
+      source,
       'mean over classes, n - 1',
       {intra: 'min'},
-      _intra_class_frechet,
-      intra,
+      lambda real, fake, protocol: _intra_class_frechet(intra, real, fake),
       min_classes=1,
       mirrored=True,
     ),
-    accuracy: metric(
+    accuracy: Metric(
+      source,
       'linear discriminant of real features',
       {accuracy: 'max', f'{accuracy}_real': ''},
-      _accuracy,
-      accuracy,
+      lambda real, fake, protocol: _accuracy(accuracy, real, fake),
       min_classes=2,
     ),
   }
@@ -219,6 +293,13 @@ METRICS = {
     stamp=lambda p: {'splits': p.is_splits, 'shuffle_seed': p.is_seed},
   ),
   **_network_metrics('small', '_small', 'fd_small', small_network.DIM),
+  **_network_metrics('features', '_features', 'fd_features', None),
+  'memorization_pixels': _memorization(
+    'pixels',
+    'memorization_pixels',
+    f'Euclidean, at most {MAX_SIDE} pixels per side',
+    lambda x: x.rows,
+  ),
   'swd': Metric(
     'patches',
     f'{PATCHES_PER_IMAGE} patches of each image, 512 directions',
@@ -240,4 +321,15 @@ METRICS = {
   ),
 }
 
-__all__ = ['METRICS', 'PATHS', 'SOURCES', 'ImageStatistics', 'Metric']
+METRIC_NAMES = (*METRICS, *PATHS, SEPARABILITY)
+
+__all__ = [
+  'METRICS',
+  'METRIC_NAMES',
+  'PATHS',
+  'SEPARABILITY',
+  'SOURCES',
+  'ImageStatistics',
+  'Metric',
+  'memorization_scores',
+]

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage from exact nearest neighbors of features.
+"""Exact nearest neighbors; precision, recall, density and coverage of features.
 
 Kynkaanniemi et al. 2019, arXiv:1904.06991; Naeem et al. 2020, arXiv:2002.09797.
 
@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Float
+from jaxtyping import Float, Int, Num
 
 from gan_jax import UserError
 from gan_jax.runtime.mesh import AXIS, make_mesh
@@ -36,8 +36,15 @@ class NeighborScores(NamedTuple):
   coverage: float  # share of real images whose ball holds a generated image
 
 
+class Neighbors(NamedTuple):
+  """The nearest rows of each query, nearest first."""
+
+  rows: Int[np.ndarray, 'n k']  # their indices
+  square: Float[np.ndarray, 'n k']  # squared distances, float64; inf: there is no row
+
+
 class _Points:
-  """Points [n, d] as given, and centered on an origin in float32 with their norms.
+  """Points [n, d] with their norms; blocks are centered on an origin, in float32.
 
   A squared distance computed in float32 is within `slack * (|x| + |y|)^2` of the exact
   one. The slack is four times the rounding bound of a dot product of d terms (Higham,
@@ -45,16 +52,22 @@ class _Points:
   """
 
   def __init__(self, rows: np.ndarray, origin: np.ndarray):
-    self.rows = rows
-    self.centered = (rows - origin.astype(np.float32)).astype(np.float32)
-    self.norms = np.sqrt(np.square(self.centered, dtype=np.float64).sum(1))
+    self.rows, self._origin = rows, origin.astype(np.float32)
+    squares = [
+      np.square(self._centered(rows[i : i + BLOCK_SIZE]), dtype=np.float64).sum(1)
+      for i in range(0, len(rows), BLOCK_SIZE)
+    ]
+    self.norms = np.sqrt(np.concatenate([np.zeros(0), *squares]))
+
+  def _centered(self, rows: np.ndarray) -> np.ndarray:
+    return (rows - self._origin).astype(np.float32)
 
   def block(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points, norms, and which of them are valid: the last block is padded."""
     n = len(self.rows[start : start + size])
     index = np.minimum(np.arange(start, start + size), start + n - 1)
     norms = self.norms[index].astype(np.float32)
-    return self.centered[index], norms, np.arange(size) < n
+    return self._centered(self.rows[index]), norms, np.arange(size) < n
 
 
 class _Balls(_Points):
@@ -171,40 +184,89 @@ def neighbor_radii(
   n = len(rows)
   if n <= k:
     raise UserError(f'{n} images have no {k}-th nearest neighbor: take more than {k}.')
+  nearest = nearest_neighbors(rows, rows, k + 1, mesh, origin, block_size)
+  return nearest.square[:, k]
+
+
+def nearest_neighbors(
+  queries: Num[np.ndarray, 'n d'],
+  rows: Num[np.ndarray, 'm d'],
+  k: int = 1,
+  mesh: Mesh | None = None,
+  origin: Float[np.ndarray, ' d'] | None = None,
+  block_size: int = BLOCK_SIZE,
+  *,
+  skip_equal: bool = False,
+) -> Neighbors:
+  """The k rows nearest to each query, exactly.
+
+  Float32 distances select candidates, whose exact distances decide. Where rounding
+  could have hidden a nearer row, the distances to all rows are computed in float64.
+  Memory beyond the arguments depends on `block_size` only.
+
+  Args:
+    origin: point near the data, for the accuracy of float32; None takes the mean.
+    skip_equal: leave out rows that equal the query, for example the query itself.
+  """
   mesh = mesh or make_mesh(jax.local_devices())
   origin = rows.mean(0, dtype=np.float64) if origin is None else origin
-  points = _Points(rows, origin)
-  size, starts = _blocks(n, mesh, block_size)
-  m = min(k + 1 + _EXTRA_CANDIDATES, size)
-  radii = np.zeros(n)
+  points, asked = _Points(rows, origin), _Points(queries, origin)
+  row_size, _ = _blocks(len(rows), mesh, block_size)
+  size, starts = _blocks(len(queries), mesh, block_size)
+  m = min(k + 1 + _EXTRA_CANDIDATES, row_size)
+  index = np.zeros((len(queries), k), np.int64)
+  square = np.full((len(queries), k), np.inf)
+
+  def among(query: int, candidates: np.ndarray) -> int:
+    """Puts the nearest of the candidates down; returns how many there are, up to k."""
+    found = _distances_to(queries[query], rows, candidates)
+    candidates = candidates[found > 0] if skip_equal else candidates
+    found = found[found > 0] if skip_equal else found
+    order = np.argsort(found, kind='stable')[:k]
+    index[query, : len(order)] = candidates[order]
+    square[query, : len(order)] = found[order]
+    return len(order)
+
   for start in starts:
-    low, column = _candidates(points, start, size, starts, m, mesh)
-    worst = low.max(1)  # a lower bound of the distance to all other points
-    for i in range(min(size, n - start)):
-      row, valid = rows[start + i], np.isfinite(low[i])
-      square = np.sort(_exact_distances(row, rows[column[i, valid]]))
-      # Fewer than m finite candidates are all the points.
-      if not valid.all() or n <= m or square[k] <= worst[i]:
-        radii[start + i] = square[k]
-      else:
-        radii[start + i] = np.partition(_exact_distances(row, rows), k)[k]
-  return radii
+    low, column = _candidates(asked.block(start, size), points, row_size, m, mesh)
+    worst = low.max(1)  # a lower bound of the distance to all other rows
+    for i in range(min(size, len(queries) - start)):
+      valid = np.isfinite(low[i])
+      n = among(start + i, np.sort(column[i, valid]))
+      # Fewer than m finite candidates are all the rows.
+      complete = not valid.all() or len(rows) <= m
+      if not complete and (n < k or square[start + i, -1] > worst[i]):
+        among(start + i, np.arange(len(rows)))
+  return Neighbors(index, square)
+
+
+def _distances_to(
+  query: np.ndarray, rows: np.ndarray, chosen: np.ndarray
+) -> np.ndarray:
+  """Squared distances of a query to the chosen rows, in float64, in small chunks."""
+  starts = range(0, len(chosen), BLOCK_SIZE)
+  chunks = [rows[chosen[i : i + BLOCK_SIZE]] for i in starts]
+  return np.concatenate([np.zeros(0), *(_exact_distances(query, x) for x in chunks)])
 
 
 def _candidates(
-  points: _Points, start: int, size: int, starts: range, m: int, mesh: Mesh
+  queries: tuple[np.ndarray, ...], points: _Points, size: int, m: int, mesh: Mesh
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The m points of smallest lower bound for each point of a block.
+  """The m points of smallest lower bound for each query of a block.
+
+  Args:
+    queries: of `_Points.block`.
+    size: points per block.
 
   Returns:
-    Lower bounds of the squared distances [size, m], and the indices of the points.
+    Lower bounds of the squared distances [queries, m], and the indices of the points.
   """
-  x, x_norm, _ = points.block(start, size)
+  x, x_norm, _ = queries
   query = jax.device_put((x, x_norm), NamedSharding(mesh, P(AXIS)))
   nearest = _jit_nearest(mesh, m)
-  low = np.full((size, m), np.inf, np.float32)
-  column = np.zeros((size, m), np.int64)
-  for other in starts:
+  low = np.full((len(x), m), np.inf, np.float32)
+  column = np.zeros((len(x), m), np.int64)
+  for other in range(0, len(points.rows), size):
     block_low, block_column = nearest(*query, *points.block(other, size))
     low = np.concatenate([low, block_low], 1)
     column = np.concatenate([column, np.asarray(block_column) + other], 1)

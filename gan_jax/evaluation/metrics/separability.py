@@ -5,38 +5,83 @@ vector machine predicts them from the latent. What remains uncertain, in bits, s
 far the attribute is from a direction of the latent space.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from typing import NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jax.sharding import Mesh
+from jaxtyping import Float, Int, UInt8, UInt32
 
 from gan_jax import UserError
+from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
+from gan_jax.evaluation.metrics.named_network import NamedNetwork
 from gan_jax.evaluation.metrics.scikit_learn import without_convergence_warnings
+from gan_jax.models.base import GAN, Variables
+from gan_jax.sampling import samplers
 
-KEPT_SHARE = 2  # one image in two is kept, the most confident ones of an attribute
+SEPARABILITY = 'separability'  # name of the metric
+KEEP = 0.5  # share of the images that is kept, the most confident ones of an attribute
+MIN_GENERATED = 20  # images
+_SETTINGS = f'the most confident {KEEP:.0%} of the images of each {{}}, LinearSVC, bits'
 
 # uint8 [n, h, w, c] -> logits [n, attributes]; above 0: the image has the attribute
 Classifier = Callable[[np.ndarray], np.ndarray]
 
 
+class Attributes(NamedTuple):
+  """Classifiers of binary attributes."""
+
+  stamp: dict[str, str]  # for the protocol of a score
+  classify: Classifier
+  choose: 'Choose'  # the images that are kept for an attribute
+
+
+def named_attributes(
+  networks: Sequence[NamedNetwork], mesh: Mesh, batch: int
+) -> Attributes:
+  """The attributes of classifiers that the user names; each logit is one attribute."""
+  extractors = [network.extractor(mesh, batch) for network in networks]
+
+  def classify(images: np.ndarray) -> np.ndarray:
+    return np.concatenate([extract(images)[0] for extract in extractors], 1)
+
+  stamps = [network.stamp for network in networks]
+  joined = {key: ', '.join(stamp[key] for stamp in stamps) for key in stamps[0]}
+  stamp = {'settings': _SETTINGS.format('attribute'), **joined}
+  return Attributes(stamp, classify, most_confident)
+
+
+def class_attributes(network: FeatureNetwork) -> Attributes:
+  """The classes of a classifier: each is an attribute that an image has or has not.
+
+  The most confident images of all would hardly ever be of the class, of many classes.
+  """
+  return Attributes(
+    {'settings': _SETTINGS.format('class and of the rest'), **network.stamp},
+    lambda images: one_vs_rest(network.extract(images)[1]),
+    most_confident_of_both,
+  )
+
+
 class AttributeStatistics:
   """The attribute logits of a stream of images."""
 
-  def __init__(self, classify: Classifier | None, attributes: int):
+  def __init__(self, classify: Classifier | None):
     """
     Args:
       classify: needed by `update` only.
-      attributes: number of logits per image.
     """
-    self._classify, self._attributes = classify, attributes
+    self._classify = classify
     self._logits: list[np.ndarray] = []
 
   @property
   def logits(self) -> Float[np.ndarray, 'n attributes']:
     """In the order of the images, float32."""
-    empty = np.zeros((0, self._attributes), np.float32)
-    return np.concatenate([empty, *self._logits])
+    return (
+      np.concatenate(self._logits) if self._logits else np.zeros((0, 0), np.float32)
+    )
 
   def update(
     self, images: UInt8[np.ndarray, 'n h w c'], labels: Int[np.ndarray, ' n']
@@ -55,7 +100,8 @@ class AttributeStatistics:
 
   def merge(self, other: 'AttributeStatistics') -> None:
     """Adds the logits of a stream that follows this one."""
-    self._logits += other._logits
+    if len(other.logits):
+      self._logits.append(other.logits)
 
   def arrays(self) -> dict[str, np.ndarray]:
     """The complete state as arrays for an .npz file; `restore` is the inverse."""
@@ -64,9 +110,9 @@ class AttributeStatistics:
   @classmethod
   def restore(cls, arrays: dict[str, np.ndarray]) -> 'AttributeStatistics':
     """The statistics that `arrays` described. Raises: KeyError."""
+    statistics = cls(None)
     logits = arrays['logits']
-    statistics = cls(None, logits.shape[1])
-    statistics._logits = [logits]
+    statistics._logits = [logits] if len(logits) else []
     return statistics
 
 
@@ -92,6 +138,10 @@ class Targets(NamedTuple):
   classes: Int[np.ndarray, ' k']  # 0: they have the attribute, 1: they do not
 
 
+# Probabilities of `predictions` -> the images that are kept
+Choose = Callable[[np.ndarray], Targets]
+
+
 def predictions(logits: Float[np.ndarray, ' n']) -> Float[np.ndarray, 'n 2']:
   """Probabilities that the images have the attribute, and that they do not, float32.
 
@@ -103,10 +153,29 @@ def predictions(logits: Float[np.ndarray, ' n']) -> Float[np.ndarray, 'n 2']:
   return powers / powers.sum(1, keepdims=True)
 
 
-def most_confident(probabilities: Float[np.ndarray, 'n 2'], keep: int) -> Targets:
-  """The `keep` images of largest confidence; ties keep the order of the images."""
+def most_confident(
+  probabilities: Float[np.ndarray, 'n 2'], keep: int | None = None
+) -> Targets:
+  """The images of largest confidence; ties keep the order of the images.
+
+  Args:
+    keep: how many; None for the share KEEP of all.
+  """
+  keep = int(KEEP * len(probabilities)) if keep is None else keep
   order = np.argsort(-probabilities.max(1), kind='stable')[:keep]
   return Targets(order, probabilities[order].argmax(1))
+
+
+def most_confident_of_both(probabilities: Float[np.ndarray, 'n 2']) -> Targets:
+  """The share KEEP of the images with the attribute, and of those without it."""
+  has_not = probabilities.argmax(1)
+  sides = [np.flatnonzero(has_not == side) for side in (0, 1)]
+  kept = [
+    rows[most_confident(probabilities[rows], ceil(KEEP * len(rows))).kept]
+    for rows in sides
+  ]
+  order = np.concatenate(kept)
+  return Targets(order, has_not[order])
 
 
 def predict_linearly(
@@ -159,16 +228,37 @@ def attribute_entropy(latents: Float[np.ndarray, 'n d'], targets: Targets) -> fl
 def separability(
   spaces: Mapping[str, Float[np.ndarray, 'n d']],
   logits: Float[np.ndarray, 'n attributes'],
-  keep: int,
+  choose: Choose = most_confident,
 ) -> dict[str, float]:
   """2 to the power of the sum of all attributes' entropies, by space; 1 is the best.
 
   Args:
     spaces: latents of the images, for example z and w.
-    keep: how many images are kept for each attribute, of largest confidence.
+    choose: the images that are kept for an attribute.
   """
-  targets = [most_confident(predictions(x), keep) for x in logits.T]
+  targets = [choose(predictions(x)) for x in logits.T]
   return {
     name: 2.0 ** sum(attribute_entropy(latents, x) for x in targets)
     for name, latents in spaces.items()
   }
+
+
+def latent_spaces(
+  gan: GAN,
+  g: Variables,
+  seeds: UInt32[np.ndarray, ' n'],
+  truncation: float,
+  batch: int,
+) -> dict[str, Float[np.ndarray, 'n d']]:
+  """z of the images and, for a StyleGAN, w before truncation, by name of the score."""
+  draw = lambda seeds: samplers.latents(seeds, gan.dim_z, truncation)
+  z = np.concatenate(list(samplers.run_in_batches(draw, [seeds], batch)))
+  spaces = {f'{SEPARABILITY}_z': z}
+  if style := gan.style_based:
+    mapping = jax.jit(style.w)
+    labels = np.asarray(samplers.labels_from_seeds(seeds, gan.n_classes))
+    rows = samplers.run_in_batches(
+      lambda z, labels: mapping(g, z, labels), [z, labels], batch
+    )
+    spaces[f'{SEPARABILITY}_w'] = np.concatenate(list(rows))
+  return spaces

@@ -47,3 +47,17 @@ def test_scores_are_exact_for_blocks_and_devices(kind, rng_seed):
 def test_too_few_images_are_an_error():
   with pytest.raises(UserError, match='no 4-th nearest neighbor'):
     neighbors.neighbor_radii(np.ones((4, 3), np.float32), 4)
+
+
+def test_the_nearest_rows_are_exact_and_equal_rows_can_be_left_out(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  rows = rng.integers(0, 3, (70, 3)).astype(np.uint8)  # many equal rows
+  queries = rng.integers(0, 3, (20, 3)).astype(np.uint8)
+  square = np.square(queries[:, None] - rows[None].astype(np.float64)).sum(-1)
+  found = neighbors.nearest_neighbors(queries, rows, 2, block_size=16)
+  np.testing.assert_array_equal(found.square, np.sort(square, 1)[:, :2])
+  for i, chosen in enumerate(found.rows):
+    np.testing.assert_array_equal(square[i, chosen], found.square[i])
+  others = neighbors.nearest_neighbors(queries, rows, block_size=16, skip_equal=True)
+  least = np.where(square > 0, square, np.inf).min(1)
+  np.testing.assert_array_equal(others.square[:, 0], least)
