@@ -12,7 +12,12 @@ import pytest
 
 from gan_jax import UserError, data
 from gan_jax.data.dataset import InMemoryExamples
-from gan_jax.evaluation.applicability import DEFAULT_METRICS, check_metric, fewer_images
+from gan_jax.evaluation.applicability import (
+  DEFAULT_METRICS,
+  check_metric,
+  fewer_images,
+  needs_images,
+)
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.metrics import (
   METRIC_NAMES,
@@ -26,6 +31,7 @@ from gan_jax.evaluation.metrics import (
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
 from gan_jax.evaluation.metrics.named_network import NamedNetwork, NamedNetworks
 from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.evaluation.statistics_files import StatisticsFile
 from gan_jax.runtime.mesh import make_mesh
 
 N = 100  # images: more than the features of the small network
@@ -320,6 +326,18 @@ def test_named_networks_decide_what_applies():
   for channels, name in ((1, 'kid_features'), (4, 'separability')):
     with pytest.raises(UserError, match=f'net takes images of {channels} channels'):
       check_metric(name, *case, few, named=named(channels))
+
+
+def test_memorization_needs_the_real_images_beside_their_statistics():
+  given = StatisticsFile('mu.npz', None, 90, True, 'abc')
+  case = LinearGAN(), given.no_images(RES, 3), RES, EvaluationProtocol(num=N, reals=90)
+  check_metric('prd', *case, given)
+  with pytest.raises(UserError, match='memorization needs the real images, and there'):
+    check_metric('memorization', *case, given)
+  needing = {x for x in METRIC_NAMES if needs_images(x, named())}
+  assert not {'fid', 'prd', 'ppl_z_full', SEPARABILITY} & needing
+  assert {'memorization', 'swd', 'fd_features'} < needing
+  assert needs_images(SEPARABILITY, NamedNetworks())
 
 
 def test_what_scikit_learn_computes_says_so_where_it_is_missing(monkeypatch):

@@ -7,7 +7,7 @@ from gan_jax.evaluation.metrics.pixels import PixelStatistics, reduce_images
 
 def test_rows_are_the_first_images_of_the_stream(rng_seed):
   images = np.random.default_rng(rng_seed).integers(0, 256, (7, 4, 6, 3), np.uint8)
-  a, b = PixelStatistics(5), PixelStatistics(3)
+  a, b = PixelStatistics(5), PixelStatistics(9)
   labels = np.zeros(2, np.int32)
   a.update(images[:2], labels)
   b.update(images[2:4], labels)
