@@ -19,7 +19,7 @@ ORDER = (
   {'sampling'},
   {'evaluation', 'sample', 'explore'},
   {'training', 'evaluate'},
-  {'main', 'plan', 'importers'},
+  {'main', 'plan', 'importers', 'figures'},
 )
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}
 OUTSIDE = {'experiments', 'configs', 'tests'}

@@ -35,6 +35,7 @@ PARSERS = {
   'plan': 'plan.__main__',
   'report': 'report.__main__',
   'explore': 'explore.__main__',
+  'figures': 'figures.__main__',
 }
 COMMAND = re.compile(
   rf'(?:python -m gan_jax\.(\w+)|\bgan_jax ({"|".join(COMMANDS)})\b)([^;&#`\n]*)'

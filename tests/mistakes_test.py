@@ -1,4 +1,4 @@
-"""Wrong input to each of the eight commands: exit code 2, and one sentence."""
+"""Wrong input to each of the nine commands: exit code 2, and one sentence."""
 
 import importlib
 import json
@@ -22,6 +22,7 @@ MODULES = {
   'report': 'gan_jax.report.__main__',
   'explore': 'gan_jax.explore.__main__',
   'importers': 'gan_jax.importers.__main__',
+  'figures': 'gan_jax.figures.__main__',
 }
 CONFIGS = {  # folder -> the config.json in it
   'cut': b'{"model": {"family"',
@@ -35,6 +36,7 @@ RUN_OF = {  # the command line that reads the workdir RUN
   'evaluate': '--workdir=RUN --metrics=swd',
   'report': 'RUN',
   'explore': '--workdir=RUN --port=18099',
+  'figures': '--workdir=RUN',
 }
 NOT_WRITABLE = {  # the command line that writes OUT
   'main': '--config=biggan_digits:tiny --workdir=OUT',
@@ -42,6 +44,7 @@ NOT_WRITABLE = {  # the command line that writes OUT
   'prepare': 'images OUT',
   'plan': '--config=biggan_digits:tiny --json=OUT.json',
   'report': 'no_checkpoints --out=OUT.html',
+  'figures': '--workdir=no_checkpoints --out=OUT',
   'importers': 'weights.npz --workdir=OUT',
 }
 URLS = ('gs:/one-slash', 'hdfs://name-node')  # that cannot be meant
@@ -102,6 +105,9 @@ CASES = [
   ('evaluate', '--workdir=no_checkpoints --features=file'),
   ('evaluate', '--workdir=no_checkpoints --classifiers=empty,file'),
   ('evaluate', '--workdir=no_checkpoints --features=file --metrics=swd'),
+  ('figures', '--workdir=no_checkpoints'),
+  ('figures', '--workdir=no_checkpoints --figures=mixing'),
+  ('figures', '--workdir=no_checkpoints --figures=nosuch'),
   ('prepare', 'none sets'),
   ('prepare', 'file sets'),
   ('prepare', 'empty sets'),

@@ -272,8 +272,8 @@ class StyleBased(GAN, Protocol):
     """
     ...
 
-  def with_noise(self, g: Variables, strength: float) -> Variables:
-    """g with all noise strengths multiplied by `strength`."""
+  def with_noise(self, g: Variables, strength: ArrayLike) -> Variables:
+    """g with noise strengths multiplied by `strength`, one value or one per layer."""
     ...
 
   def fresh_noise(self, keys: PRNGKeyArray, res: int) -> tuple[Array, ...]:

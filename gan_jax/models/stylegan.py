@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
@@ -366,13 +367,18 @@ class StyleGAN(progressive.ProgressiveGAN):
     noise = None if keys is None else self.fresh_noise(keys, res or self.res)
     return self.synthesize(g, ws, noise, res=res, alpha=alpha)
 
-  def with_noise(self, g: Variables, strength: float) -> Variables:
-    """g with all noise strengths multiplied by `strength`; 0 switches noise off."""
-    if strength == 1:
+  def with_noise(self, g: Variables, strength: ArrayLike) -> Variables:
+    """g with the noise strengths multiplied by `strength`; 0 switches noise off.
+
+    Args:
+      strength: of all layers, or one value per layer up to the final resolution.
+    """
+    factors = np.broadcast_to(strength, self.layers(self.res))
+    if (factors == 1).all():
       return g
     params = dict(g['params'])
     params['synthesis'] = {
-      name: layer | {'strength': layer['strength'] * strength}
+      name: layer | {'strength': layer['strength'] * float(factors[int(name[5:])])}
       if isinstance(layer, dict) and 'strength' in layer
       else layer
       for name, layer in params['synthesis'].items()

@@ -22,6 +22,7 @@ COMMANDS = {
   'train': Command('gan_jax.main', 'trains a GAN, or resumes training'),
   'sample': Command('gan_jax.sample', 'writes images, grids and films; exports'),
   'evaluate': Command('gan_jax.evaluate', 'scores a run: FID, KID, precision, ...'),
+  'figures': Command('gan_jax.figures', "draws the papers' figures from a run"),
   'prepare': Command('gan_jax.prepare', 'turns images into a training set'),
   'plan': Command('gan_jax.plan', 'predicts memory, step time and cost on a TPU'),
   'report': Command('gan_jax.report', 'writes the page of one run or of several'),

@@ -10,6 +10,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -45,12 +46,13 @@ from gan_jax.sampling.samplers import (
   run_in_batches,
   standing_statistics,
 )
-from gan_jax.sampling.style_mixing import mix_styles
+from gan_jax.sampling.style_mixing import mix_styles, parse_mix_layers
 from gan_jax.storage import checkpoint as checkpoints
 
 STANDING_BATCH = 64  # latents per batch of standing statistics
 STYLE_OPTIONS = (
-  'truncated_layers', 'noise', 'noise_seed', 'noise_strength', 'mix', 'mix_layers'
+  'truncated_layers', 'noise', 'noise_seed', 'noise_strength', 'noise_layers', 'mix',
+  'mix_layers'
 )  # fmt: skip
 IMAGE_OPTIONS = (  # of images, not of the generator
   *LAYOUTS, 'seeds', 'num', 'classes', 'mix_layers', 'frames', 'loop', 'only', 'columns'
@@ -152,11 +154,20 @@ class Generator(abc.ABC):
     return format_labels(numbers, self.class_names)
 
 
+class Restored(NamedTuple):
+  """What is read from a checkpoint."""
+
+  g: Variables
+  phase: Phase  # of training, when it was written
+  step: int
+
+
 class TrainedGenerator(Generator):
   """The generator of a run or of imported weights, on all devices.
 
   Attributes:
     gan: the GAN family with its config values.
+    weights: 'ema', or 'g' for the raw weights.
   """
 
   def __init__(self, workdir: str | Path, step: int | None = None, ema: bool = True):
@@ -170,7 +181,7 @@ class TrainedGenerator(Generator):
       UserError: `workdir` is not the folder of a run.
     """
     self._config, self._workdir, self._step = read_config(workdir), workdir, step
-    self._weights = 'ema' if ema else 'g'
+    self.weights = 'ema' if ema else 'g'
     self.gan = self._config.gan
     self._mesh = make_mesh()
     self._jitted: Callable[..., Sampler] = functools.cache(
@@ -179,12 +190,12 @@ class TrainedGenerator(Generator):
     self._standing = functools.lru_cache(8)(self._standing_statistics)
 
   @functools.cached_property
-  def _restored(self) -> tuple[Variables, Phase]:
+  def _restored(self) -> Restored:
     g, _ = jax.eval_shape(self.gan.init, jax.random.key(0))
-    like = {self._weights: g, 'images': jax.ShapeDtypeStruct((), np.uint32)}
-    parts, _ = checkpoints.restore_subtrees(self._workdir, like, self._step)
+    like = {self.weights: g, 'images': jax.ShapeDtypeStruct((), np.uint32)}
+    parts, step = checkpoints.restore_subtrees(self._workdir, like, self._step)
     phase = self._config.schedule.phase_at(int(parts['images']), self.gan.res)
-    return parts[self._weights], phase
+    return Restored(parts[self.weights], phase, step)
 
   @property
   def phase(self) -> Phase:
@@ -193,7 +204,16 @@ class TrainedGenerator(Generator):
     Raises:
       UserError: there is no such checkpoint.
     """
-    return self._restored[1]
+    return self._restored.phase
+
+  @property
+  def step(self) -> int:
+    """Step of the checkpoint. Reads the checkpoint.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    return self._restored.step
 
   @property
   def n_classes(self) -> int:
@@ -288,12 +308,17 @@ class TrainedGenerator(Generator):
       psi, truncation = self.defaults.resolve(options.psi, options.truncation)
       return self._standing(options.standing, truncation, psi)
     strength = 0.0 if options.noise == 'off' else options.noise_strength
-    return style.with_noise(self._restored[0], strength)
+    strengths = np.full(style.layers(style.res), strength)
+    if options.noise_layers is not None:
+      res, _ = resolve_resolution(options.res, self.phase)
+      bands = parse_mix_layers(options.noise_layers, style, res, 'noise_layers')
+      strengths[np.setdiff1d(np.arange(len(strengths)), np.concatenate(bands))] = 0
+    return style.with_noise(self._restored.g, strengths)
 
   def _standing_statistics(
     self, n_batches: int, truncation: float, psi: float
   ) -> Variables:
-    g, batch = self._restored[0], self._device_multiple(STANDING_BATCH)
+    g, batch = self._restored.g, self._device_multiple(STANDING_BATCH)
     if not n_batches:
       return g
     return standing_statistics(

@@ -68,6 +68,12 @@ class SamplingOptions:
     None, 'StyleGAN: draw the noise of all images from seed N', metavar='N'
   )
   noise_strength: float = flag(1.0, 'StyleGAN: factor of all noise', metavar='S')
+  noise_layers: str | None = flag(
+    None,
+    'StyleGAN: noise in these layers only: coarse, middle, fine, layers such as 0-3, '
+    'or several with commas; default: all',
+    metavar='LAYERS',
+  )
   mix: str = flag(
     '',
     'StyleGAN: style mixing grid of --seeds (rows) with styles of these seeds '
@@ -143,6 +149,8 @@ class SamplingOptions:
     excluding = [layouts, [name for name in ('seeds', 'num') if self.changed([name])]]
     if self.grid or self.mix:  # these have columns of their own
       excluding += [[layouts[0], name] for name in self.changed(['columns'])]
+    if self.noise == 'off':
+      excluding += [['noise=off', name] for name in self.changed(['noise_layers'])]
     for names in excluding:
       if len(names) > 1:
         raise UserError(f'--{names[0]} and --{names[1]} exclude each other: give one.')

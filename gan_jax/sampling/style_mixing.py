@@ -30,13 +30,14 @@ def style_ranges(gan: StyleBased, res: int = 0) -> dict[str, range]:
 
 
 def parse_mix_layers(
-  text: str | None, gan: StyleBased, res: int = 0
+  text: str | None, gan: StyleBased, res: int = 0, name: str = 'mix_layers'
 ) -> list[list[int]]:
   """'coarse+middle,2-3' -> the layers of each band of a mixing grid.
 
   Args:
     text: None: a band for each of the coarse, middle and fine styles that there are.
     res: resolution to sample; 0: the final one.
+    name: the flag that error messages name.
 
   Raises:
     UserError: an unknown name, or a layer that the model does not have.
@@ -50,17 +51,16 @@ def parse_mix_layers(
     for part in map(str.strip, band.split('+')):
       if part in named and not named[part]:
         raise UserError(
-          f'--mix_layers={text}: a model of {res or gan.res} pixels has no {part} '
-          'styles.'
+          f'--{name}={text}: a model of {res or gan.res} pixels has no {part} styles.'
         )
       if part not in named and not re.fullmatch('[0-9]+(-[0-9]+)?', part):
         raise UserError(
-          f'--mix_layers={text}: give numbers of layers, such as 0-3, or '
+          f'--{name}={text}: give numbers of layers, such as 0-3, or '
           f'{", ".join(named)}{did_you_mean(part, named)}.'
         )
-      layers += named.get(part) or parse_ranges(part, 'mix_layers')
+      layers += named.get(part) or parse_ranges(part, name)
     if max(layers) > last:
-      raise UserError(f'--mix_layers={text}: layers are 0-{last}.')
+      raise UserError(f'--{name}={text}: layers are 0-{last}.')
     bands.append(layers)
   return bands
 

@@ -29,6 +29,7 @@ def test_the_list_has_a_line_for_each_command(monkeypatch, capsys):
     'train',
     'sample',
     'evaluate',
+    'figures',
     'prepare',
     'plan',
     'report',

@@ -17,7 +17,12 @@ from gan_jax.sampling.options import SamplingOptions, format_ranges, parse_range
       mix='1-3', mix_layers='coarse+fine,2-3', noise='off', noise_strength=0.5
     ),
     SamplingOptions(
-      interpolate='w', frames=3, truncated_layers=0, standing=0, columns=3
+      interpolate='w',
+      frames=3,
+      truncated_layers=0,
+      standing=0,
+      columns=3,
+      noise_layers='coarse,4-5',
     ),
   ],
 )
