@@ -27,7 +27,6 @@ DISTANCES = {  # by metric
   'memorization': 'Inception',
   'memorization_features': '--features',
 }
-MEMORIZED = 'firebrick'  # color of a ratio below 1
 
 
 class Group(NamedTuple):
@@ -78,7 +77,7 @@ def suspicious_rows(evaluator: Evaluator, g: Variables) -> Rows:
 def draw_grid(rows: Rows) -> Image.Image:
   """One row per generated image: its seed, itself, and its nearest training images.
 
-  The ratios below each seed are those of `Memorization`; below 1, they are red.
+  The ratios below each seed are those of `Memorization`.
   """
   side = shown_side(max(rows.generated.shape[1:3]))
   step, label = side + GAP, 8 * LINE
@@ -92,9 +91,8 @@ def draw_grid(rows: Rows) -> Image.Image:
     top = 2 * LINE + y * step
     draw.text((GAP, top), f'seed {seed}', fill='black')
     for line, group in enumerate(rows.groups, 1):
-      text = f'{group.distance} {group.ratios[y]:.2f}'
-      color = MEMORIZED if group.ratios[y] < 1 else 'black'
-      draw.text((GAP, top + line * LINE), text, fill=color)
+      text = f'{group.distance}: {group.ratios[y]:.2f}'
+      draw.text((GAP, top + line * LINE), text, fill='black')
     grid.paste(resized(image, side), (label, top))
   left = label + step + MARGIN
   for group, n, width in zip(rows.groups, shown, widths, strict=True):

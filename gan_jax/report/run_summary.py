@@ -27,7 +27,7 @@ CAPTIONS = {
   'frontier.png': 'Scores by truncation',
   'memorization.png': 'The generated images nearest to training images, beside these; '
   'the numbers are distances, as multiples of those between training images: '
-  'below 1 counts as memorized',
+  'near 0 is a copy',
 }
 PLOTS_OF_METRICS = {'curves.png'}  # left out: the report draws the same curves
 

@@ -72,3 +72,14 @@ def test_curves_at_different_positions_share_a_chart():
   kept = [(at, value) for at, value in points if value is not None]
   assert {value for _, value in kept} == {1.0}
   assert all(abs(at - 2500) < 10 for at, _ in kept)
+
+
+def test_scores_of_a_kind_share_a_panel():
+  names = 'prd_f8', 'recall_small', 'memorization_pixels', 'separability_w', 'is'
+  charts = make_charts([{'images': 1, **{f'eval/{name}': 0.5 for name in names}}])
+  assert [chart['title'] for chart in charts] == [
+    'Precision and recall',
+    'Memorization',
+    'Linear separability',
+    'Other scores',
+  ]
