@@ -76,8 +76,8 @@ def test_curves_at_different_positions_share_a_chart():
 
 def test_scores_of_a_kind_share_a_panel():
   names = 'prd_f8', 'recall_small', 'memorization_pixels', 'separability_w', 'is'
-  charts = make_charts([{'images': 1, **{f'eval/{name}': 0.5 for name in names}}])
-  assert [chart['title'] for chart in charts] == [
+  records = [{'images': 1, **{f'eval/{name}': 0.5 for name in names}}]
+  assert [chart['title'] for chart in charts.make_charts(records)] == [
     'Precision and recall',
     'Memorization',
     'Linear separability',
