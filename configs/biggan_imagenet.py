@@ -30,8 +30,11 @@ def get_config(variant: str = '') -> ConfigDict:
     )
   res, dim_z, ch, depth, remat = VARIANTS[variant]
   tiny = variant == 'tiny'
-  batch, d_steps = (8, 2) if tiny else (2048, 2)  # paper
+  # paper, table 1: the batch; appendix C: the steps
+  batch, d_steps = (8, 2) if tiny else (2048, 2)
   per_step = batch * d_steps
+  # paper, appendix C: another rate for BigGAN-deep beyond 128 pixels
+  g_lr, d_lr = (2.5e-5, 2.5e-5) if depth and res > 128 else (5e-5, 2e-4)
   return ConfigDict(
     dict(
       model=dict(
@@ -39,34 +42,35 @@ def get_config(variant: str = '') -> ConfigDict:
         res=res,
         n_classes=10 if tiny else 1000,
         dim_z=dim_z,
-        shared_dim=128,  # paper
+        shared_dim=128,  # paper, appendix B
         g_ch=ch,
         d_ch=ch,
         g_widths=(2, 2, 1) if tiny else (),
         d_widths=(1, 2) if tiny else (),
-        g_attention=(64,),  # paper
+        g_attention=(64,),  # paper, appendix B
         d_attention=(64,),
         depth=depth,
-        bn_eps=1e-4,  # the paper's code
+        bn_eps=1e-4,  # paper, appendix C
         rgb_bn_eps=1e-4,
         sn_eps=1e-4,
         remat=remat,
         dtype='bfloat16',
       ),
       schedule=dict(
-        batch=batch,  # paper
-        g_lr=5e-5,  # paper
-        d_lr=2e-4,  # paper
-        ema=0.9999,  # paper
+        batch=batch,
+        g_lr=g_lr,
+        d_lr=d_lr,
+        ema=0.9999,  # paper, appendix C
         ema_start=(0 if tiny else 20_000) * per_step,  # BigGAN-PyTorch
       ),
-      g_adam=dict(beta1=0.0, beta2=0.999, eps=1e-6, ortho=1e-4),  # paper; eps: PyTorch
+      # paper, appendix C; ortho: section 3.1; eps: BigGAN-PyTorch
+      g_adam=dict(beta1=0.0, beta2=0.999, eps=1e-6, ortho=1e-4),
       d_adam=dict(beta1=0.0, beta2=0.999, eps=1e-6),
       # no flips: as the HDF5 path of BigGAN-PyTorch, and compare_gan
       data=dict(name='synthetic' if tiny else 'imagenet2012', threads=64),
       train=dict(
         images=(2 if tiny else 150_000) * per_step,
-        d_steps=d_steps,  # paper
+        d_steps=d_steps,
       ),
       log=dict(
         metrics_every=(1 if tiny else 100) * per_step,

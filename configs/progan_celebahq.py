@@ -64,17 +64,15 @@ def get_config(variant: str = '') -> ConfigDict:
       schedule=dict(
         resolutions=(4, 8) if tiny else tuple(4 << i for i in range(9)),
         batch=(8,) if tiny else batch,
-        stabilise=4
-        if tiny
-        else 800_000
-        if paper
-        else 600_000,  # paper, A.1; the repository
-        fade=8 if tiny else 800_000 if paper else 600_000,  # paper, A.1; the repository
+        # paper, appendix A.1: 800,000; the repository: 600,000
+        stabilise=4 if tiny else 800_000 if paper else 600_000,
+        fade=8 if tiny else 800_000 if paper else 600_000,
         g_lr=(1e-3,) if tiny else rate,
         d_lr=(1e-3,) if tiny else rate,
         warmup=40_000 if paper else 0,  # the Theano version rises exponentially
         ema=0.999,  # paper, appendix A.1; for all batch sizes
         ema_half_life=22_000 if pod else 0,  # ours: equals 0.999 at batch 32
+        minibatch_repeats=1 if tiny or pod or paper else 4,  # the repository
       ),
       # paper, appendix A.1; tf_eps: the repository
       g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),

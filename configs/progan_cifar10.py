@@ -60,6 +60,7 @@ def get_config(variant: str = '') -> ConfigDict:
         d_lr=(1e-3,) if tiny else rate,
         ema=0.999,  # paper, appendix A.1; for all batch sizes
         ema_half_life=22_000 if pod else 0,  # ours: equals 0.999 at batch 32
+        minibatch_repeats=1 if tiny or pod or paper else 4,  # the repository
       ),
       # paper, appendix A.1; tf_eps: the repository
       g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),

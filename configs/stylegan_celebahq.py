@@ -2,15 +2,23 @@
 
   python -m gan_jax.main --config=configs/stylegan_celebahq.py --workdir=DIR
 
-Variants: pod (large batches), tiny (two steps, a laptop). Trained by WGAN-GP, as in the
+Variants: 4gpu, 2gpu, 1gpu (the repository's presets; the default is that for 8 GPUs),
+pod (large batches), tiny (two steps, a laptop). Trained by WGAN-GP, as in the
 paper, which reports FID 5.06 (table 1, F). `celeb_a_hq/1024` must be prepared once by
 tensorflow-datasets.
 """
 
 from ml_collections import ConfigDict
 
-# From the original's 8-GPU configuration, for 8, 16, ... 1024 pixels.
-BATCH = (256, 128, 64, 32, 32, 32, 32, 32)
+# Batch size at 8, 16, ... 1024 pixels and number of GPUs. The default, 4gpu, 2gpu and
+# 1gpu are presets of the official repository (train.py); batch sizes are totals.
+PRESETS = {
+  '': ((256, 128, 64, 32, 32, 32, 32, 32), 8),
+  '4gpu': ((256, 128, 64, 32, 16, 16, 16, 16), 4),
+  '2gpu': ((256, 128, 64, 32, 16, 8, 8, 8), 2),
+  '1gpu': ((128, 128, 64, 32, 16, 8, 4, 4), 1),
+}
+# At 8, 16, ... pixels, for every number of GPUs.
 RATE = (1e-3, 1e-3, 1e-3, 1e-3, 1.5e-3, 2e-3, 2e-3, 2e-3)
 
 TINY = dict(
@@ -24,38 +32,42 @@ TINY = dict(
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
 # (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 1024, 512, 512, 512, 512, 512)
+VARIANTS = ('', '4gpu', '2gpu', '1gpu', 'pod', 'tiny')
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  if variant not in ('', 'pod', 'tiny'):
-    raise ValueError(
-      f'stylegan_celebahq has no variant {variant!r}: pod, tiny, or none'
-    )
+  if variant not in VARIANTS:
+    variants = ', '.join(filter(None, VARIANTS))
+    raise ValueError(f'stylegan_celebahq has no variant {variant!r}: {variants}')
   tiny, pod = variant == 'tiny', variant == 'pod'
-  batch, rate = (8,) if tiny else POD_BATCH if pod else BATCH, RATE
+  (batch, gpus), rate = PRESETS.get(variant, PRESETS['']), RATE
   if pod:
-    rate = tuple(r * (k / b) ** 0.5 for r, k, b in zip(RATE, POD_BATCH, BATCH))
+    rate = tuple(r * (k / b) ** 0.5 for r, k, b in zip(rate, POD_BATCH, batch))
+    batch = POD_BATCH
   return ConfigDict(
     dict(
       model=dict(
         family='stylegan',
         res=8 if tiny else 1024,
-        loss='wgan',  # paper
+        loss='wgan',  # paper, appendix C
+        # the repository: one per GPU; pod, ours: for as many images as on a GPU at 1024
+        mixing_groups=1 if tiny else 128 if pod else gpus,
         **(TINY if tiny else {}),
       ),
       schedule=dict(
         resolutions=(4, 8) if tiny else tuple(8 << i for i in range(8)),
-        batch=batch,
-        stabilise=4 if tiny else 600_000,  # paper
-        fade=8 if tiny else 600_000,  # paper
+        batch=(8,) if tiny else batch,
+        stabilise=4 if tiny else 600_000,  # the repository
+        fade=8 if tiny else 600_000,  # the repository
         g_lr=(1e-3,) if tiny else rate,
         d_lr=(1e-3,) if tiny else rate,
-        ema_half_life=10_000,  # paper, appendix C
+        ema_half_life=10_000,  # the repository
+        minibatch_repeats=1 if tiny or pod else 4,  # the repository
       ),
-      g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),  # paper
+      g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),  # the repository
       d_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
       data=dict(name='synthetic' if tiny else 'celeb_a_hq/1024', flip=True, threads=64),
-      train=dict(images=16 if tiny else 25_000_000),  # paper
+      train=dict(images=16 if tiny else 25_000_000),  # paper, appendix C
       log=dict(
         metrics_every=8 if tiny else 10_000,
         grid_every=16 if tiny else 100_000,

@@ -203,7 +203,7 @@ def _evaluate(
     dataset = load_real_images(folder, config, split, args.data, args.data_dir)
   branches = (True, False) if thresholds else (protocol.ema,)
   trained = restore_generators(folder, config, branches, args.checkpoint)
-  phase = config.schedule.phase_at(trained.images, config.gan.res)
+  phase = config.phase_at(trained.images)
   evaluator = Evaluator(
     config.gan,
     dataset,

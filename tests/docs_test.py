@@ -42,7 +42,7 @@ COMMAND = re.compile(
 )
 NOT_KEYS = {  # files and functions that look like keys
   *('data.png', 'data.pkl', 'data.load_dataset', 'data.iterate_batches'),
-  *('model.npz', 'model.py', 'model.safetensors', 'train.array_record'),
+  *('model.npz', 'model.py', 'model.safetensors', 'train.array_record', 'train.py'),
 }
 
 

@@ -14,7 +14,7 @@ from gan_jax.config.sections import (
   TrainConfig,
 )
 from gan_jax.models.augmentation import Augmentation
-from gan_jax.models.base import GAN
+from gan_jax.models.base import GAN, Phase
 from gan_jax.models.biggan import BigGAN
 from gan_jax.models.progan import ProGAN
 from gan_jax.models.stylegan import StyleGAN
@@ -70,6 +70,17 @@ class Config:
   def stages(self) -> tuple[Stage, ...]:
     """The stages of training, in order; the step is compiled once per stage."""
     return self.schedule.stages(self.gan.res)
+
+  def phase_at(self, images: int) -> Phase:
+    """The phase of the step before which `images` images were seen."""
+    evaluated = self.schedule.evaluated_at(images, self.train.d_steps)
+    return self.schedule.phase_at(evaluated, self.gan.res)
+
+  def resets_between(self, before: int, after: int) -> bool:
+    """Whether optimizers are reset between two image counts: a fade began or ended."""
+    d_steps = self.train.d_steps
+    seen = (self.schedule.evaluated_at(images, d_steps) for images in (before, after))
+    return self.schedule.resets_between(*seen)
 
   def shape(self, stage: Stage, n_devices: int) -> tuple[int, int, int]:
     """(micro-batches of the D steps, images of one, fakes of a micro-batch of G).

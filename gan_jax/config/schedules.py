@@ -59,6 +59,11 @@ class ConstantSchedule:
     del before, after
     return False
 
+  def evaluated_at(self, images: int, d_steps: int) -> int:
+    """The images at which the step after `images` evaluates the schedule: all."""
+    del d_steps
+    return images
+
 
 @dataclasses.dataclass(frozen=True)
 class ProgressiveSchedule:
@@ -99,6 +104,12 @@ class ProgressiveSchedule:
   )
   ema_half_life: int = key(
     0, 'images; 0: the decay is ema, else it follows from this', at_least=0
+  )
+  minibatch_repeats: int = key(
+    1,
+    "iterations from one evaluation of the schedule to the next; 4 in the originals' "
+    'code',
+    at_least=1,
   )
 
   def __post_init__(self) -> None:
@@ -182,6 +193,24 @@ class ProgressiveSchedule:
     old, new = self.lod_at(before), self.lod_at(after)
     ends = lambda lod: (math.floor(lod), math.ceil(lod))
     return ends(old) != ends(new)
+
+  def evaluated_at(self, images: int, d_steps: int) -> int:
+    """The images at which the schedule was evaluated for the step after `images`.
+
+    Counted from the beginning of training, in rounds of `minibatch_repeats` iterations
+    of d_steps batches each. The size of a batch, too, is that of the evaluation.
+    """
+    if self.minibatch_repeats == 1:
+      return images
+    stages, start = self.stages(self.resolutions[-1]), 0
+    while True:
+      stage = [s for s in stages if s.after < start][-1]
+      length = stage.batch * d_steps * self.minibatch_repeats
+      later = [s.after for s in stages if s.after >= start]
+      end = start + ((later[0] - start) // length + 1) * length if later else math.inf
+      if images < end:
+        return start + (images - start) // length * length
+      start = int(end)
 
 
 def _entry(table: tuple[T, ...], stage: int) -> T:

@@ -253,7 +253,11 @@ class StyleBased(GAN, Protocol):
     cutoff: ArrayLike,
     res: int = 0,
   ) -> Float[Array, 'b layers dim_w']:
-    """Style mixing: w in the layers below `cutoff`, w2 in the others."""
+    """Style mixing: w in the layers below `cutoff`, w2 in the others.
+
+    Args:
+      cutoff: a scalar, or one value per example [b].
+    """
     ...
 
   def synthesize(

@@ -27,13 +27,16 @@ from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
 
 class StyleGANInputs(NamedTuple):
-  """Random inputs of one forward pass; all but the cutoff have one row per example."""
+  """Random inputs of one forward pass, one row per example.
+
+  The cutoff is a scalar where all examples share it.
+  """
 
   z: Float[Array, 'b dim_z']  # N(0, 1)
   z2: Float[Array, 'b dim_z']  # of the layers from the cutoff on
   labels: Int[Array, ' b']  # of the fakes in g_loss; in d_loss fakes have the reals'
   noise: tuple[Float[Array, 'b h w 1'], ...]  # N(0, 1), one per layer
-  cutoff: Int[Array, '']  # first layer of the second style; number of layers: none
+  cutoff: Int[Array, '*b']  # first layer of the second style; number of layers: none
   interpolation: Float[Array, ' b']  # uniform: where WGAN-GP is taken, real 0 to fake 1
 
 
@@ -93,6 +96,12 @@ class StyleGAN(progressive.ProgressiveGAN):
   )
   mixing: float = key(
     0.9, 'probability of style mixing in training', at_least=0, at_most=1
+  )
+  mixing_groups: int = key(
+    1,
+    'groups of a batch with a style mixing cutoff of their own, by turns of '
+    "mbstd_group images; 1: one cutoff; the original's has one per GPU",
+    at_least=1,
   )
   w_avg_beta: float = key(
     0.995, 'decay of the moving average of w, for truncation', at_least=0, at_most=1
@@ -218,22 +227,38 @@ class StyleGAN(progressive.ProgressiveGAN):
   def draw_inputs(
     self, key: PRNGKeyArray, index: Int[Array, ' b'], phase: Phase
   ) -> StyleGANInputs:
-    """Everything by global example index, but one cutoff for the whole batch."""
+    """Everything by global example index; one cutoff for each of the mixing groups."""
     keys = [jax.random.fold_in(key, i) for i in range(7)]
     latents = lambda k: jax.vmap(lambda k: jax.random.normal(k, (self.dim_z,)))(
       example_keys(k, index)
     )
     n = self.layers(phase.res)
-    cutoff = jax.random.randint(keys[3], (), 1, n)
-    mixes = jax.random.uniform(keys[4]) < self.mixing
     return StyleGANInputs(
       z=latents(keys[0]),
       z2=latents(keys[1]),
       labels=progressive.draw_labels(example_keys(keys[2], index), self.n_classes),
       noise=self.fresh_noise(example_keys(keys[5], index), phase.res),
-      cutoff=jnp.where(mixes, cutoff, n),
+      cutoff=self._cutoffs(keys[3], keys[4], index, n),
       interpolation=jax.vmap(jax.random.uniform)(example_keys(keys[6], index)),
     )
+
+  def _cutoffs(
+    self, key: PRNGKeyArray, coin_key: PRNGKeyArray, index: Int[Array, ' b'], n: int
+  ) -> Int[Array, '*b']:
+    """The first layer of the second style, n (of n layers) where styles do not mix.
+
+    Examples that D compares (`group`) are of one mixing group, as on one GPU.
+    """
+
+    def draw(key: PRNGKeyArray, coin_key: PRNGKeyArray) -> Array:
+      cutoff = jax.random.randint(key, (), 1, n)
+      mixes = jax.random.uniform(coin_key) < self.mixing
+      return jnp.where(mixes, cutoff, n)
+
+    if self.mixing_groups == 1:
+      return draw(key, coin_key)
+    group = index // self.group % self.mixing_groups
+    return jax.vmap(draw)(example_keys(key, group), example_keys(coin_key, group))
 
   def d_loss(
     self,
@@ -323,7 +348,13 @@ class StyleGAN(progressive.ProgressiveGAN):
     cutoff: ArrayLike,
     res: int = 0,
   ) -> Float[Array, 'b layers dim_w']:
-    """Style mixing: w in the layers below `cutoff`, w2 in the others."""
+    """Style mixing: w in the layers below `cutoff`, w2 in the others.
+
+    Args:
+      cutoff: a scalar, or one value per example [b].
+    """
+    if jnp.ndim(cutoff):
+      cutoff = jnp.asarray(cutoff)[:, None, None]
     layer = jnp.arange(self.layers(res or self.res))[None, :, None]
     return jnp.where(layer < cutoff, w[:, None], w2[:, None])
 

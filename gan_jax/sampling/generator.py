@@ -194,7 +194,7 @@ class TrainedGenerator(Generator):
     g, _ = jax.eval_shape(self.gan.init, jax.random.key(0))
     like = {self.weights: g, 'images': jax.ShapeDtypeStruct((), np.uint32)}
     parts, step = checkpoints.restore_subtrees(self._workdir, like, self._step)
-    phase = self._config.schedule.phase_at(int(parts['images']), self.gan.res)
+    phase = self._config.phase_at(int(parts['images']))
     return Restored(parts[self.weights], phase, step)
 
   @property

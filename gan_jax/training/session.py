@@ -181,7 +181,7 @@ class TrainingSession:
       before, self.images = self.images, self.images + stage.images_per_step
       self.step += 1
       self.metrics.defer(self.images, metrics | _logged_phase(scaled))
-      if config.schedule.resets_between(before, self.images):
+      if config.resets_between(before, self.images):
         self.state = self._reset(self.state)
       grows = self._phase_at(self.images).res != phase.res
       if self.clock.due():
@@ -220,7 +220,7 @@ class TrainingSession:
       update_start(self._context.workdir, fields)
 
   def _phase_at(self, images: int) -> Phase:
-    return self._config.schedule.phase_at(images, self._config.gan.res)
+    return self._config.phase_at(images)
 
   def _scale_rates(self, phase: Phase) -> Phase:
     """The phase with the learning rates that the rollbacks so far have left."""

@@ -105,13 +105,12 @@ class StagePreparer:
 
   def _start_of_next(self, stage: ReadyStage) -> int | None:
     """Images seen when the stage after this one begins; None after the last."""
-    gan, schedule = self._config.gan, self._config.schedule
     later = [s.after for s in self._config.stages if s.res > stage.res]
     if not later:
       return None
     steps = max((later[0] - stage.start) // stage.images_per_step, 1)
     images = stage.start + steps * stage.images_per_step
-    while schedule.phase_at(images, gan.res).res == stage.res:
+    while self._config.phase_at(images).res == stage.res:
       images += stage.images_per_step
     return images
 
@@ -122,7 +121,7 @@ class StagePreparer:
     collectives wait for a late process (30 s on CPUs).
     """
     config, began = self._config, time.perf_counter()
-    phase = config.schedule.phase_at(images, config.gan.res)
+    phase = config.phase_at(images)
     (stage,) = [s for s in config.stages if s.res == phase.res]
     batches = prefetch(self._sharded_batches(stage, images))
     with self._watchdog.watch('opening the data') as opening:

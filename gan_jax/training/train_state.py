@@ -76,7 +76,7 @@ def make_reset(
   """Makes a compiled function that resets the optimizers of a state (donated).
 
   A growing GAN calls it where a fade begins and ends: see
-  `ProgressiveSchedule.resets_between`.
+  `Config.resets_between`.
   """
 
   def reset(state: TrainState) -> TrainState:

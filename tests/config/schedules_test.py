@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gan_jax import UserError
+from gan_jax.config import parse_config
 from gan_jax.config.schedules import ConstantSchedule, ProgressiveSchedule
 
 GROW = ProgressiveSchedule(
@@ -63,6 +64,49 @@ def test_without_a_fade_the_resolution_jumps():
   ((_, *_), (after, res, _)) = jump.stages(8)
   assert [jump.phase_at(i, 8).res for i in (after, after + 1)] == [4, res]
   assert [i for i in range(30) if jump.resets_between(i, i + 1)] == [after]
+
+
+def growing_config(schedule, d_steps):
+  """A config of a ProGAN with this schedule."""
+  values = {
+    'model': {'family': 'progan', 'res': schedule.resolutions[-1], 'mbstd_group': 1},
+    'schedule': dataclasses.asdict(schedule),
+    'data': {'name': 'synthetic'},
+    'train': {'images': 10**6, 'd_steps': d_steps},
+    'log': {'metrics_every': 1, 'grid_every': 1, 'checkpoint_every': 1},
+  }
+  return parse_config(values)
+
+
+def original_loop(schedule, d_steps, end):
+  """The loop of the originals: (images, images evaluated at, reset before) by step."""
+  images, ends = 0, None
+  while images < end:
+    evaluated, lod = images, schedule.lod_at(images)
+    before, ends = ends, (np.floor(lod), np.ceil(lod))
+    res = 32 >> int(np.floor(lod))
+    (batch,) = [s.batch for s in schedule.stages(32) if s.res == res]
+    for repeat in range(schedule.minibatch_repeats):
+      yield images, evaluated, not repeat and before not in (None, ends)
+      images += d_steps * batch
+
+
+@pytest.mark.parametrize('repeats', [1, 3, 4])
+@pytest.mark.parametrize('d_steps', [1, 2])
+def test_the_schedule_is_evaluated_every_few_iterations(repeats, d_steps, rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  stabilise, fade = rng.integers(0, 200), rng.integers(1, 200)
+  batch = tuple(rng.integers(1, 40, 3).tolist())
+  schedule = dataclasses.replace(
+    GROW, stabilise=int(stabilise), fade=int(fade), batch=batch,
+    minibatch_repeats=repeats,
+  )  # fmt: skip
+  config, before = growing_config(schedule, d_steps), 0
+  for images, evaluated, resets in original_loop(schedule, d_steps, 2000):
+    assert config.phase_at(images) == schedule.phase_at(evaluated, 32)
+    assert config.resets_between(before, images) == resets
+    before = images
+  assert schedule.evaluated_at(10**9, d_steps) <= 10**9
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,27 @@ def test_inputs_depend_on_the_example_not_on_the_device():
   assert cutoffs == {1, 2, 3, 4}  # 4: not mixed
 
 
+def test_mixing_groups_have_cutoffs_of_their_own():
+  gan = dataclasses.replace(STYLEGAN, mixing_groups=4, mbstd_group=2)
+  draw = jax.jit(lambda key, index: gan.draw_inputs(key, index, phase(8)).cutoff)
+  all_of_them = np.stack([draw(jax.random.key(i), jnp.arange(16)) for i in range(60)])
+  turns = all_of_them.reshape(60, 2, 4, 2)  # two turns of four groups of two images
+  np.testing.assert_array_equal(turns, turns[:, :1, :, :1] + np.zeros_like(turns))
+  assert all(set(group) == {1, 2, 3, 4} for group in turns[:, 0, :, 0].T)
+  assert (np.ptp(turns[:, 0, :, 0], axis=1) > 0).mean() > 0.5
+  np.testing.assert_array_equal(  # as on the second of two devices
+    draw(jax.random.key(7), jnp.arange(8, 16)), all_of_them[7, 8:]
+  )
+
+
+def test_style_mixing_with_a_cutoff_per_example():
+  w, w2 = jnp.zeros((3, 7)), jnp.ones((3, 7))
+  mixed = STYLEGAN.mix(w, w2, jnp.array([1, 4, 2]), res=8)
+  for row, cutoff in zip(mixed, (1, 4, 2), strict=True):
+    np.testing.assert_array_equal(row, STYLEGAN.mix(w, w2, cutoff, res=8)[0])
+  assert mixed[:, :, 0].tolist() == [[0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1]]
+
+
 def test_an_unknown_loss_is_an_error():
   with pytest.raises(UserError, match="loss is 'hinge': allowed are"):
     StyleGAN(res=16, loss='hinge')

@@ -52,6 +52,19 @@ def test_metrics_record_stages_and_alpha(uninterrupted):
   assert {p.stem for p in (uninterrupted[0] / 'samples').iterdir()} >= {'0000000016'}
 
 
+def test_a_run_resumed_between_evaluations_of_the_schedule(tmp_path):
+  held = dict(schedule__minibatch_repeats=2)
+  whole = train(growing(6 * 8, **held), tmp_path / 'whole')
+  steps = metric_lines(tmp_path / 'whole')
+  assert [line['res'] for line in steps] == [4, 4, 8, 8, 8, 8]
+  np.testing.assert_allclose(
+    [line['alpha'] for line in steps], [1, 1, 1 / 3, 1 / 3, 1, 1], rtol=1e-6
+  )
+  train(growing(3 * 8, **held), tmp_path / 'parts')
+  resumed = train(growing(6 * 8, **held), tmp_path / 'parts')
+  jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+
 @pytest.mark.parametrize('stop', [2, 3, 4])  # as a fade begins, within, as it ends
 def test_a_run_resumed_in_a_fade_is_the_same_run(uninterrupted, tmp_path, stop):
   train(growing(stop * 8), tmp_path)
