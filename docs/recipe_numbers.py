@@ -86,6 +86,7 @@ RATES = {  # of ProGAN
 PROGAN = {
   'model.mbstd_group': Original(4, 'networks.py: mbstd_group_size'),
   'model.dim_z': Original(512, 'networks.py: latent_size'),
+  'model.fake_labels': Original('data', 'loss.py: get_random_labels_tf'),
   'model.gp_weight': Original(10.0, 'loss.py: wgan_lambda'),
   'model.gp_target': Original(1.0, 'loss.py: wgan_target'),
   'model.drift': Original(1e-3, 'loss.py: wgan_epsilon'),
@@ -136,6 +137,7 @@ POD_PROGAN = POD | {
 STYLEGAN = {
   'model.mbstd_group': Original(4, 'networks_stylegan.py: mbstd_group_size'),
   'model.dim_z': Original(512, 'networks_stylegan.py: latent_size'),
+  'model.fake_labels': Original('data', 'loss.py: get_random_labels_tf'),
   'model.dim_w': Original(512, 'networks_stylegan.py: dlatent_size'),
   'model.mapping_layers': Original(8, 'paper, section 2; networks_stylegan.py'),
   'model.mapping_lrmul': Original(0.01, 'paper, appendix C; networks_stylegan.py'),
@@ -226,6 +228,7 @@ CIFAR = 'launch_cifar_ema.sh'
 SNGAN = 'launch_SNGAN.sh'
 SAGAN = 'launch_SAGAN_bs128x2_ema.sh'
 NETWORKS = {
+  'model.fake_labels': Original('uniform', 'utils.py: prepare_z_y'),
   'model.res': Original(128, 'the resolution of the data'),
   'model.n_classes': Original(1000, 'the classes of the data'),
   'model.g_widths': Original((), 'BigGAN.py: G_arch'),

@@ -95,6 +95,15 @@ class GAN(Protocol):
     ...
 
   @property
+  def fake_labels(self) -> str:
+    """Labels of the fakes in `g_loss`: 'data' or 'uniform'.
+
+    'data': those of the iteration's real images, in their order, which have the
+    distribution of the dataset. 'uniform': as drawn by `draw_inputs`.
+    """
+    ...
+
+  @property
   def dim_z(self) -> int: ...
 
   @property

@@ -110,15 +110,16 @@ class BigGAN(BigGANConfig):
   ) -> Loss:
     """Hinge loss. G runs in training mode, so its batch statistics are updated too."""
     del phase
-    fake, g = self.run_generator(g, inputs.z, inputs.labels, train=True)
+    fake_labels = batch.labels if self.fake_labels == 'data' else inputs.labels
+    fake, g = self.run_generator(g, inputs.z, fake_labels, train=True)
     fake = augment(jax.lax.stop_gradient(fake), 'fake')
     real = augment(to_float(batch.images, fake.dtype), 'real')
     if self.split_d:
-      fake_score, d = self.run_discriminator(d, fake, inputs.labels)
+      fake_score, d = self.run_discriminator(d, fake, fake_labels)
       real_score, d = self.run_discriminator(d, real, batch.labels)
     else:
       images = jnp.concatenate([fake, real])
-      labels = jnp.concatenate([inputs.labels, batch.labels])
+      labels = jnp.concatenate([fake_labels, batch.labels])
       scores, d = self.run_discriminator(d, images, labels)
       fake_score, real_score = jnp.split(scores, [fake.shape[0]])
     on_real, on_fake = losses.hinge_d(real_score, fake_score)

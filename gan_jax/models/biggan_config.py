@@ -55,6 +55,12 @@ class BigGANConfig:
   n_classes: int = key(
     0, 'number of classes of the labels; 0: unconditional', at_least=0
   )
+  fake_labels: str = key(
+    'uniform',
+    "labels of fakes: 'uniform' over the classes, or 'data', those of the iteration's "
+    'real images',
+    choices=('data', 'uniform'),
+  )
   channels: int = key(
     3, 'of the images: 1 (grey), 3 (RGB) or 4 (RGBA)', at_least=1, at_most=4
   )

@@ -99,6 +99,12 @@ class ProGAN(progressive.ProgressiveGAN):
   n_classes: int = key(
     0, 'number of classes of the labels; 0: unconditional', at_least=0
   )
+  fake_labels: str = key(
+    'data',
+    "labels of the fakes in G's step: 'data', those of the iteration's real images, or "
+    "'uniform' over the classes",
+    choices=('data', 'uniform'),
+  )
   channels: int = key(
     3, 'of the images: 1 (grey), 3 (RGB) or 4 (RGBA)', at_least=1, at_most=4
   )

@@ -157,8 +157,11 @@ def train_step(
     all_d_metrics.append(d_metrics)
     skipped += 1 - is_finite
   g_before = state.g
+  labels = None
+  if config.gan.n_classes and config.gan.fake_labels == 'data':
+    state, labels = _data_labels(state, batch)
   d = d_before if config.simultaneous else state.d
-  state, g_metrics, is_finite = generator_update(it, state, d)
+  state, g_metrics, is_finite = generator_update(it, state, d, labels)
   skipped += 1 - is_finite
 
   # One all-reduce for the batch statistics of device groups and the metrics.
@@ -218,13 +221,34 @@ def discriminator_update(
   return state, {**metrics, 'd_grad': update.grad_norm}, update.is_finite
 
 
+def _data_labels(
+  state: TrainState, batch: Batch
+) -> tuple[TrainState, Int[Array, ' images']]:
+  """The labels of all real images of this iteration, by global index.
+
+  They wait for the update of D, with which the state is returned: a collective of their
+  own could be ordered differently on each process and deadlock.
+
+  Args:
+    batch: of this device: labels [d_steps, accum, b].
+  """
+  labels, d = lax.optimization_barrier((batch.labels, state.d))
+  rows = labels.reshape(-1, *labels.shape[2:])
+  labels = lax.all_gather(rows, AXIS, axis=1).reshape(-1, *rows.shape[2:])
+  return dataclasses.replace(state, d=d), labels
+
+
 def generator_update(
-  it: Iteration, state: TrainState, d: Variables
+  it: Iteration,
+  state: TrainState,
+  d: Variables,
+  labels: Int[Array, ' images'] | None = None,
 ) -> tuple[TrainState, Metrics, Bool[Array, '']]:
   """The update of G in this iteration; returns what `discriminator_update` returns.
 
   Args:
     d: variables of the D that scores the fakes.
+    labels: of the fakes, in turn; None: those that the family draws.
   """
   gan, phase, g_batch = it.config.gan, it.phase, it.config.g_batch
   key = jax.random.fold_in(it.key, it.config.d_steps)
@@ -232,6 +256,8 @@ def generator_update(
   def loss_fn(params: Variables, g: Variables, d: Variables, x: Any) -> Loss:
     index = it.global_indices(x, g_batch)
     inputs = gan.draw_inputs(key, index, phase)
+    if labels is not None:
+      inputs = inputs._replace(labels=labels[index % len(labels)])
     augment = it.augment(key, index, state.augment)
     return gan.g_loss({**g, 'params': params}, d, inputs, phase, augment)
 

@@ -417,7 +417,7 @@ def recorded(gan, recorded):
 
 def training(net, check):
   z = load(net.path('train'))
-  gan = net.gan
+  gan = dataclasses.replace(net.gan, fake_labels='uniform')  # G's labels are recorded
   names = net.meta.get('notes', {}).get('train_losses')
   if names:
     (loss,) = {LOSSES[name][1] for name in names}

@@ -229,6 +229,7 @@ class Linear:
   res: int = 4
   channels: int = 1
   n_classes: int = 0
+  fake_labels: str = 'uniform'
   dim_z: int = 3
   ema_lags: ClassVar[bool] = False
   shares_batch_stats: ClassVar[bool] = False
@@ -317,6 +318,39 @@ def test_micro_batches_of_g_do_not_matter_either(devices):
   (ours, metrics), (theirs, expected) = run(3), run(0)
   assert_close(ours, theirs, 1e-6)
   assert_close(metrics, expected, 1e-6)
+
+
+class Labelled(Linear):
+  """Reports the sums of the labels and of the squared labels that G's step gets."""
+
+  def g_loss(self, g, d, draws, phase, augment):
+    loss, (g, d, metrics) = super().g_loss(g, d, draws, phase, augment)
+    for power in (1, 2):
+      total = (draws.labels.astype(jnp.float32) ** power).sum()
+      metrics[f'g_labels{power}'] = total
+    return loss, (g, d, metrics)
+
+
+@pytest.mark.parametrize('devices, accum, g_accum', [(1, 1, 0), (2, 2, 1), (2, 1, 3)])
+@pytest.mark.parametrize('source', ['data', 'uniform'])
+def test_fakes_of_g_have_the_labels_of_the_reals(devices, accum, g_accum, source):
+  # 2 D steps of 8 reals with the labels 0, 1, ... 15; 12 fakes have the first of them.
+  gan = Labelled(n_classes=16, fake_labels=source)
+  mesh, k = make_mesh(jax.devices()[:devices]), 2 * accum
+  labels = np.arange(16, dtype=np.int32).reshape(k, devices, -1).swapaxes(0, 1)
+  images = np.zeros((*labels.shape, 4, 4, 1), np.uint8)
+  g_accum, fakes = g_accum or accum, 12
+  g_batch = fakes // devices // g_accum
+  run = make_train_step(
+    gan, SGD, SGD, mesh, d_steps=2, g_batch=g_batch, g_accum=g_accum
+  )
+  state = sharding.replicate(init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+  batch = shard_reals({'images': images, 'labels': labels}, mesh)
+  _, metrics = run(state, batch, jax.random.key(1), SCHEDULE.phase_at(0, 4))
+  parts = devices * g_accum  # metrics are means over these
+  used = np.arange(fakes) if source == 'data' else np.zeros(fakes)
+  for power in (1, 2):
+    assert float(metrics[f'g_labels{power}']) * parts == (used**power).sum()
 
 
 def test_one_compile_and_a_donated_state():
