@@ -20,10 +20,17 @@ from absl import logging
 from gan_jax import UserError, data
 from gan_jax.config import Config
 from gan_jax.config.workdir import read_config, read_data_record
+from gan_jax.data.dataset import InMemoryExamples
 from gan_jax.evaluation import memorization_grid, results, truncation_sweep
 from gan_jax.evaluation.applicability import DEFAULT_METRICS, needs_images
 from gan_jax.evaluation.evaluator import Evaluator
-from gan_jax.evaluation.metrics import METRIC_NAMES, SEPARABILITY, inception, lpips
+from gan_jax.evaluation.metrics import (
+  METRIC_NAMES,
+  PATHS,
+  SEPARABILITY,
+  inception,
+  lpips,
+)
 from gan_jax.evaluation.metrics.named_network import NamedNetworks, read_networks
 from gan_jax.evaluation.protocol import PROTOCOLS, EvaluationProtocol
 from gan_jax.evaluation.statistics_files import StatisticsFile, read_statistics
@@ -198,7 +205,9 @@ def _evaluate(
   given, named = read_given_statistics(args, protocol), name_networks(args, metrics)
   defaults = default_metrics(given, named, sweep=bool(thresholds))
   if given and not any(needs_images(x, named) for x in metrics or defaults):
-    dataset = given.no_images(config.gan.res, config.gan.channels)
+    dataset = no_images(given.name, config)
+  elif {*metrics} <= {*PATHS} and metrics and not args.data:
+    dataset = load_or_no_images(folder, config, split, args.data_dir)
   else:
     dataset = load_real_images(folder, config, split, args.data, args.data_dir)
   branches = (True, False) if thresholds else (protocol.ema,)
@@ -272,6 +281,24 @@ def name_networks(args: argparse.Namespace, metrics: Sequence[str]) -> NamedNetw
         'add the metric, or leave the flag out.'
       )
   return read_networks(args.features, args.classifiers)
+
+
+def no_images(name: str, config: Config) -> data.Dataset:
+  """A dataset without images, where no metric needs any."""
+  side, channels = config.gan.res, config.gan.channels
+  images = np.zeros((0, side, side, channels), np.uint8)
+  return data.Dataset(name, InMemoryExamples(images, np.zeros(0, np.int32)))
+
+
+def load_or_no_images(
+  folder: Path, config: Config, split: str, data_dir: Path | None
+) -> data.Dataset:
+  """The run's real images, or none where they are missing: path lengths need none."""
+  try:
+    return load_real_images(folder, config, split, None, data_dir)
+  except UserError as error:
+    _note(f'note: path lengths are measured without real images: {error}')
+    return no_images(config.data.name, config)
 
 
 def default_metrics(

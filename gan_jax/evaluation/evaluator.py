@@ -27,12 +27,12 @@ from gan_jax.evaluation.metrics import (
   memorization_scores,
   separability,
   small_network,
+  transparency,
 )
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
 from gan_jax.evaluation.metrics.memorization import Memorization
 from gan_jax.evaluation.metrics.named_network import NO_NETWORKS, NamedNetworks
 from gan_jax.evaluation.metrics.perceptual_path_length import path_batch, path_length
-from gan_jax.evaluation.metrics.transparency import composite_bytes
 from gan_jax.evaluation.protocol import MAX_GENERATED, EvaluationProtocol
 from gan_jax.evaluation.real_images import (
   dataset_stamp,
@@ -237,7 +237,7 @@ class Evaluator:
     order = real_order(len(self.dataset.examples), small_network.MAX_IMAGES)
     batches = list(read_batches(self.dataset, order, 512))
     images, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
-    return composite_bytes(images), labels
+    return transparency.composite_bytes(images), labels
 
   @property
   def best(self) -> dict[str, str]:
@@ -254,9 +254,17 @@ class Evaluator:
   def stamp(self, name: str, protocol: EvaluationProtocol) -> dict[str, Any]:
     """All that a metric's value depends on besides the model, as JSON."""
     shared = {**self._dataset_stamp, **protocol.generator_stamp()}
-    if name in PATHS:
+    model = {'res': self.res, 'channels': self.gan.channels}
+    if name in PATHS:  # no real images
       assert self._lpips
-      return {**shared, **protocol.path_stamp(path_batch(self.mesh)), **self._lpips[1]}
+      background = transparency.STAMP if self.gan.channels == 4 else {}
+      return {
+        **model,
+        **background,
+        **protocol.generator_stamp(),
+        **protocol.path_stamp(path_batch(self.mesh)),
+        **self._lpips[1],
+      }
     if name == SEPARABILITY:
       assert self._collector.attributes
       images = protocol.images_stamp(False)
@@ -266,10 +274,7 @@ class Evaluator:
     mirrored = self._is_mirrored(name) or self._searches_mirrored(name)
     real = protocol.images_stamp(mirrored)
     if given:
-      shared = {
-        **given.stamp(), 'res': self.res, 'channels': self.gan.channels,
-        **protocol.generator_stamp(),
-      }  # fmt: skip
+      shared = {**given.stamp(), **model, **protocol.generator_stamp()}
       real |= {'reals': given.n, 'mirror': None}
       protocol = dataclasses.replace(protocol, reals=given.n or protocol.reals)
     return {

@@ -11,6 +11,7 @@ SCORES_FILE = 'evaluations.jsonl'  # in a workdir, one score per line
 
 Stamp = Mapping[str, Any]
 
+_PATH_SETTINGS = '1%-99%, step 1e-4'  # of ppl
 # What earlier versions stored as the settings of a metric -> what is stored today.
 _EARLIER_SETTINGS: dict[str, Callable[[Stamp], Stamp]] = {
   '100 subsets of 1000 or all, cubic kernel, unbiased': lambda stamp: {
@@ -32,8 +33,8 @@ _EARLIER_SETTINGS: dict[str, Callable[[Stamp], Stamp]] = {
     'settings': 'consecutive pairs',
     'images': min(10_000, stamp['n']),
   },
-  '1%-99%, step 1e-4': lambda stamp: {
-    'settings': '1%-99%, step 1e-4',
+  _PATH_SETTINGS: lambda stamp: {
+    'settings': _PATH_SETTINGS,
     'crop': 'none',
     'noise': 'constant',
   },
@@ -108,7 +109,9 @@ def _differences(a: Stamp, b: Stamp) -> list[str]:
   """
   a, b = _present_stamp(a), _present_stamp(b)
   ignored = {'protocol'}
-  if 'files' in a and 'files' in b:
+  if a.get('settings') == _PATH_SETTINGS:  # real images play no role
+    ignored |= {'data', 'split', 'content', 'files'}
+  elif 'files' in a and 'files' in b:
     ignored |= {'data'} if a['files'] == b['files'] else set()
   else:
     ignored |= {'files'}

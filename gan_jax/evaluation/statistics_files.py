@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gan_jax import UserError, data
-from gan_jax.data.dataset import InMemoryExamples
+from gan_jax import UserError
 from gan_jax.evaluation.metrics import inception
 from gan_jax.evaluation.metrics.feature_network import (
   NPZ_ERRORS,
@@ -46,11 +45,6 @@ class StatisticsFile(NamedTuple):
   def stamp(self) -> dict[str, Any]:
     """What identifies the real images in the protocol of a score, as JSON."""
     return {'data': self.name, 'statistics': self.fingerprint}
-
-  def no_images(self, res: int, channels: int) -> data.Dataset:
-    """A dataset without images, for metrics that need none."""
-    images = np.zeros((0, res, res, channels), np.uint8)
-    return data.Dataset(self.name, InMemoryExamples(images, np.zeros(0, np.int32)))
 
   def check_metric(self, name: str, min_classes: int, needs_features: bool) -> None:
     """Raises a UserError if a metric of Inception's features needs more than this."""

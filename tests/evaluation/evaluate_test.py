@@ -100,14 +100,35 @@ def test_mistakes_are_one_sentence(
     evaluate.main([f'--workdir={workdir}', f'--cache={cache}', *flags])
 
 
-def test_a_named_protocol_is_stamped(workdir, cache, few_steps, tmp_path):
-  flags = ['--metrics=fd_small', '--num=128', '--standing=0', '--resizing=torch']
+def test_a_named_protocol_is_stamped(workdir, cache):
+  flags = ['--metrics=swd', '--swd_images=8', '--num=64', '--standing=0']
   evaluate.main(
     [f'--workdir={workdir}', f'--cache={cache}', '--protocol=pytorch-fid', *flags]
   )
-  stamp = results.latest_scores(workdir)['fd_small']['stamp']
+  stamp = results.latest_scores(workdir)['swd']['stamp']
   assert stamp['protocol'] == 'pytorch-fid' and stamp['reals'] == 1797
-  assert stamp['mirror'] is False
+  assert stamp['mirror'] is False and stamp['images'] == 8
+
+
+def test_path_lengths_need_no_real_images(workdir, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(lpips, 'load', lambda paths: (None, {'network': 'stub'}))
+  monkeypatch.setattr(lpips, 'distance', lambda weights, a, b: (a - b)[:, 0, 0, 0] ** 2)
+
+  def missing(**source):
+    raise data.MissingDataError('pets: there is no such folder.')
+
+  monkeypatch.setattr(data, 'load_dataset', missing)
+  flags = [f'--workdir={workdir}', '--standing=0', '--ppl_samples=16']
+  evaluate.main([*flags, '--metrics=ppl_z_end'])
+  assert 'without real images: pets: there is no such' in capsys.readouterr().err
+  stamp = results.latest_scores(workdir)['ppl_z_end']['stamp']
+  assert list(stamp) == [
+    'res', 'channels', 'n', 'seeds', 'ema', 'standing', 'settings', 'crop', 'noise',
+    'network',
+  ]  # fmt: skip
+  for metrics in ('ppl_z_end,swd', ''):
+    with pytest.raises(UserError, match='pets: there is no such folder; if the data'):
+      evaluate.main([*flags, f'--metrics={metrics}'])
 
 
 def test_statistics_stand_in_place_of_real_images(

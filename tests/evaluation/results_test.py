@@ -54,6 +54,19 @@ def test_data_may_have_moved_between_two_scores(tmp_path):
     compare(files=None, data='/new')
 
 
+def test_real_images_play_no_role_for_path_lengths(tmp_path):
+  a, b = tmp_path / 'a', tmp_path / 'b'
+  stamp = {'data': 'x', 'split': 'train', 'content': 'c', 'files': 'f', 'n': 4,
+           'settings': '1%-99%, step 1e-4'}  # fmt: skip
+  a.write_text(json.dumps({**RECORD, 'stamp': stamp}))
+  now = {'n': 4, 'settings': stamp['settings'], 'crop': 'none', 'noise': 'constant'}
+  b.write_text(json.dumps({**RECORD, 'stamp': now}))
+  assert compare_scores(a, b) == [('fid', 1.0, 1.0)]
+  b.write_text(json.dumps({**RECORD, 'stamp': {**now, 'crop': 'face'}}))
+  with pytest.raises(UserError, match='crop none and face'):
+    compare_scores(a, b)
+
+
 def test_files_without_common_scores_are_errors(tmp_path):
   a, b, c = (tmp_path / name for name in 'abc')
   a.write_text(json.dumps(RECORD))
