@@ -116,36 +116,52 @@ def _check_name(path: Path, resizing: str) -> None:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-  """mu and sigma, or feats, of a file in float64 and float32."""
+  """mu and sigma in float64, or feats in float32."""
   try:
     with path.open('rb') as f:
       arrays = read_npz(f)
+    names = ('mu', 'sigma') if {'mu', 'sigma'} <= {*arrays} else ('feats',)
+    dtype = np.float32 if names == ('feats',) else np.float64
+    found = {name: arrays[name].astype(dtype) for name in names if name in arrays}
   except OSError as error:
     raise UserError(f'--statistics={path}: {error.strerror}.') from error
   except NPZ_ERRORS as error:
     raise UserError(
       f'--statistics={path} is corrupted or no .npz file of pytorch-fid or clean-fid.'
     ) from error
-  if {'mu', 'sigma'} <= {*arrays}:
-    found = {name: arrays[name].astype(np.float64) for name in ('mu', 'sigma')}
-    mean = found['mu']
-    shapes_agree = mean.ndim == 1 and found['sigma'].shape == 2 * mean.shape
-  elif 'feats' in arrays:
-    found = {'feats': arrays['feats'].astype(np.float32)}
-    shapes_agree = found['feats'].ndim == 2 and len(found['feats']) > 1
-    mean = found['feats'].mean(0) if shapes_agree else found['feats']
-  else:
+  if not found:
     raise UserError(
       f'{path} holds {", ".join(sorted(arrays)) or "no arrays"}: statistics of '
       'pytorch-fid and clean-fid are mu and sigma, or feats.'
     )
-  if not shapes_agree or not all(np.isfinite(x).all() for x in found.values()):
+  if not all(np.isfinite(x).all() for x in found.values()):
+    raise UserError(f'{path} holds NaN or infinity: compute the statistics again.')
+  if not _shapes_fit(**found):
     raise UserError(
-      f'{path} holds no statistics: its arrays hold NaN or infinity, or their shapes '
-      f'do not fit: {", ".join(f"{name} {x.shape}" for name, x in found.items())}.'
+      f'{path} holds no statistics: the shapes of its arrays do not fit: '
+      f'{", ".join(f"{name} {x.shape}" for name, x in found.items())}.'
     )
-  _check_network(path, mean)
+  if 'sigma' in found and not _is_covariance(found['sigma']):
+    raise UserError(
+      f'{path} holds no statistics: sigma is not symmetric or has negative variances.'
+    )
+  _check_network(path, found['mu'] if 'mu' in found else found['feats'].mean(0))
   return found
+
+
+def _shapes_fit(
+  mu: np.ndarray | None = None,
+  sigma: np.ndarray | None = None,
+  feats: np.ndarray | None = None,
+) -> bool:
+  if feats is not None:
+    return feats.ndim == 2 and len(feats) > 1
+  assert mu is not None and sigma is not None
+  return mu.ndim == 1 and sigma.shape == 2 * mu.shape
+
+
+def _is_covariance(sigma: np.ndarray) -> bool:
+  return bool(np.allclose(sigma, sigma.T) and (np.diag(sigma) >= 0).all())
 
 
 def _check_network(path: Path, mean: np.ndarray) -> None:
