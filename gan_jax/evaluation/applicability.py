@@ -51,7 +51,8 @@ def check_metric(
     check_side(gan.res, protocol.ppl_crop == 'face')
     return
   if name == SEPARABILITY:
-    _check_separability(gan, dataset, res, protocol.num, named)
+    images = protocol.separability_images or protocol.num
+    _check_separability(gan, dataset, res, images, named)
     return
   if name not in METRICS:
     raise UserError(

@@ -267,8 +267,9 @@ class Evaluator:
       }
     if name == SEPARABILITY:
       assert self._collector.attributes
-      images = protocol.images_stamp(False)
-      return {**shared, **images, **self._collector.attributes.stamp}
+      p = dataclasses.replace(protocol, num=protocol.separability_images)
+      shared |= {**p.generator_stamp(), **p.images_stamp(False)}
+      return {**shared, **self._collector.attributes.stamp}
     metric, given = METRICS[name], self._given_for(name)
     network = self._networks.get(metric.source)
     mirrored = self._is_mirrored(name) or self._searches_mirrored(name)
@@ -310,11 +311,7 @@ class Evaluator:
     g = self.replicate(g)
     require_finite(g)
     real = self._real_statistics()
-    seeds = process_share(protocol.seeds, protocol.batch)
-    sources = self._sources + ['attributes'] * (self._collector.attributes is not None)
-    fake = self._collector.collect(
-      self.generate(g, protocol, seeds), protocol.num, sources, 'generated'
-    )
+    fake = self._generated_statistics(g, protocol)
     self.nearest = {}
     records = []
     for name in self.metrics:
@@ -336,6 +333,23 @@ class Evaluator:
         for score, value in values.items()
       ]
     return records
+
+  def _generated_statistics(
+    self, g: Variables, protocol: EvaluationProtocol
+  ) -> dict[str, Any]:
+    """Statistics of generated images by source. Collective.
+
+    One pass over the images, and one more if separability takes another number.
+    """
+    passes = {protocol.num: list(self._sources)}
+    if self._collector.attributes is not None:
+      passes.setdefault(protocol.separability_images, []).append('attributes')
+    statistics: dict[str, Any] = {}
+    for n, sources in passes.items():
+      p = dataclasses.replace(protocol, num=n)
+      images = self.generate(g, p, process_share(p.seeds, p.batch))
+      statistics |= self._collector.collect(images, n, sources, 'generated')
+    return statistics
 
   def _measure(
     self,
@@ -361,8 +375,9 @@ class Evaluator:
   ) -> dict[str, float]:
     assert self._collector.attributes
     choose = self._collector.attributes.choose
+    seeds = protocol.separability_seeds
     spaces = separability.latent_spaces(
-      self.gan, g, protocol.seeds, protocol.truncation, protocol.batch
+      self.gan, g, seeds, protocol.truncation, protocol.batch
     )
     return separability.separability(spaces, logits, choose)
 

@@ -28,9 +28,10 @@ _NVIDIA = {
 _IN_ORDER = {'is_splits': 10, 'is_seed': None}
 _KID = {'kid_subsets': 100, 'kid_subset_size': 1000}
 PROTOCOLS: dict[str, dict[str, Any]] = {
-  # NVlabs/stylegan, metrics/: fid50k and ppl_*
+  # NVlabs/stylegan, metrics/: fid50k, ls and ppl_*
   'stylegan': {
     **_NVIDIA,
+    'separability_images': 200_000,
     'ppl_samples': 100_000,
     'ppl_crop': 'face',
     'ppl_noise': 'fresh',
@@ -116,6 +117,9 @@ class EvaluationProtocol:
   msssim_images: int = flag(
     20_000, 'images whose pairs msssim compares; all if there are fewer', metavar='N'
   )
+  separability_images: int = flag(
+    0, 'images of separability; default: as many as generated images', metavar='N'
+  )
   ppl_samples: int = flag(
     0, 'paths of ppl; default: as many as generated images', metavar='N'
   )
@@ -137,7 +141,14 @@ class EvaluationProtocol:
     for name in ('truncation', 'psi', 'batch', 'kid_subsets', 'is_splits'):
       if not getattr(self, name) > 0:
         raise UserError(f'--{name}={getattr(self, name)}: it must be above 0.')
-    for name in ('num', 'reals', 'standing', 'seed', 'ppl_samples'):
+    for name in (
+      'num',
+      'reals',
+      'standing',
+      'seed',
+      'separability_images',
+      'ppl_samples',
+    ):
       if getattr(self, name) < 0:
         raise UserError(f'--{name}={getattr(self, name)}: it must not be negative.')
     for name, least, most in (
@@ -201,6 +212,7 @@ class EvaluationProtocol:
       self,
       reals=reals,
       num=num,
+      separability_images=self.separability_images or num,
       ppl_samples=self.ppl_samples or num,
       batch=-(-self.batch // devices) * devices,
     )
@@ -213,6 +225,11 @@ class EvaluationProtocol:
   def seeds(self) -> np.ndarray:
     """Seeds of the generated images, uint32 [num]."""
     return np.arange(self.seed, self.seed + self.num, dtype=np.uint32)
+
+  @property
+  def separability_seeds(self) -> np.ndarray:
+    """Seeds of the images of separability, uint32 [separability_images]."""
+    return dataclasses.replace(self, num=self.separability_images).seeds
 
   @property
   def path_seeds(self) -> np.ndarray:

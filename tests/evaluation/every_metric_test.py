@@ -118,7 +118,7 @@ def make_evaluator(stub_networks, tmp_path_factory):
       LinearGAN(channels, len(classes)),
       real_images(channels, classes),
       metrics,
-      EvaluationProtocol(num=N, **{'swd_images': 8, **how}),  # more take seconds
+      EvaluationProtocol(**{'num': N, 'swd_images': 8, **how}),  # more take seconds
       cache=cache,
       mesh=mesh,
       progress=False,
@@ -356,6 +356,17 @@ def test_the_network_of_the_labels_classifies_without_named_ones(make_evaluator)
   (record,) = records
   assert record['metric'] == 'separability_z' and record['best'] == 'min'
   assert record['stamp']['network'] == 'stub' and 1 <= record['value'] <= 2**4
+
+
+def test_separability_may_take_its_own_number_of_images(make_evaluator):
+  none, g = dict(named=NamedNetworks()), LinearGAN(3, 4).init()
+  both = [SEPARABILITY, 'kid_small']
+  own = make_evaluator(3, 'abcd', both, separability_images=60, **none).evaluate(g)
+  all_60 = make_evaluator(3, 'abcd', both, num=60, **none).evaluate(g)
+  separability, kid, _ = own
+  assert separability == all_60[0] and separability['stamp']['seeds'] == '0-59'
+  assert (separability['stamp']['n'], kid['stamp']['n']) == (60, N)
+  assert kid['value'] != all_60[1]['value']
 
 
 @pytest.mark.parametrize('flip', [True, False])

@@ -15,6 +15,7 @@ WORDS = {  # how the page writes values
   ('num', 0): 'as many as real ones, at most 50,000',
   ('ppl_samples', 0): 'as `num`',
   ('psi', 1.0): '1',
+  ('separability_images', 0): 'as `num`',
   ('reals', 0): 'all',
   ('truncation', float('inf')): 'none',
 }

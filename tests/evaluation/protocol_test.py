@@ -55,7 +55,7 @@ def test_named_protocols_have_the_settings_of_their_tools():
     'torch-fidelity': (0, 0, 'never', 'tf1', 10, 2020),
   }
   stylegan, progan = named['stylegan'], named['progan']
-  assert stylegan.ppl_samples == 100_000
+  assert (stylegan.ppl_samples, stylegan.separability_images) == (100_000, 200_000)
   assert (stylegan.ppl_crop, stylegan.ppl_noise) == ('face', 'fresh')
   assert (progan.swd_images, progan.msssim_images) == (16_384, 20_000)
   for name in ('clean-fid', 'torch-fidelity'):
@@ -64,7 +64,8 @@ def test_named_protocols_have_the_settings_of_their_tools():
   # The defaults of today; other values change the scores of everyone.
   default = EvaluationProtocol()
   assert (default.mirror, default.resizing) == ('trained', 'torch')
-  assert (default.ppl_samples, default.ppl_crop) == (0, 'none')
+  assert (default.ppl_samples, default.separability_images) == (0, 0)
+  assert default.ppl_crop == 'none'
   assert default.ppl_noise == 'constant'
 
 
