@@ -20,7 +20,6 @@ from absl import logging
 from gan_jax import UserError, data
 from gan_jax.config import Config
 from gan_jax.config.workdir import read_config, read_data_record
-from gan_jax.data.dataset import InMemoryExamples
 from gan_jax.evaluation import memorization_grid, results, truncation_sweep
 from gan_jax.evaluation.applicability import DEFAULT_METRICS, needs_images
 from gan_jax.evaluation.evaluator import Evaluator
@@ -33,6 +32,7 @@ from gan_jax.evaluation.metrics import (
 )
 from gan_jax.evaluation.metrics.named_network import NamedNetworks, read_networks
 from gan_jax.evaluation.protocol import PROTOCOLS, EvaluationProtocol
+from gan_jax.evaluation.real_images import without_images
 from gan_jax.evaluation.statistics_files import StatisticsFile, read_statistics
 from gan_jax.models.base import Variables
 from gan_jax.runtime.environment import keep_freed_memory
@@ -205,7 +205,7 @@ def _evaluate(
   given, named = read_given_statistics(args, protocol), name_networks(args, metrics)
   defaults = default_metrics(given, named, sweep=bool(thresholds))
   if given and not any(needs_images(x, named) for x in metrics or defaults):
-    dataset = no_images(given.name, config)
+    dataset = without_images(given.name, config.gan.res, config.gan.channels)
   elif {*metrics} <= {*PATHS} and metrics and not args.data:
     dataset = load_or_no_images(folder, config, split, args.data_dir)
   else:
@@ -283,13 +283,6 @@ def name_networks(args: argparse.Namespace, metrics: Sequence[str]) -> NamedNetw
   return read_networks(args.features, args.classifiers)
 
 
-def no_images(name: str, config: Config) -> data.Dataset:
-  """A dataset without images, where no metric needs any."""
-  side, channels = config.gan.res, config.gan.channels
-  images = np.zeros((0, side, side, channels), np.uint8)
-  return data.Dataset(name, InMemoryExamples(images, np.zeros(0, np.int32)))
-
-
 def load_or_no_images(
   folder: Path, config: Config, split: str, data_dir: Path | None
 ) -> data.Dataset:
@@ -298,7 +291,7 @@ def load_or_no_images(
     return load_real_images(folder, config, split, None, data_dir)
   except UserError as error:
     _note(f'note: path lengths are measured without real images: {error}')
-    return no_images(config.data.name, config)
+    return without_images(config.data.name, config.gan.res, config.gan.channels)
 
 
 def default_metrics(

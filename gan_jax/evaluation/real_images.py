@@ -10,8 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from gan_jax import data
+from gan_jax.data.dataset import InMemoryExamples
 from gan_jax.data.digests import digest, identity
 from gan_jax.evaluation.metrics import transparency
+
+
+def without_images(name: str, res: int, channels: int) -> data.Dataset:
+  """A dataset without images, for metrics that need none."""
+  images = np.zeros((0, res, res, channels), np.uint8)
+  return data.Dataset(name, InMemoryExamples(images, np.zeros(0, np.int32)))
 
 
 def real_order(total: int, n: int) -> Int[np.ndarray, ' n']:

@@ -31,6 +31,7 @@ from gan_jax.evaluation.metrics import (
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
 from gan_jax.evaluation.metrics.named_network import NamedNetwork, NamedNetworks
 from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.evaluation.real_images import without_images
 from gan_jax.evaluation.statistics_files import StatisticsFile
 from gan_jax.runtime.mesh import make_mesh
 
@@ -330,7 +331,8 @@ def test_named_networks_decide_what_applies():
 
 def test_memorization_needs_the_real_images_beside_their_statistics():
   given = StatisticsFile('mu.npz', None, 90, True, 'abc')
-  case = LinearGAN(), given.no_images(RES, 3), RES, EvaluationProtocol(num=N, reals=90)
+  protocol = EvaluationProtocol(num=N, reals=90)
+  case = LinearGAN(), without_images('mu.npz', RES, 3), RES, protocol
   check_metric('prd', *case, given)
   with pytest.raises(UserError, match='memorization needs the real images, and there'):
     check_metric('memorization', *case, given)
