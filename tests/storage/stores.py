@@ -151,8 +151,14 @@ def _serving(answer: Callable[..., Answer]) -> Iterator[str]:
   class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
 
+    def handle(self) -> None:
+      with contextlib.suppress(ConnectionError):  # of a client that was killed
+        super().handle()
+
     def handle_request(self) -> None:
-      body = self.rfile.read(int(self.headers.get('Content-Length', 0)))
+      size = int(self.headers.get('Content-Length', 0))
+      if len(body := self.rfile.read(size)) < size:
+        raise ConnectionError
       status, content, headers = answer(self.command, self.path, self.headers, body)
       self.send_response_only(status)
       for name, value in {'Content-Length': len(content), **headers}.items():
