@@ -1,5 +1,6 @@
 """What object stores cost a run: half a minute without answers, and mirroring."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from broken import GROWING
-from stores import places
+from stores import Place, places
 
 from gan_jax.config import load_config
 from gan_jax.storage.working_copy import SEAL, open_workdir, working_copy
@@ -41,16 +42,16 @@ SAMPLE = 256 << 20  # bytes of the checkpoint whose upload is timed
 
 
 class Outage:
-  """The refusals of a store for OUTAGE seconds, from `begin` on.
+  """The answers of a store for OUTAGE seconds, from `begin` on.
 
   Attributes:
-    refused: number of requests.
+    requests: their number meanwhile.
     after: seconds from its end to the next request.
   """
 
-  def __init__(self, status: int):
+  def __init__(self, status: int):  # 0: as if nothing happened
     self._status, self._began = status, float('inf')
-    self.refused, self.after = 0, 0.0
+    self.requests, self.after = 0, 0.0
 
   def begin(self) -> None:
     self._began = time.monotonic()
@@ -58,7 +59,7 @@ class Outage:
   def __call__(self, method: str, path: str) -> int:
     since = time.monotonic() - self._began
     if 0 <= since < OUTAGE:
-      self.refused += 1
+      self.requests += 1
       return self._status
     if since >= OUTAGE and not self.after:
       self.after = since - OUTAGE
@@ -84,7 +85,7 @@ def outages(scratch: Path) -> list[dict]:
         {
           'store': place.scheme,
           'status': status or 'none',
-          'refused': outage.refused,
+          'requests': outage.requests,
           'asked_again_after_s': round(outage.after, 1) if status else '',
           'training_s': session['seconds']['training'],
           'waited_to_save_s': session['seconds'].get('saving', 0),
@@ -100,38 +101,44 @@ def mirroring(scratch: Path, rng: np.random.Generator) -> list[dict]:
   """Seconds and PUTs of each kind of mirroring, times its number in an hour."""
   rows = []
   for place in places(scratch):
-    beat, minute, upload = _measure(place, rng)
+    puts = [cost[2] for cost in _measure(place, rng, 1)]
+    os.environ.update(place.gate.server)  # the gate would take most of the time
+    (beat, _), (minute, _), (upload, _) = costs = [
+      cost[:2] for cost in _measure(place, rng, 5)
+    ]
     for name, (devices, images_per_second) in SHIPPED.items():
       config = load_config(name)
       per_hour = 3600 * images_per_second / config.log.checkpoint_every
-      gigabytes = _state_bytes(config) / 1e9
+      size = _state_bytes(config)
       counts = np.array([240, 60, per_hour])
-      sizes = np.array([1, 1, gigabytes * 1e9 / SAMPLE])
-      measured = np.array([beat, minute, upload])  # rows: seconds, CPU seconds, PUTs
-      wall, cpu = (counts * sizes) @ measured[:, :2]
+      wall, cpu = (counts * [1, 1, size / SAMPLE]) @ np.array(costs)
       rows.append(
         {
           'store': place.scheme,
           'config': name,
           'devices': devices,
           'checkpoints_per_hour': round(per_hour, 1),
-          'gigabytes': round(gigabytes, 2),
-          'beat_s': round(beat[0], 3),
-          'minute_s': round(minute[0], 3),
-          'checkpoint_s': round(upload[0] * sizes[2], 2),
-          'puts_per_hour': round(counts @ measured[:, 2]),
-          'seconds_per_hour': round(wall, 1),
-          'cpu_seconds_per_hour': round(cpu, 1),
+          'gigabytes': round(size / 1e9, 2),
+          'beat_s': round(beat, 3),
+          'minute_s': round(minute, 3),
+          'checkpoint_s': round(upload * size / SAMPLE, 1),
+          'puts_per_hour': round(float(counts @ puts)),
+          'in_threads_s_per_hour': round(float(wall)),
+          'cpu_s_per_hour': round(float(cpu)),
+          # A save waits for the upload of the one before it.
+          'waited_s_per_hour': round(max(0, per_hour * upload * size / SAMPLE - 3600)),
         }
       )
       print(rows[-1], flush=True)
   return rows
 
 
-def _measure(place, rng: np.random.Generator) -> list[tuple[float, float, float]]:
+def _measure(
+  place: Place, rng: np.random.Generator, times: int
+) -> list[tuple[float, float, float]]:
   """Seconds, CPU seconds and PUTs of a sign of life, a minute's push and SAMPLE."""
 
-  def mean(call: Callable[[], None], times: int) -> tuple[float, float, float]:
+  def mean(call: Callable[[], None]) -> tuple[float, float, float]:
     place.gate.requests.clear()
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(times):
@@ -152,15 +159,11 @@ def _measure(place, rng: np.random.Generator) -> list[tuple[float, float, float]
       copy.push()
 
     arrays = folder / 'checkpoints' / '1' / 'default' / 'd'
-    arrays.mkdir(parents=True)
+    arrays.mkdir(parents=True, exist_ok=True)
     for i in range(8):
       (arrays / str(i)).write_bytes(rng.bytes(SAMPLE // 8))
     (folder / 'checkpoints' / '1' / SEAL).write_text('{}')
-    return [
-      mean(lambda: copy._lock.beat(), 20),
-      mean(change_and_push, 10),
-      mean(lambda: copy.commit(1), 3),
-    ]
+    return [mean(copy._beat), mean(change_and_push), mean(lambda: copy.commit(1))]
 
 
 def _state_bytes(config) -> int:

@@ -96,7 +96,8 @@ class Gate:
   """A proxy before a server of `gcs_server` or `s3_server`; it may refuse requests.
 
   Attributes:
-    variables: to find it.
+    server: variables to find the server itself.
+    variables: to find the gate.
     refusal: method and path -> the status of a refusal; 0: the server answers.
     requests: method, path and bytes of each body that the server got.
     refused: number of refusals.
@@ -104,7 +105,7 @@ class Gate:
 
   def __init__(self, variables: Mapping[str, str]):
     self._server = next(x for x in variables.values() if x.startswith('http://'))
-    self._given = variables
+    self.server = variables
     self.variables: dict[str, str] = {}
     self.refusal: Callable[[str, str], int] = lambda *_: 0
     self.requests: list[tuple[str, str, int]] = []
@@ -115,7 +116,7 @@ class Gate:
     with _serving(self._answer) as address:
       self._address = address
       own = {self._server: address}
-      self.variables = {k: own.get(value, value) for k, value in self._given.items()}
+      self.variables = {k: own.get(value, value) for k, value in self.server.items()}
       yield self
 
   def _answer(
