@@ -29,11 +29,12 @@ def write_samples(workdir, sides, rows=10, columns=12):
     image_grid(flat, columns).save(workdir / 'samples' / f'{8 * i:010d}.png')
 
 
-def test_a_figure_has_its_settings_in_its_metadata(digits):
-  main([f'--workdir={digits}', '--figures=interpolation_z', '--seed=7', '--psi=0.5'])
-  with Image.open(digits / 'figures' / 'interpolation_z.png') as image:
+def test_a_figure_has_its_settings_in_its_metadata(stylegan_run, tmp_path):
+  flags = ['--figures=interpolation_z', '--seed=7', '--psi=0.5', f'--out={tmp_path}/f']
+  main([f'--workdir={stylegan_run}', *flags])
+  with Image.open(tmp_path / 'f' / 'interpolation_z.png') as image:
     assert image.text['Description'] == (
-      'figure=interpolation_z seeds=7-18 psi=0.5 truncation=2 interpolate=z '
+      'figure=interpolation_z seeds=7-18 psi=0.5 truncation=inf interpolate=z '
       'checkpoint=2 weights=ema'
     )
 

@@ -77,6 +77,7 @@ def test_zero_strengths_remove_the_noise():
       'mapping': {},
       'synthesis': {
         'layer0': {'strength': np.ones(4), 'bias': np.ones(4)},
+        'layer1': {'strength': np.ones(4)},
         'const': np.ones(3),
       },
     }
@@ -85,6 +86,17 @@ def test_zero_strengths_remove_the_noise():
   np.testing.assert_array_equal(silent['layer0']['strength'], 0)
   np.testing.assert_array_equal(silent['layer0']['bias'], 1)
   np.testing.assert_array_equal(silent['const'], 1)
+  partly = gan.with_noise(g, [0.5, 0, 1, 1])['params']['synthesis']
+  np.testing.assert_array_equal(partly['layer0']['strength'], 0.5)
+  np.testing.assert_array_equal(partly['layer1']['strength'], 0)
+
+
+def test_noise_of_some_layers(draw):
+  silent = draw(seeds='3', noise='off')
+  whole = draw(seeds='3', noise_layers='coarse,middle')  # all that 8 pixels have
+  np.testing.assert_array_equal(whole, draw(seeds='3'))
+  coarse, other = (draw(seeds='3', noise_layers=x) for x in ('coarse', '2-3'))
+  assert (coarse != silent).any() and (coarse != other).any()
 
 
 def test_psi_zero_gives_the_image_of_the_mean_w(draw):
