@@ -1,6 +1,7 @@
 """Multi-process jobs: joining one, ending together, and errors that all share."""
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from gan_jax.runtime.errors import UserError, passing_errno
 from gan_jax.runtime.joining import announced, describe_wait, detected_wait, resolve
 
 _SENTENCE_BYTES = 2048  # of a UserError that is sent to the other processes
+_WEEK_MS = 7 * 24 * 3600 * 1000
+_barrier_number = itertools.count()  # the name of a barrier can be used once
 
 
 def join(job: str, peer_timeout: int, join_timeout: int = 300) -> None:
@@ -111,7 +114,8 @@ def shared_errors() -> Iterator[None]:
   """A UserError of any process in the block is raised on all. Collective.
 
   Otherwise the other processes would wait for that one, and then end with a code that
-  asks for a restart.
+  asks for a restart. One process may take longer than others, however long: for a lost
+  one the coordinator ends the wait.
   """
   error = None
   try:
@@ -119,6 +123,7 @@ def shared_errors() -> Iterator[None]:
   except UserError as raised:
     error = raised
   if jax.process_count() > 1:
+    await_others()
     own = np.zeros(_SENTENCE_BYTES, np.uint8)
     sentence = np.frombuffer(str(error or '').encode()[: _SENTENCE_BYTES - 1], np.uint8)
     own[0], own[1 : 1 + len(sentence)] = passing_errno(error), sentence
@@ -130,6 +135,14 @@ def shared_errors() -> Iterator[None]:
         error.__cause__ = OSError(number, os.strerror(number)) if number else None
   if error is not None:
     raise error
+
+
+def await_others() -> None:
+  """Returns when all processes have called it. Collectives wait 30 s only, on CPUs."""
+  client = jax_distributed.global_state.client
+  if client is not None:
+    name = f'gan_jax await_others {next(_barrier_number)}'
+    client.wait_at_barrier(name, timeout_in_ms=_WEEK_MS)
 
 
 def leave() -> None:

@@ -1,10 +1,12 @@
 """Joining a job, and mistakes that only one of its processes sees."""
 
 import errno
+import types
 
 import jax
 import numpy as np
 import pytest
+from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
 from gan_jax import UserError
@@ -108,6 +110,22 @@ def test_the_own_mistake_comes_first_and_none_is_none(monkeypatch):
     pass
   with pytest.raises(UserError, match='^ü+$'), shared_errors():
     raise UserError('ü' * 5000)  # longer than what is sent
+
+
+def test_processes_wait_for_each_other_before_they_exchange_mistakes(monkeypatch):
+  waits = []
+  two_processes(monkeypatch, '')
+  client = types.SimpleNamespace(
+    wait_at_barrier=lambda name, timeout_in_ms: waits.append((name, timeout_in_ms))
+  )
+  state = types.SimpleNamespace(client=client)
+  monkeypatch.setattr(jax_distributed, 'global_state', state)
+  with shared_errors():
+    assert not waits
+  with pytest.raises(UserError), shared_errors():
+    raise UserError('own')
+  (first, seconds), (second, _) = waits
+  assert first != second and seconds > 24 * 3600 * 1000
 
 
 def test_with_one_process_nothing_is_sent():
