@@ -19,6 +19,7 @@ from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.lock import lock_workdir
+from gan_jax.storage.mounts import mount_warning
 from gan_jax.storage.working_copy import open_workdir, working_copy
 from gan_jax.training import callbacks, profiling
 from gan_jax.training.preemption import PreemptionHandler
@@ -126,6 +127,8 @@ class Trainer:
       self._preemption = preemption
       with shared_errors():
         if is_main:
+          if warning := mount_warning(self._workdir):
+            log(warning)
           stack.enter_context(lock_workdir(self._workdir))
         tracking = stack.enter_context(self._start_tracking(config, log))
         write_run_record(self._workdir, config, mesh, dataset)
@@ -165,6 +168,8 @@ class Trainer:
     """The dataset, which must be that of the run in the workdir if it holds one."""
     try:
       dataset = data.load_dataset(**config.source())
+      for stage in config.stages:  # a missing file is found now, not hours later
+        dataset.downsampled(config.gan.res // stage.res)
     except data.MissingDataError as error:
       if not holds_run(self._workdir):
         raise
