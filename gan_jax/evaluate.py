@@ -40,6 +40,7 @@ from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import (
   CommandParser,
   add_flags,
+  data_dir,
   given_flags,
   path,
   workdir,
@@ -76,13 +77,19 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--data',
     metavar='NAME',
-    help='path or name of the real images, for example if they have moved; default: '
-    'data.name of the run',
+    help='path, URL or name of the real images, for example if they have moved; '
+    'default: data.name of the run',
   )
   p.add_argument(
     '--data_dir',
+    type=data_dir,
+    help='folder or URL of tensorflow-datasets sets; default: data.data_dir of the run',
+  )
+  p.add_argument(
+    '--data_cache',
     type=path,
-    help='folder of tensorflow-datasets sets; default: data.data_dir of the run',
+    help='folder that a prepared set is copied to; default: data.cache of the run, '
+    'unless --data is given',
   )
   p.add_argument('--split', default='', help="of the data; default: the run's")
   p.add_argument(
@@ -209,7 +216,9 @@ def _evaluate(
   elif {*metrics} <= {*PATHS} and metrics and not args.data:
     dataset = load_or_no_images(folder, config, split, args.data_dir)
   else:
-    dataset = load_real_images(folder, config, split, args.data, args.data_dir)
+    dataset = load_real_images(
+      folder, config, split, args.data, args.data_dir, args.data_cache
+    )
   branches = (True, False) if thresholds else (protocol.ema,)
   trained = restore_generators(folder, config, branches, args.checkpoint)
   phase = config.phase_at(trained.images)
@@ -310,14 +319,20 @@ def _note(sentence: str) -> None:
 
 
 def load_real_images(
-  folder: Path, config: Config, split: str, name: str | None, data_dir: Path | None
+  folder: Path,
+  config: Config,
+  split: str,
+  name: str | None = None,
+  sets: Path | str | None = None,
+  cache: Path | None = None,
 ) -> data.Dataset:
   """The images that a run is scored against; notes if they are not its training data.
 
   Args:
     folder: workdir of the run.
-    name: path or name of a dataset; None: that of the config.
-    data_dir: of tensorflow-datasets sets; None: that of the config.
+    name: path, URL or name of a dataset; None: that of the config.
+    sets: folder or URL of tensorflow-datasets sets; None: that of the config.
+    cache: folder of copied sets; None: that of the config for the data of the config.
 
   Raises:
     UserError: as `data.load_dataset`; names --data if the data of the run are missing.
@@ -325,8 +340,10 @@ def load_real_images(
   source = config.source(split)
   if name:
     source['name'] = name
-  if data_dir:
-    source['data_dir'] = str(data_dir)
+  if sets:
+    source['data_dir'] = str(sets)
+  if cache or name or sets:
+    source['cache'] = str(cache) if cache else None
   try:
     dataset = data.load_dataset(**source)
   except data.MissingDataError as error:

@@ -56,6 +56,11 @@ FILES_OF = {  # the command line that reads or writes a file or folder at URL
   'plan': '--config=biggan_digits:tiny --json=URL/x.json',
   'importers': 'URL/x.npz --workdir=x',
 }
+DATA_OF = {  # the command line that reads data at URL
+  'main': '--config=biggan_digits:tiny --workdir=x --config.data.name=URL/x',
+  'evaluate': '--workdir=no_checkpoints --metrics=swd --data=URL/x',
+  'prepare': 'URL/x sets',
+}
 
 
 def in_runs():
@@ -79,6 +84,7 @@ CASES = [
   ),
   *((c, line.replace('RUN', f'{url}/x')) for c, line in RUN_OF.items() for url in URLS),
   *((c, line.replace('URL', url)) for c, line in FILES_OF.items() for url in URLS),
+  *((c, line.replace('URL', url)) for c, line in DATA_OF.items() for url in URLS),
   *((c, line.replace('URL', 'gs://bucket')) for c, line in FILES_OF.items()),
   *((c, NOT_WRITABLE[c].replace('OUT', 's3://bucket/x')) for c in ON_THIS_MACHINE),
   *((c, f'{line} --nosuch=1') for c, line in RUN_OF.items()),
@@ -93,6 +99,8 @@ CASES = [
   ('main', '--config=biggan_digits:tiny --workdir=x --config.data.name=./nosuch'),
   ('main', '--config=biggan_digits:tiny --workdir=x --config.data.name=~nobody_here/x'),
   ('main', '--config=biggan_digits:tiny --workdir=x --config.data.name=nosuch'),
+  ('main', '--config=biggan_digits:tiny --workdir=x --config.data.cache=cache'),
+  ('main', '--config=biggan_digits:tiny --workdir=x --config.data.cache=gs://b/x'),
   ('sample', '--workdir=no_checkpoints --out=x.png'),
   ('sample', '--program=none --out=x.png'),
   ('sample', '--program=file --out=x.png'),

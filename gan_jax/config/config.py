@@ -59,6 +59,7 @@ class Config:
       name=source.name,
       split=split or source.split,
       data_dir=source.data_dir or None,
+      cache=source.cache or None,
       res=self.gan.res,
       channels=self.gan.channels,
       upscale=source.upscale,

@@ -8,15 +8,21 @@ import dataclasses
 
 from gan_jax import UserError
 from gan_jax.runtime.keys import REQUIRED, check_ranges, key
+from gan_jax.runtime.urls import check_path, check_url, is_url
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """The dataset; see `gan_jax.data.load_dataset`."""
 
-  name: str = key(REQUIRED, 'built-in set, path of a folder or zip, or TFDS set')
+  name: str = key(
+    REQUIRED, 'built-in set, path of a folder or zip, gs:// or s3:// URL, or TFDS set'
+  )
   split: str = key('train', "split of a TFDS or prepared set, such as 'train[:90%]'")
   data_dir: str = key('', "TFDS sets; '': $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+  cache: str = key(
+    '', "folder that a set is copied to; '': sets of URLs to ~/.cache/gan_jax/data"
+  )
   upscale: bool = key(False, 'accept images smaller than model.res')
   skip_bad: bool = key(
     False, 'replace a corrupt image by the next one; allow that many are left out'
@@ -32,6 +38,19 @@ class DataConfig:
     check_ranges('data', self)
     if not self.name:
       raise UserError("data.name is '': the name or the path of a dataset is needed.")
+    self._check_places()
+
+  def _check_places(self) -> None:
+    """Checks the form of URLs; whether something is there is seen when it is read."""
+    for field, check in (
+      ('name', lambda text: is_url(text) and check_url(text)),
+      ('data_dir', lambda text: is_url(text) and check_url(text, bucket_alone=True)),
+      ('cache', check_path),
+    ):
+      try:
+        check(getattr(self, field))
+      except UserError as error:
+        raise UserError(f'data.{field}={error}') from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,10 @@ from gan_jax.data.dataset import CorruptImageError, Dataset, Examples
 from gan_jax.data.folder import MissingDataError, is_path
 from gan_jax.data.load import load_dataset
 from gan_jax.data.loader import iterate_batches
+from gan_jax.data.prepared import MANIFEST
 from gan_jax.data.record import find_changes, is_comparable, make_record
 from gan_jax.data.summary import summarize
-from gan_jax.data.tfds_source import MANIFEST, TfdsRecords, open_tfds
+from gan_jax.data.tfds_source import TfdsRecords, open_tfds
 
 __all__ = [
   'BUILT_IN',

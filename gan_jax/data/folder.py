@@ -32,6 +32,7 @@ from gan_jax.data.table_labels import (
   labels_from_table,
   name_unread_tables,
 )
+from gan_jax.runtime.urls import is_url
 
 MAX_BYTES = 2**28  # of one encoded image
 _N_PEEKED = 1000  # files without the suffix of an image whose first bytes are read
@@ -77,8 +78,12 @@ class ImageSource:
 
 
 def is_path(name: str) -> bool:
-  """Whether a dataset's name is a path: /a, ./a, ../a, ~/a or a.zip."""
-  return name.startswith(('/', './', '../', '~')) or name.lower().endswith('.zip')
+  """Whether a dataset's name is a path or URL: /a, ./a, ../a, ~/a, a.zip, gs://a/b."""
+  return (
+    name.startswith(('/', './', '../', '~'))
+    or name.lower().endswith('.zip')
+    or is_url(name)
+  )
 
 
 def open_folder_or_zip(path: str | Path, split: str = 'train') -> ImageSource:

@@ -22,14 +22,17 @@ from gan_jax.data.depth import (
 )
 from gan_jax.data.digests import source_digests
 from gan_jax.data.folder import ImageSource, is_path, list_refused, open_folder_or_zip
+from gan_jax.data.prepared import load_prepared, read_manifest
+from gan_jax.data.set_copy import open_files
 from gan_jax.data.summary import evenly_spaced, source_sizes
 from gan_jax.data.tfds_source import (
-  MANIFEST,
+  METADATA,
   is_tfds_name,
-  load_prepared,
   load_tfds,
+  load_tfds_folder,
   tfds_data_dir,
 )
+from gan_jax.runtime.urls import is_url
 
 _MAX_LEFT_OUT = 0.1  # of the images of a folder or zip
 _RANGE_SAMPLE = 256  # images read to find the range of values of more than 8 bits
@@ -41,6 +44,7 @@ def load_dataset(
   *,
   split: str = 'train',
   data_dir: str | None = None,
+  cache: str | None = None,
   res: int,
   channels: int,
   upscale: bool = False,
@@ -55,13 +59,17 @@ def load_dataset(
       - a path (/a, ./a, ~/a or a.zip) of a set prepared by gan_jax.prepare, or of a
         folder or zip of images; a folder that exists needs no './', unless it has
         the name of one of the other sets;
+      - a URL (gs://bucket/a, s3://bucket/a) of a set prepared by gan_jax.prepare or
+        by tensorflow-datasets, which is copied to `cache`;
       - the name of a prepared tensorflow-datasets set: 'cifar10', 'lsun/church',
         'my_set:1.0.0'.
     split: 'train'; of a folder or zip the name of one of its splits, if it has some;
       prepared and tensorflow-datasets sets accept any split expression, such as
       'train[:90%]'.
-    data_dir: folder of the tensorflow-datasets sets; default: $TFDS_DATA_DIR, else
-      ~/tensorflow_datasets.
+    data_dir: folder or URL of the tensorflow-datasets sets; default: $TFDS_DATA_DIR,
+      else ~/tensorflow_datasets.
+    cache: folder that a prepared set is copied to and read from; default:
+      $GAN_JAX_CACHE/data for sets in stores, none for others.
     res: side of the square images, in pixels.
     channels: 1 (grey), 3 (RGB) or 4 (RGBA), at most as many as the images have.
     upscale: upsample images that are smaller than res. Otherwise a dataset most of
@@ -76,26 +84,44 @@ def load_dataset(
   Raises:
     UserError: the dataset is unknown, not prepared, or empty; its images are unusable
       or too small, or have too few channels; too many are left out; a package is
-      missing; an argument is out of range.
+      missing; an argument is out of range; the set cannot be copied to `cache`.
   """
   _check_shape(res, channels)
   ranges = fixed_ranges(value_range, 'data.range')
-  if name in BUILT_IN:
-    return load_built_in(name, split, res, channels)
-  if Path(name).is_dir() and not is_path(name) and not is_tfds_name(name, data_dir):
-    name = f'./{name}'
-  path = name if is_path(name) else f'{tfds_data_dir(data_dir)}/{name}'
-  folder = Path(os.path.expanduser(path))
-  if (folder / MANIFEST).is_file():
-    dataset = load_prepared(folder, split, res, channels)
-  elif is_path(name):
-    source = _open_folder_or_zip(name, split, skip_bad)
-    dataset = _make_dataset(name, source, res, channels, ranges)
-  else:
-    dataset = load_tfds(name, split, data_dir, res, channels)
+  dataset = _open(name, split, data_dir, cache, res, channels, ranges, skip_bad)
   if not upscale:
     _check_sizes(dataset, res)
   return dataset.skip_corrupt() if skip_bad else dataset
+
+
+def _open(
+  name: str,
+  split: str,
+  data_dir: str | None,
+  cache: str | None,
+  res: int,
+  channels: int,
+  ranges: Ranges | None,
+  skip_bad: bool,
+) -> Dataset:
+  """Opens what `name` means; see `load_dataset`."""
+  if name in BUILT_IN:
+    _refuse_cache(cache, f'{name} is built in')
+    return load_built_in(name, split, res, channels)
+  folder = tfds_data_dir(data_dir)
+  if Path(name).is_dir() and not is_path(name) and not is_tfds_name(name, folder):
+    name = f'./{name}'
+  source = open_files(name if is_path(name) else f'{folder}/{name}', cache)
+  if (manifest := read_manifest(source)) is not None:
+    return load_prepared(source, manifest, split, res, channels)
+  if is_url(name) or is_path(name) and _is_tfds_folder(name):
+    return load_tfds_folder(source, split, res, channels)
+  if is_path(name):
+    images = _open_folder_or_zip(name, split, skip_bad)
+    found = f'{name} is a {images.kind} of images'
+    _refuse_cache(cache, found, 'prepare it with gan_jax.prepare, or ')
+    return _make_dataset(name, images, res, channels, ranges)
+  return load_tfds(name, split, data_dir, cache, res, channels)
 
 
 def _check_shape(res: int, channels: int) -> None:
@@ -105,6 +131,18 @@ def _check_shape(res: int, channels: int) -> None:
     )
   if not isinstance(res, int) or res < 1:
     raise UserError(f'res must be a positive number of pixels, not {res!r}.')
+
+
+def _refuse_cache(cache: str | None, found: str, next_step: str = '') -> None:
+  if cache:
+    raise UserError(
+      f'data.cache={cache} is for copies of prepared sets, but {found}: {next_step}'
+      'leave out data.cache.'
+    )
+
+
+def _is_tfds_folder(path: str) -> bool:
+  return (Path(os.path.expanduser(path)) / METADATA[0]).is_file()
 
 
 def _check_sizes(dataset: Dataset, res: int) -> None:

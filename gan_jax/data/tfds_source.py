@@ -1,10 +1,9 @@
-"""Datasets in the layout of tensorflow-datasets, including those of gan_jax.prepare."""
+"""Sets that tensorflow-datasets prepared, read without TensorFlow."""
 
 import dataclasses
-import functools
-import json
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -16,9 +15,7 @@ from gan_jax.data.built_in import BUILT_IN
 from gan_jax.data.dataset import (
   CorruptImageError,
   Dataset,
-  DownsampledExamples,
   Example,
-  Examples,
   check_channels,
   decode_and_resize,
   import_optional,
@@ -26,9 +23,15 @@ from gan_jax.data.dataset import (
 from gan_jax.data.decode import UnusableImageError, open_image
 from gan_jax.data.digests import digest
 from gan_jax.data.folder import MissingDataError
+from gan_jax.data.set_copy import open_files
+from gan_jax.data.set_files import Expected, PreparedFiles, expect
 from gan_jax.runtime.errors import closest
+from gan_jax.runtime.urls import is_url
+from gan_jax.storage.store import Store
 
-MANIFEST = 'manifest.json'  # a folder with this file is a prepared set; written last
+METADATA = ('dataset_info.json', 'features.json')  # in the folder of each set
+_ARRAY_RECORD = 'array_record'
+_SHARD = re.compile(r'-\d+-of-\d+')  # in the name of a file with examples
 
 
 class RecordSource(Protocol):
@@ -67,110 +70,11 @@ class EncodedRecords:
     return int(self.source[i]['label']) if self.labeled else 0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class PreparedLevel(EncodedRecords):
-  """Examples of one resolution of a prepared set, read as they are stored.
-
-  Attributes:
-    open_level: resolution -> its records; raises KeyError if it is not stored.
-  """
-
-  open_level: Callable[[int], RecordSource]
-
-  def downsampled(self, factor: int) -> Examples:
-    """The stored level of the lower resolution, if there is one."""
-    res = self.res // factor
-    try:
-      source = self.open_level(res)
-    except KeyError:
-      return DownsampledExamples(self, factor)
-    return dataclasses.replace(self, source=source, res=res)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _PreparedRecords:
-  """Records of a level, parsed without the per-field overhead of TFDS."""
-
-  records: Any
-  parse: Callable[[bytes], Any]
-
-  def __len__(self) -> int:
-    return len(self.records)
-
-  def __getitem__(self, i: int) -> dict[str, Any]:
-    fields = self.parse(self.records[i]).features.feature
-    label = fields['label'].int64_list.value
-    return {
-      'image': fields['image'].bytes_list.value[0],
-      'label': label[0] if label else 0,
-    }
-
-
-def load_prepared(folder: Path, split: str, res: int, channels: int) -> Dataset:
-  """Opens a set that gan_jax.prepare wrote, at its stored level `res` if it has one.
-
-  Raises:
-    UserError: unreadable manifest, incomplete copy, no such split, too few channels.
-  """
-  try:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    levels = {int(side): level for side, level in manifest['levels'].items()}
-    stored_channels = manifest['channels']
-    class_names = tuple(manifest['class_names'])
-    counts = tuple(manifest['histogram']) if split == 'train' else ()
-  except (OSError, ValueError, KeyError) as error:
-    raise UserError(f'{folder / MANIFEST} cannot be read ({error!r}).') from error
-  name = str(folder)
-  check_channels(name, stored_channels, channels)
-
-  @functools.lru_cache
-  def open_level(side: int) -> RecordSource:
-    return _open_level(folder, levels[side], split)
-
-  # Grey of the mean is not the mean of rounded grey values: a set that is converted
-  # to other channels is read from the full resolution.
-  stored = res in levels and channels == stored_channels
-  side = res if stored else max(levels)
-  fields = name, open_level(side), res, channels, bool(class_names)
-  examples: Examples = (
-    PreparedLevel(*fields, open_level) if side == res else EncodedRecords(*fields)
-  )
-  origin = f'prepared from {manifest["source"]}, read at {side} x {side}'
-  content = digest(levels[side]['files'].values())
-  return Dataset(name, examples, class_names, counts, origin, {'content': content})
-
-
-def _open_level(folder: Path, level: dict[str, Any], split: str) -> RecordSource:
-  """Opens one resolution of a prepared set after checking the sizes of its files.
-
-  Args:
-    folder: of the prepared set.
-    level: the manifest's entry for the resolution.
-    split: TFDS split expression.
-  """
-  root = folder / level['folder']
-  for file, entry in level['files'].items():
-    path = root / file
-    size = path.stat().st_size if path.is_file() else None
-    if size != entry['bytes']:
-      state = 'is missing' if size is None else f'has {size} bytes'
-      raise UserError(
-        f'{path} {state}, but {MANIFEST} lists it with {entry["bytes"]} bytes: the '
-        'copy is incomplete; copy or prepare the set again.'
-      )
-  tfds = _import_tfds('tensorflow_datasets', str(folder))
-  protos = _import_tfds('tensorflow_datasets.proto', str(folder))
-  builder = tfds.core.read_only_builder.builder_from_directory(root)
-  raw = tfds.decode.DeserializeMethod.RAW_BYTES
-  records = _open_split(builder, split, str(folder), deserialize_method=raw)
-  return _PreparedRecords(records, protos.tf_example_pb2.Example.FromString)
-
-
-def _import_tfds(module: str, dataset: str) -> ModuleType:
+def import_tfds(module: str, dataset: str) -> ModuleType:
   return import_optional(module, 'tensorflow-datasets', dataset)
 
 
-def _open_split(builder: Any, split: str, name: str, **options: Any) -> Any:
+def open_split(builder: Any, split: str, name: str, **options: Any) -> Any:
   """Opens a split with the `options` of TFDS's `as_data_source`.
 
   Raises:
@@ -179,10 +83,14 @@ def _open_split(builder: Any, split: str, name: str, **options: Any) -> Any:
   try:
     return builder.as_data_source(split, **options)
   except ValueError as error:
-    raise UserError(
-      f"Dataset '{name}' has no images in split '{split}'; its splits are "
-      f'{", ".join(builder.info.splits)}, or parts such as train[:90%].'
-    ) from error
+    raise _no_such_split(builder, split, name) from error
+
+
+def _no_such_split(builder: Any, split: str, name: str) -> UserError:
+  return UserError(
+    f"Dataset '{name}' has no images in split '{split}'; its splits are "
+    f'{", ".join(builder.info.splits)}, or parts such as train[:90%].'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,34 +126,125 @@ def tfds_data_dir(data_dir: str | None) -> str:
 def is_tfds_name(name: str, data_dir: str | None) -> bool:
   """Whether a set of this name is in `data_dir`, or one that TFDS can prepare."""
   stem = _stem(name)
-  if (Path(tfds_data_dir(data_dir)) / stem).is_dir():
+  place = f'{tfds_data_dir(data_dir)}/{stem}'
+  if Store(place).list() if is_url(place) else Path(place).is_dir():
     return True
-  tfds = _import_tfds('tensorflow_datasets', name)
+  tfds = import_tfds('tensorflow_datasets', name)
   return stem in tfds.list_builders(with_community_datasets=False)
 
 
 def load_tfds(
-  name: str, split: str, data_dir: str | None, res: int, channels: int
+  name: str,
+  split: str,
+  data_dir: str | None,
+  cache: str | None,
+  res: int,
+  channels: int,
 ) -> Dataset:
   """Opens a tensorflow-datasets set by name; see `open_tfds` for its errors."""
-  records = open_tfds(name, split=split, data_dir=data_dir)
+  records = open_tfds(name, split=split, data_dir=data_dir, cache=cache)
+  return _make_dataset(name, records, res, channels)
+
+
+def load_tfds_folder(
+  source: PreparedFiles, split: str, res: int, channels: int
+) -> Dataset:
+  """Opens a tensorflow-datasets set by its place, such as gs://bucket/cifar10/3.0.2.
+
+  The version may be left out where there is one only.
+
+  Raises:
+    MissingDataError: there are no files.
+    UserError: as `open_tfds`; there are other files, or several sets.
+  """
+  name = source.files.url
+  files = _fetch_metadata(source)
+  folder = _find_set(name, files)
+  tfds = import_tfds('tensorflow_datasets', name)
+  builder = tfds.core.read_only_builder.builder_from_directory(source.folder / folder)
+  hint = 'prepare it anew with file_format="array_record"'
+  records = _open_records(tfds, builder, source, files, name, split, hint)
+  return _make_dataset(name, records, res, channels)
+
+
+def _make_dataset(name: str, records: TfdsRecords, res: int, channels: int) -> Dataset:
   check_channels(name, records.channels, channels)
   examples = EncodedRecords(name, records.source, res, channels, records.labeled)
   origin = f'tensorflow-datasets, {records.description}'
   return Dataset(name, examples, records.class_names, (), origin, records.digests)
 
 
-def open_tfds(name: str, *, split: str, data_dir: str | None) -> TfdsRecords:
+def open_tfds(
+  name: str, *, split: str, data_dir: str | None, cache: str | None = None
+) -> TfdsRecords:
   """Opens a prepared tensorflow-datasets set without importing TensorFlow.
+
+  Args:
+    data_dir: folder or URL of the sets; see `tfds_data_dir`.
+    cache: folder that the files of the split are copied to; see `set_copy.open_files`.
 
   Raises:
     MissingDataError: the set is unknown or not prepared.
     UserError: it is not prepared as array_record, has no such split, or has no uint8
       feature 'image'.
   """
-  tfds = _import_tfds('tensorflow_datasets', name)
+  tfds = import_tfds('tensorflow_datasets', name)
   data_dir = tfds_data_dir(data_dir)
-  builder = _open_builder(tfds, name, data_dir)
+  source = open_files(f'{data_dir}/{_stem(name)}', cache)
+  files = _fetch_metadata(source)
+  builder = _open_builder(tfds, name, data_dir, source.folder.parent)
+  hint = f'delete it there and prepare it with: {_prepare_command(name, data_dir)}'
+  return _open_records(tfds, builder, source, files, name, split, hint)
+
+
+def _fetch_metadata(source: PreparedFiles) -> dict[str, Expected]:
+  """Fetches all files of a set but those with examples; returns all that there are."""
+  files = expect(source.files.list())
+  names = [n for n in files if n.endswith(('.json', '.txt')) and not _SHARD.search(n)]
+  source.fetch('', files, names)
+  return files
+
+
+def _find_set(url: str, files: Mapping[str, Expected]) -> str:
+  """The folder of the one set among the files at a URL; '.' is the URL itself."""
+  if not files:
+    raise MissingDataError(f'{url}: there is no such set, and no file below that name.')
+  info = METADATA[0]
+  folders = sorted(str(Path(name).parent) for name in files if Path(name).name == info)
+  if '.' in folders:
+    return '.'
+  if any(folder.split('/')[0].isdigit() for folder in folders):  # resolutions
+    raise UserError(
+      f'{url} has no manifest.json, which gan_jax.prepare writes last: the set is '
+      'incomplete; copy or prepare it again.'
+    )
+  if not folders:
+    raise UserError(
+      f'{url} is no prepared set (it has neither manifest.json nor {info}): prepare '
+      'images with gan_jax.prepare on this machine, and copy the set there.'
+    )
+  if len(folders) > 1:
+    raise UserError(
+      f'{url} has several sets, {", ".join(folders)}: name one, {url}/{folders[-1]}.'
+    )
+  return folders[0]
+
+
+def _open_records(
+  tfds: ModuleType,
+  builder: Any,
+  source: PreparedFiles,
+  files: Mapping[str, Expected],
+  name: str,
+  split: str,
+  hint: str,
+) -> TfdsRecords:
+  """Opens a split of a set after fetching its files.
+
+  Args:
+    files: of the set, all that there are.
+    hint: what to do if the set is in another format.
+  """
   features = dict(builder.info.features.items())
   image, label = features.get('image'), features.get('label')
   if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
@@ -253,29 +252,55 @@ def open_tfds(name: str, *, split: str, data_dir: str | None) -> TfdsRecords:
       f"Dataset '{name}' has the features {', '.join(sorted(features))}, but a uint8 "
       "image feature called 'image' is needed."
     )
+  found_format = builder.info.file_format.value
+  if found_format != _ARRAY_RECORD:
+    raise UserError(
+      f"Dataset '{name}' is prepared under {source.files.url.rpartition('/')[0]} as "
+      f'{found_format}, but {_ARRAY_RECORD} is needed; {hint}'
+    )
+  _fetch_split(builder, source, files, name, split)
   labeled = isinstance(label, tfds.features.ClassLabel)
   decoders = {
     key: tfds.decode.SkipDecoding()
     for key, feature in features.items()
     if isinstance(feature, tfds.features.Image)
   }
-  try:
-    source = _open_split(builder, split, name, decoders=decoders)
-  except NotImplementedError as error:
-    raise UserError(
-      f"Dataset '{name}' is prepared under {data_dir} as "
-      f'{builder.info.file_format.value}, but array_record is needed; delete it '
-      f'there and prepare it with: {_prepare_command(name, data_dir)}'
-    ) from error
+  records = open_split(builder, split, name, decoders=decoders)
   return TfdsRecords(
-    source=source,
+    source=records,
     labeled=labeled,
     class_names=tuple(getattr(label, 'names', ())) if labeled else (),
     channels=image.shape[-1] or 3,
     res=min(image.shape[0] or 0, image.shape[1] or 0),
-    description=f'{builder.info.full_name}, {split}, {len(source)} images',
+    description=f'{builder.info.full_name}, {split}, {len(records)} images',
     digests=_file_digests(builder, split),
   )
+
+
+def _fetch_split(
+  builder: Any,
+  source: PreparedFiles,
+  files: Mapping[str, Expected],
+  name: str,
+  split: str,
+) -> None:
+  """Fetches the files with the examples of a split.
+
+  Raises:
+    UserError: no such split, or one of its files is missing.
+  """
+  try:
+    parts = builder.info.splits[split].file_instructions
+  except ValueError as error:
+    raise _no_such_split(builder, split, name) from error
+  folder = Path(os.path.relpath(builder.data_dir, source.folder))
+  names = [(folder / Path(part.filename).name).as_posix() for part in parts]
+  for missing in (file for file in names if file not in files):
+    raise UserError(
+      f'{source.files.url}/{missing} is missing, but belongs to the set: the copy is '
+      'incomplete; copy or prepare the set again.'
+    )
+  source.fetch('', files, names)
 
 
 def _file_digests(builder: Any, split: str) -> dict[str, str]:
@@ -289,8 +314,11 @@ def _file_digests(builder: Any, split: str) -> dict[str, str]:
   }
 
 
-def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
+def _open_builder(tfds: ModuleType, name: str, data_dir: str, folder: Path) -> Any:
   """The read-only builder of a prepared set.
+
+  Args:
+    folder: of this machine, that holds what is needed of `data_dir`.
 
   Raises:
     MissingDataError: the set is not prepared; the message says how, or names similar
@@ -298,7 +326,7 @@ def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
   """
   try:
     # From files, not from the registry: the version on disk is the one to read.
-    return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
+    return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
   except ValueError as error:
     known = tfds.list_builders(with_community_datasets=False)
     stem = _stem(name)

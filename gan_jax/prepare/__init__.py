@@ -6,7 +6,8 @@ folder is a tensorflow-datasets set of lossless PNGs in ArrayRecord files
 gan_jax.data opens DEST by its path.
 
 The set is written to DEST.partial, each file atomically, and renamed when it is
-complete. After a kill the same command resumes.
+complete. If DEST is a URL of a store, it is written on this machine first, and uploaded
+with its manifest last. After a kill the same command resumes.
 """
 
 from gan_jax.prepare.command import main

@@ -14,8 +14,8 @@ from PIL import Image, ImageColor
 from gan_jax import UserError
 from gan_jax.data.decode import MAX_PIXELS, PIL_MODES
 from gan_jax.data.depth import AUTO, SETTINGS, Ranges, fixed_ranges
+from gan_jax.data.prepared import MANIFEST
 from gan_jax.data.summary import format_channels, format_counts
-from gan_jax.data.tfds_source import MANIFEST
 from gan_jax.prepare.options import MIN_RES, PrepareOptions
 from gan_jax.prepare.sources import open_source
 from gan_jax.prepare.survey import (
@@ -24,8 +24,9 @@ from gan_jax.prepare.survey import (
   survey_headers,
   unusable_images,
 )
+from gan_jax.prepare.upload import Upload
 from gan_jax.prepare.writer import write_dataset
-from gan_jax.runtime.flags import CommandParser, path
+from gan_jax.runtime.flags import CommandParser, data_dir, workdir
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,9 +43,10 @@ def make_parser() -> argparse.ArgumentParser:
   )
   p.add_argument(
     'dest',
-    type=path,
+    type=workdir,
     metavar='DEST',
-    help='new folder; its last part becomes the name of the set',
+    help='new folder, or a gs:// or s3:// URL; its last part becomes the name of the '
+    'set',
   )
   p.add_argument(
     '--res',
@@ -97,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     help='split of a TFDS set or of Parquet or idx files, or one of the folders train, '
     'val, test, ... of SRC',
   )
-  p.add_argument('--data_dir', type=path, help='folder of the TFDS sets')
+  p.add_argument('--data_dir', type=data_dir, help='folder or URL of the TFDS sets')
   p.add_argument(
     '--dry-run',
     action='store_true',
@@ -165,15 +167,19 @@ def _prepare(
   if args.dry_run:
     print('dry run: nothing was written; only the headers of the images were checked')
     return
-  manifest = write_dataset(
+  write = lambda dest: write_dataset(
     source,
-    args.dest,
+    dest,
     options,
     source_name=args.src,
     skip_bad=args.skip_bad,
     threads=args.threads,
     with_report=args.report,
   )
+  if isinstance(args.dest, str):
+    manifest = Upload(args.dest).write(source, options, write)
+  else:
+    manifest = write(args.dest)
   print(describe_result(args.dest, manifest))
 
 
@@ -217,13 +223,17 @@ def _check_usable(
     raise UserError(no_usable_image(survey.source_name))
 
 
-def check_dest(dest: Path) -> None:
+def check_dest(dest: Path | str) -> None:
   """Checks that DEST is free and that its name is valid for tensorflow-datasets."""
-  if not re.fullmatch(r'[a-z][a-z0-9_]*', dest.name):
+  name = Path(dest).name
+  if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
     raise UserError(
-      f'The last part of DEST, {dest.name!r}, is not a valid name of a set: lower-case '
+      f'The last part of DEST, {name!r}, is not a valid name of a set: lower-case '
       'letters, digits and _ are allowed, starting with a letter.'
     )
+  if isinstance(dest, str):
+    Upload(dest).check_dest()
+    return
   if (dest / MANIFEST).is_file():
     raise UserError(
       f'{dest} is a prepared set already: delete it, or use another DEST.'
@@ -232,17 +242,18 @@ def check_dest(dest: Path) -> None:
     raise UserError(f'{dest} exists and is not empty: use a new DEST.')
 
 
-def describe_result(dest: Path, manifest: dict[str, Any]) -> str:
+def describe_result(dest: Path | str, manifest: dict[str, Any]) -> str:
   """Lines of text about a set that was written."""
   n_refused = len(manifest['refused'])
   lines = [
     f'{dest}: {manifest["count"]:,} images written, {n_refused:,} left out (listed in '
-    f'{dest / MANIFEST})'
+    f'{dest}/{MANIFEST})'
   ]
   if manifest['class_names']:
     counts = np.array(manifest['histogram'])
     lines.append(f'labels: {format_counts(manifest["class_names"], counts)}')
   mean, deviation = (format_channels(manifest[key]) for key in ('mean', 'deviation'))
   lines.append(f'pixel values: mean {mean}, standard deviation {deviation}')
-  lines.append(f'next: --config.data.name={dest.absolute()}')
+  name = dest if isinstance(dest, str) else dest.absolute()
+  lines.append(f'next: --config.data.name={name}')
   return '\n'.join(lines)

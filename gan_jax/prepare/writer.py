@@ -20,8 +20,8 @@ from tqdm import tqdm
 from gan_jax import UserError
 from gan_jax.data.folder import ImageSource
 from gan_jax.data.load import load_dataset
+from gan_jax.data.prepared import MANIFEST
 from gan_jax.data.summary import summarize
-from gan_jax.data.tfds_source import MANIFEST
 from gan_jax.prepare.options import PrepareOptions
 from gan_jax.prepare.shard import VERSION, SetLayout, write_shard
 from gan_jax.prepare.survey import no_usable_image, unusable_images

@@ -152,10 +152,23 @@ def workdir(text: str) -> Path | str:
   Raises:
     argparse.ArgumentTypeError: as `path`, or there is a mistake in the URL.
   """
+  return _place(text, bucket_alone=False)
+
+
+def data_dir(text: str) -> Path | str:
+  """The type of a flag that names the folder of data sets, or a URL, or a bucket.
+
+  Raises:
+    argparse.ArgumentTypeError: as `workdir`.
+  """
+  return _place(text, bucket_alone=True)
+
+
+def _place(text: str, bucket_alone: bool) -> Path | str:
   if not is_url(text):
     return path(text)
   try:
-    return check_url(text)
+    return check_url(text, bucket_alone=bucket_alone)
   except UserError as error:
     raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -30,8 +30,11 @@ def check_path(text: str) -> str:
   return text
 
 
-def check_url(text: str) -> str:
+def check_url(text: str, *, bucket_alone: bool = False) -> str:
   """A URL of a folder in a store, without a slash at its end.
+
+  Args:
+    bucket_alone: a whole bucket, such as gs://bucket, is allowed too.
 
   Raises:
     UserError: another scheme, a wrong number of slashes, or no name below the bucket.
@@ -46,10 +49,11 @@ def check_url(text: str) -> str:
     )
   bucket, _, name = rest.strip('/').partition('/')
   parts = [part for part in name.split('/') if part]
-  right = '/'.join([f'{lower}://{bucket or "BUCKET"}', *(parts or ['NAME'])])
+  default = [] if bucket_alone else ['NAME']
+  right = '/'.join([f'{lower}://{bucket or "BUCKET"}', *(parts or default)])
   if not rest.startswith('//') or rest.startswith('///'):
     raise UserError(f'{text}: two slashes follow {scheme}:, as in {right}.')
-  if not bucket or not parts:
+  if not bucket or not (parts or bucket_alone):
     missing = 'a name below the bucket' if bucket else 'a bucket'
     raise UserError(f'{text} lacks {missing}: write {right}.')
   if {'.', '..'} & set(parts):

@@ -4,6 +4,7 @@ It tells errors apart: what only the user can mend is a UserError; what passes b
 itself (a store that answers 429 or 503, a lost connection) is tried again.
 """
 
+import base64
 import contextlib
 import errno
 import logging
@@ -13,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from gan_jax import UserError
 from gan_jax.runtime.urls import check_url
@@ -36,6 +37,20 @@ _LOGIN = {
 _EXTRAS = {'gs': 'gcs', 's3': 's3'}
 
 
+class StoredFile(NamedTuple):
+  """What is known of a file without reading it.
+
+  Attributes:
+    size: in bytes.
+    identity: changes whenever the file is written.
+    md5: of the content, in hexadecimal; '' if unknown.
+  """
+
+  size: int
+  identity: str
+  md5: str = ''
+
+
 class Store:
   """The objects whose names begin with `url`; names are relative to it.
 
@@ -52,14 +67,14 @@ class Store:
     self._scheme, _, self._root = self.url.partition('://')
     self._fs = _open_file_system(self.url, self._scheme)
 
-  def list(self, below: str = '') -> dict[str, str]:
-    """Names of all objects below a name -> what identifies the content of each.
+  def list(self, below: str = '') -> dict[str, StoredFile]:
+    """The objects below a name, by their names.
 
     Raises:
       UserError: there is no such bucket, or no permission.
     """
     found = self._try('listed', below, lambda: self._list(below))
-    return {name[len(self._root) + 1 :]: _identity(x) for name, x in found.items()}
+    return {name[len(self._root) + 1 :]: _stored(x) for name, x in found.items()}
 
   def _list(self, below: str) -> dict[str, Any]:
     folder = f'{self._root}/{below}'.rstrip('/')
@@ -79,10 +94,16 @@ class Store:
         if not self._denial(error):
           raise
         # There is a bucket, of which this user may list this folder only.
-    return {name: x for name, x in found.items() if name.startswith(f'{folder}/')}
+    return {
+      name: x
+      for name, x in found.items()
+      if name.startswith(f'{folder}/') and name[-1] != '/'  # as web pages mark folders
+    }
 
-  def read(self, name: str) -> bytes:
-    return self._try('read', name, lambda: self._fs.cat_file(self._path(name)))
+  def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+    """The content of an object, from byte `start` up to `end`."""
+    part = dict(start=start, end=end) if start or end is not None else {}
+    return self._try('read', name, lambda: self._fs.cat_file(self._path(name), **part))
 
   def write(self, name: str, content: bytes) -> None:
     self._try('written', name, lambda: self._fs.pipe_file(self._path(name), content))
@@ -208,10 +229,13 @@ def _open_file_system(url: str, scheme: str) -> Any:
     raise UserError(f'{url}: {_no_credentials(scheme, _sentence(error))}.') from error
 
 
-def _identity(info: dict[str, Any]) -> str:
-  """Changes whenever an object is written."""
+def _stored(info: dict[str, Any]) -> StoredFile:
   version = info.get('generation') or info.get('LastModified') or ''
-  return f'{info["size"]} {info.get("etag") or info.get("ETag")} {version}'
+  identity = f'{info["size"]} {info.get("etag") or info.get("ETag")} {version}'
+  md5 = info.get('md5Hash')  # of Google; the ETag of S3 is one only sometimes
+  return StoredFile(
+    int(info['size']), identity, base64.b64decode(md5).hex() if md5 else ''
+  )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

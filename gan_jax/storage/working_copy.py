@@ -21,7 +21,7 @@ import jax
 from gan_jax import UserError
 from gan_jax.runtime.distributed import shared_errors
 from gan_jax.runtime.urls import is_url
-from gan_jax.storage.store import Store
+from gan_jax.storage.store import Store, StoredFile
 from gan_jax.storage.store_lock import BEAT, StoreLock, machine
 
 SEAL = 'default/manifest.json'  # of a checkpoint; put last, deleted first
@@ -42,7 +42,7 @@ class WorkingCopy:
     self._store = Store(url)
     self.url, self._log = self._store.url, log
     self.folder = _make_folder()
-    self._pulled: dict[str, str] = {}  # name -> identity of the object
+    self._pulled: dict[str, StoredFile] = {}
     self._pushed: dict[str, tuple[int, int]] = {}  # name -> of the local file
     self._steps: set[int] = set()
     self._lock: StoreLock | None = None
@@ -60,12 +60,12 @@ class WorkingCopy:
       for name in objects
       if re.fullmatch(rf'checkpoints/\d+/{SEAL}', name)
     }
-    for name, identity in objects.items():
-      if self._is_mirrored(name) and self._pulled.get(name) != identity:
+    for name, found in objects.items():
+      if self._is_mirrored(name) and self._pulled.get(name) != found:
         file = self.folder / name
         with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
           self._store.download(name, file)
-          self._pulled[name] = identity
+          self._pulled[name] = found
           self._pushed[name] = _stamp(file)
 
   def _is_mirrored(self, name: str) -> bool:

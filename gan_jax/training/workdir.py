@@ -23,7 +23,7 @@ from gan_jax.storage.nested import flatten
 
 STARTS = 'starts.jsonl'  # one line per start of the run
 FREE_KEYS = (  # prefixes of keys that may change when a run is resumed
-  *('train.images', 'train.mapped', 'data.threads', 'data.data_dir'),
+  *('train.images', 'train.mapped', 'data.threads', 'data.data_dir', 'data.cache'),
   *('log.', 'score.', 'collapse.'),
 )
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,3 +219,21 @@ def test_missing_data_are_asked_for(workdir, tmp_path):
       evaluate.load_real_images(workdir, moved, 'train', './elsewhere', None)
   dataset = evaluate.load_real_images(workdir, moved, 'train', 'digits', None)
   assert dataset.name == 'digits' and dataset.examples[0][0].shape == (16, 16, 1)
+
+
+def test_the_cache_of_a_run_is_that_of_its_data(workdir, monkeypatch):
+  config = read_config(workdir)
+  source = dataclasses.replace(config.data, name='gs://b/x', cache='/ssd')
+  config = dataclasses.replace(config, data=source)
+  taken = []
+  monkeypatch.setattr(data, 'load_dataset', lambda **source: taken.append(source))
+  monkeypatch.setattr(data, 'find_changes', lambda *_: [])
+  for arguments in ((), ('s3://b/y',), (None, 's3://b'), (None, None, Path('/nvme'))):
+    evaluate.load_real_images(workdir, config, 'train', *arguments)
+  found = [(source['name'], source['data_dir'], source['cache']) for source in taken]
+  assert found == [
+    ('gs://b/x', None, '/ssd'),
+    ('s3://b/y', None, None),
+    ('gs://b/x', 's3://b', None),
+    ('gs://b/x', None, '/nvme'),
+  ]

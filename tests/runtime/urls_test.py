@@ -46,3 +46,10 @@ def test_a_url_is_written_in_one_way(text, url):
 def test_a_mistake_in_a_url_is_named(text, sentence):
   with pytest.raises(UserError, match=sentence):
     check_url(text)
+
+
+def test_a_bucket_is_a_folder_where_that_is_allowed():
+  assert check_url('s3://b/', bucket_alone=True) == 's3://b'
+  assert check_url('s3://b/x', bucket_alone=True) == 's3://b/x'
+  with pytest.raises(UserError, match=r's3:// lacks a bucket: write s3://BUCKET\.'):
+    check_url('s3://', bucket_alone=True)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from gan_jax import UserError, data
+from gan_jax import UserError, data, prepare
 from gan_jax.config import parse_config
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.training.trainer import Trainer
@@ -89,6 +89,30 @@ def test_moved_data_are_the_same_data(run):
   add_image(moved)
   with pytest.raises(UserError, match='other data .data.name: .*; 8 -> 9 images'):
     check(workdir, moved)
+
+
+def test_a_set_is_the_same_in_its_folder_and_as_a_copy(tmp_path):
+  write_image_folder(tmp_path / 'pets', 8, 16)
+  prepare.main([str(tmp_path / 'pets'), str(tmp_path / 'set')])
+  config = config_of(tmp_path / 'set')
+  dataset = data.load_dataset(**config.source())
+  write_run_record(tmp_path / 'run', config, make_mesh(), dataset)
+  moved = shutil.move(tmp_path / 'set', tmp_path / 'moved')
+  for cache in ('', str(tmp_path / 'cache')):
+    config = config_of(moved, data__cache=cache)
+    assert check(tmp_path / 'run', moved, config=config) == [
+      f'the same data, moved: data.name: {tmp_path}/set -> {tmp_path}/moved'
+    ]
+
+
+def test_a_resolution_that_is_missing_ends_the_run_at_once(tmp_path):
+  write_image_folder(tmp_path / 'pets', 8, 16)
+  prepare.main([str(tmp_path / 'pets'), str(tmp_path / 'set')])
+  shutil.rmtree(tmp_path / 'set' / '4')
+  raw = tiny_config('progan_lsun', data__name=str(tmp_path / 'set'))
+  with pytest.raises(UserError, match='set/4/1.0.0/.* is missing, but manifest.json'):
+    Trainer(parse_config(raw), tmp_path / 'run').run()
+  assert not (tmp_path / 'run').exists()
 
 
 def test_config_and_data_are_refused_in_one_sentence(run):

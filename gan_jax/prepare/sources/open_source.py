@@ -9,13 +9,15 @@ import numpy as np
 
 from gan_jax import UserError
 from gan_jax.data.folder import ImageSource, is_path, open_folder_or_zip
-from gan_jax.data.tfds_source import MANIFEST, open_tfds
+from gan_jax.data.prepared import MANIFEST
+from gan_jax.data.tfds_source import open_tfds
 from gan_jax.prepare.sources.hdf5 import open_hdf5
 from gan_jax.prepare.sources.idx import open_idx
 from gan_jax.prepare.sources.parquet import open_parquet
 from gan_jax.prepare.sources.recognition import HDF5, IDX, PARQUET, TFRECORD, find_files
 from gan_jax.prepare.sources.tfrecords import open_tfrecords
 from gan_jax.runtime.errors import did_you_mean
+from gan_jax.runtime.urls import is_url
 
 _OPENERS: dict[str, Callable[[list[Path], str], ImageSource]] = {
   HDF5: open_hdf5,
@@ -25,7 +27,7 @@ _OPENERS: dict[str, Callable[[list[Path], str], ImageSource]] = {
 }
 
 
-def open_source(name: str, split: str, data_dir: Path | None) -> ImageSource:
+def open_source(name: str, split: str, data_dir: Path | str | None) -> ImageSource:
   """Opens the images of a file, a folder or a tensorflow-datasets set.
 
   An existing file or folder comes first, with or without './' before its name.
@@ -33,11 +35,15 @@ def open_source(name: str, split: str, data_dir: Path | None) -> ImageSource:
   Args:
     name: as the user gave it.
     split: of a tensorflow-datasets set, or of files that hold several splits.
-    data_dir: folder of the tensorflow-datasets sets; None for the default.
+    data_dir: folder or URL of the tensorflow-datasets sets; None for the default.
 
   Raises:
     UserError: it does not exist, has no images, or cannot be read.
   """
+  if is_url(name):
+    raise UserError(
+      f'{name} is a URL, and SRC has to be on this machine: copy the images here first.'
+    )
   if not is_path(name) and not os.path.exists(name):
     return _open_tfds(name, split, data_dir)
   try:
@@ -52,7 +58,7 @@ def open_source(name: str, split: str, data_dir: Path | None) -> ImageSource:
   return _OPENERS[kind](files, split) if kind else open_folder_or_zip(path, split)
 
 
-def _open_tfds(name: str, split: str, data_dir: Path | None) -> ImageSource:
+def _open_tfds(name: str, split: str, data_dir: Path | str | None) -> ImageSource:
   folder, last = os.path.split(name.rstrip('/'))
   if os.path.splitext(last)[1] and ':' not in name or folder and os.path.isdir(folder):
     neighbors = os.listdir(folder or '.') if os.path.isdir(folder or '.') else []

@@ -1,0 +1,165 @@
+"""Sets that gan_jax.prepare wrote: one tensorflow-datasets set for each resolution."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from gan_jax import UserError
+from gan_jax.data.dataset import Dataset, DownsampledExamples, Examples, check_channels
+from gan_jax.data.digests import digest
+from gan_jax.data.set_files import Expected, PreparedFiles, expect
+from gan_jax.data.tfds_source import (
+  METADATA,
+  EncodedRecords,
+  RecordSource,
+  import_tfds,
+  open_split,
+)
+
+MANIFEST = 'manifest.json'  # a folder with this file is a prepared set; written last
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedLevel(EncodedRecords):
+  """Examples of one resolution of a prepared set, read as they are stored.
+
+  Attributes:
+    open_level: resolution -> its records; raises KeyError if it is not stored.
+  """
+
+  open_level: Callable[[int], RecordSource]
+
+  def downsampled(self, factor: int) -> Examples:
+    """The stored level of the lower resolution, if there is one."""
+    res = self.res // factor
+    try:
+      source = self.open_level(res)
+    except KeyError:
+      return DownsampledExamples(self, factor)
+    return dataclasses.replace(self, source=source, res=res)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _PreparedRecords:
+  """Records of a level, parsed without the per-field overhead of TFDS."""
+
+  records: Any
+  parse: Callable[[bytes], Any]
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    fields = self.parse(self.records[i]).features.feature
+    label = fields['label'].int64_list.value
+    return {
+      'image': fields['image'].bytes_list.value[0],
+      'label': label[0] if label else 0,
+    }
+
+
+def read_manifest(source: PreparedFiles) -> bytes | None:
+  """The manifest of a prepared set; None if it is something else.
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  try:
+    return source.files.read(MANIFEST)
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except OSError as error:
+    raise _unreadable(source, error) from error
+
+
+def load_prepared(
+  source: PreparedFiles, manifest: bytes, split: str, res: int, channels: int
+) -> Dataset:
+  """Opens a set that gan_jax.prepare wrote, at its stored level `res` if it has one.
+
+  Args:
+    manifest: as `read_manifest` returned it.
+
+  Raises:
+    UserError: unreadable manifest, incomplete copy, no such split, too few channels.
+  """
+  try:
+    values = json.loads(manifest)
+    levels = {int(side): level for side, level in values['levels'].items()}
+    stored_channels = values['channels']
+    class_names = tuple(values['class_names'])
+    counts = tuple(values['histogram']) if split == 'train' else ()
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise _unreadable(source, error) from error
+  name = source.files.url
+  check_channels(name, stored_channels, channels)
+
+  @functools.lru_cache
+  def open_level(side: int) -> RecordSource:
+    return _open_level(source, levels[side], split)
+
+  # Grey of the mean is not the mean of rounded grey values: a set that is converted
+  # to other channels is read from the full resolution.
+  stored = res in levels and channels == stored_channels
+  side = res if stored else max(levels)
+  fields = name, open_level(side), res, channels, bool(class_names)
+  examples: Examples = (
+    PreparedLevel(*fields, open_level) if side == res else EncodedRecords(*fields)
+  )
+  origin = f'prepared from {values["source"]}, read at {side} x {side}'
+  content = digest(levels[side]['files'].values())
+  return Dataset(name, examples, class_names, counts, origin, {'content': content})
+
+
+def _unreadable(source: PreparedFiles, error: Exception) -> UserError:
+  reason = error.strerror if isinstance(error, OSError) else repr(error)
+  return UserError(f'{source.files.url}/{MANIFEST} cannot be read ({reason}).')
+
+
+def _open_level(
+  source: PreparedFiles, level: dict[str, Any], split: str
+) -> RecordSource:
+  """Opens one resolution of a prepared set.
+
+  Args:
+    level: the manifest's entry for the resolution.
+    split: TFDS split expression.
+  """
+  folder, name = level['folder'], source.files.url
+  files = _expected_files(source, level)
+  source.fetch(folder, files, files)
+  tfds = import_tfds('tensorflow_datasets', name)
+  protos = import_tfds('tensorflow_datasets.proto', name)
+  builder = tfds.core.read_only_builder.builder_from_directory(source.folder / folder)
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
+  records = open_split(builder, split, name, deserialize_method=raw)
+  return _PreparedRecords(records, protos.tf_example_pb2.Example.FromString)
+
+
+def _expected_files(
+  source: PreparedFiles, level: dict[str, Any]
+) -> dict[str, Expected]:
+  """The files of a level: those of the manifest, and their description for TFDS.
+
+  Raises:
+    UserError: one is missing, or has another size than the manifest says.
+  """
+  found = source.files.list(level['folder'])
+  files = expect(found)
+  entries = dict.fromkeys(METADATA, {}) | level['files']
+  for file, entry in entries.items():
+    name = f'{level["folder"]}/{file}'
+    stored = found.get(name)
+    size = entry.get('bytes')
+    if not stored or size not in (None, stored.size):
+      state = f'has {stored.size} bytes' if stored else 'is missing'
+      size_there = f' with {size} bytes' if size else ''
+      raise UserError(
+        f'{source.files.url}/{name} {state}, but {MANIFEST} lists it{size_there}: the '
+        'copy is incomplete; copy or prepare the set again.'
+      )
+    if entry:
+      files[name] = Expected(size, entry['sha256'], entry['sha256'])
+  return files
