@@ -28,18 +28,34 @@ def check_labels(dataset: Dataset, n_classes: int) -> None:
       f"The model has n_classes={n_classes}, but dataset '{dataset.name}' has no "
       'labels: set n_classes=0 or take a labeled dataset.'
     )
+  kind = 'numbers in each label vector' if dataset.has_vectors else 'classes'
   if n_classes != dataset.n_classes:
     raise UserError(
       f"The model has n_classes={n_classes}, but dataset '{dataset.name}' has "
-      f'{dataset.n_classes} classes: set n_classes={dataset.n_classes}, or 0 to '
+      f'{dataset.n_classes} {kind}: set n_classes={dataset.n_classes}, or 0 to '
       'ignore the labels.'
     )
+  if dataset.has_vectors:
+    return
   (present,) = np.nonzero(count_labels(dataset))
   if len(present) == 1:
     raise UserError(
       f'The model has n_classes={n_classes}, but all images of dataset '
       f"'{dataset.name}' are of one class, '{dataset.class_names[present[0]]}': set "
       'n_classes=0, or correct the labels (a folder has one sub-folder for each class).'
+    )
+
+
+def check_fake_labels(dataset: Dataset, fake_labels: str, n_classes: int) -> None:
+  """Checks that fakes of a model with label vectors take theirs from the data.
+
+  Raises:
+    UserError: they would be uniform over classes, which there are none of.
+  """
+  if n_classes and dataset.has_vectors and fake_labels != 'data':
+    raise UserError(
+      f"model.fake_labels is '{fake_labels}', and the labels of dataset "
+      f"'{dataset.name}' are vectors, not classes: set model.fake_labels=data."
     )
 
 
@@ -61,7 +77,9 @@ def check_hosts(dataset: Dataset) -> None:
   digest = hashlib.sha256(repr(state).encode())
   for i in evenly_spaced(n_images, 16).tolist():
     image, label = dataset.examples[i]
-    digest.update(np.ascontiguousarray(image).tobytes() + str(int(label)).encode())
+    digest.update(
+      np.ascontiguousarray(image).tobytes() + str(np.asarray(label)).encode()
+    )
   own = np.array([n_images, int.from_bytes(digest.digest()[:4])], np.uint32)
   rows = multihost_utils.process_allgather(own).tolist()
   for process, row in enumerate(rows):

@@ -1,10 +1,13 @@
 """Class names and numbers from labels as they are written."""
 
+import contextlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from gan_jax import UserError
+from gan_jax.data.label_tables import is_vector
 from gan_jax.data.names import compose, escape_unprintable
 
 MAX_CLASSES = 100_000
@@ -40,6 +43,33 @@ def labels_from_folders(
   return labels
 
 
+def label_vectors(labels: Mapping[str, str]) -> dict[str, list[float]]:
+  """Image -> label vector, where the labels of a table are vectors; else none.
+
+  Args:
+    labels: image -> label as written; a vector is a list of numbers in JSON.
+
+  Raises:
+    UserError: some are vectors and others are not, or their lengths differ.
+  """
+  vectors = {}
+  for file, text in labels.items():
+    with contextlib.suppress(json.JSONDecodeError):
+      if text.startswith('[') and is_vector(numbers := json.loads(text)):
+        vectors[file] = [float(number) for number in numbers]
+  if not vectors:
+    return {}
+  first, vector = next(iter(vectors.items()))
+  for file, text in labels.items():
+    if len(vectors.get(file, ())) != len(vector):
+      raise UserError(
+        f'The label of {escape_unprintable(file)} is {text[:40]}, and that of '
+        f'{escape_unprintable(first)} is a vector of {len(vector)} numbers: all labels '
+        'must have one form.'
+      )
+  return vectors
+
+
 def number_classes(
   labels: Mapping[str, str], *, from_table: bool
 ) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -67,8 +97,9 @@ def number_classes(
   for file, label in labels.items():
     if not 0 <= numbers[label] < MAX_CLASSES:
       raise UserError(
-        f'The label of {escape_unprintable(file)} is {label}: 0 to '
-        f'{MAX_CLASSES - 1} are allowed, or names.'
+        f'The label of {escape_unprintable(file)} is {label}: classes are numbers from '
+        f'0 to {MAX_CLASSES - 1}, or names, and other numbers are written as label '
+        f'vectors, [{label}].'
       )
   return tuple(map(str, range(max(numbers.values()) + 1))), numbers
 

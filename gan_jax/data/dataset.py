@@ -21,10 +21,10 @@ from gan_jax.data.decode import (
   open_image,
 )
 from gan_jax.data.depth import Ranges
-from gan_jax.data.folder import ImageSource
+from gan_jax.data.folder import ImageSource, Label
 from gan_jax.data.raw_png import decode_raw_png
 
-Example = tuple[UInt8[np.ndarray, 'res res c'], int]  # image, label
+Example = tuple[UInt8[np.ndarray, 'res res c'], Label]
 
 
 class CorruptImageError(UserError):
@@ -45,7 +45,7 @@ class HasMetadata(Protocol):
 
   def source_size(self, i: int) -> tuple[int, int] | None: ...
 
-  def label(self, i: int) -> int: ...
+  def label(self, i: int) -> Label: ...
 
 
 @runtime_checkable
@@ -65,6 +65,7 @@ class Dataset:
     class_names: empty if the dataset is unlabeled; all labels are 0 then.
     counts: number of images of each class; empty if unknown without reading them.
     origin: where the images come from, in words, for the summary.
+    has_vectors: the labels are vectors float32 [n_classes], not classes.
     digests: hexadecimal digests over all images by what they cover, see
       `gan_jax.data.digests`; empty if unknown.
   """
@@ -75,6 +76,7 @@ class Dataset:
   counts: tuple[int, ...] = ()
   origin: str = ''
   digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  has_vectors: bool = False
 
   @property
   def n_classes(self) -> int:
@@ -124,7 +126,7 @@ def source_size(examples: Examples, i: int) -> tuple[int, int] | None:
   return examples.source_size(i) if isinstance(examples, HasMetadata) else None
 
 
-def label_of(examples: Examples, i: int) -> int:
+def label_of(examples: Examples, i: int) -> Label:
   """Label of image i, read without decoding the image where possible."""
   return examples.label(i) if isinstance(examples, HasMetadata) else examples[i][1]
 
@@ -211,7 +213,7 @@ class SkipCorrupt:
   def source_size(self, i: int) -> tuple[int, int] | None:
     return source_size(self.examples, i)
 
-  def label(self, i: int) -> int:
+  def label(self, i: int) -> Label:
     return label_of(self.examples, i)
 
 
@@ -269,5 +271,5 @@ class ImageFiles:
   def source_size(self, i: int) -> tuple[int, int]:
     return open_image(self.source.read(i)[0]).size
 
-  def label(self, i: int) -> int:
-    return int(self.source.labels[i])
+  def label(self, i: int) -> Label:
+    return self.source.label(i)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Num
 
 from gan_jax import UserError
 from gan_jax.data.classes import (
   describe_classes,
+  label_vectors,
   labels_from_folders,
   number_classes,
 )
@@ -38,6 +39,9 @@ MAX_BYTES = 2**28  # of one encoded image
 _N_PEEKED = 1000  # files without the suffix of an image whose first bytes are read
 
 
+Label = int | Float[np.ndarray, ' n']  # a class, or a label vector
+
+
 class MissingDataError(UserError):
   """There is no dataset of that name or at that path."""
 
@@ -52,7 +56,8 @@ class ImageSource:
     read: index -> (encoded image, label in 0..n_classes-1); raises UnusableImageError.
     display_name: index -> name of the image in messages.
     class_names: empty if there are no labels; every label is 0 then.
-    labels: empty for tensorflow-datasets, whose labels are known only by reading.
+    labels: empty for tensorflow-datasets, whose labels are known only by reading. One
+      integer per image, or one vector float32 [n_classes].
     refused: name -> reason, of image files that are never opened.
     n_other_files: number of other files: not images, or in `ignored`.
     fingerprint: hexadecimal digest of the names, sizes, labels, and modification times
@@ -65,16 +70,25 @@ class ImageSource:
 
   kind: str
   n_images: int
-  read: Callable[[int], tuple[bytes, int]]
+  read: Callable[[int], tuple[bytes, Label]]
   display_name: Callable[[int], str]
   class_names: tuple[str, ...]
-  labels: Int[np.ndarray, ' n_images']
+  labels: Num[np.ndarray, 'n_images ...']
   refused: Mapping[str, str]
   n_other_files: int
   fingerprint: str
   ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
   labels_from: str = ''
   file_sizes: Sequence[int] = ()
+
+  @property
+  def has_vectors(self) -> bool:
+    """Whether labels are vectors instead of classes."""
+    return self.labels.ndim == 2
+
+  def label(self, i: int) -> Label:
+    """The label of image i."""
+    return self.labels[i] if self.has_vectors else int(self.labels[i])
 
 
 def is_path(name: str) -> bool:
@@ -138,14 +152,23 @@ def _make_source(listing: FileList, split: str) -> ImageSource:
     labels_from = f'{table_name} ({table.form})' if table.form else table_name
   if table is None and len(set(label_of.values())) < 2:
     name_unread_tables(listing, folders)
-  class_names, numbers = number_classes(label_of, from_table=table is not None)
-  labels = np.array([numbers[label_of[n]] if label_of else 0 for n in images], np.int32)
+  vectors = label_vectors(label_of) if table is not None else {}
+  if vectors:
+    labels: np.ndarray = np.array([vectors[n] for n in images], np.float32)
+    class_names = tuple(map(str, range(labels.shape[1])))
+    described = f'vectors of {labels.shape[1]} numbers'
+  else:
+    class_names, numbers = number_classes(label_of, from_table=table is not None)
+    label = lambda name: numbers[label_of[name]] if label_of else 0
+    labels = np.array([label(name) for name in images], np.int32)
+    described = describe_classes(class_names)
 
-  def read(i: int) -> tuple[bytes, int]:
+  def read(i: int) -> tuple[bytes, Label]:
     n_bytes = listing.files[images[i]][0]
     if n_bytes > MAX_BYTES:
       raise UnusableImageError(f'has {n_bytes:,} bytes, more than {MAX_BYTES:,}')
-    return listing.read(images[i], MAX_BYTES), int(labels[i])
+    label = labels[i] if labels.ndim == 2 else int(labels[i])
+    return listing.read(images[i], MAX_BYTES), label
 
   return ImageSource(
     kind=listing.kind,
@@ -158,9 +181,7 @@ def _make_source(listing: FileList, split: str) -> ImageSource:
     n_other_files=len(others) - n_refused + listing.n_ignored,
     fingerprint=_fingerprint(listing, images, labels, class_names),
     ignored=listing.ignored,
-    labels_from=(
-      f'{labels_from}: {describe_classes(class_names)}' if label_of else 'none'
-    ),
+    labels_from=f'{labels_from}: {described}' if label_of else 'none',
     file_sizes=[listing.files[name][0] for name in images],
   )
 
@@ -189,7 +210,7 @@ def _refuse_unread_images(listing: FileList, others: Sequence[str]) -> int:
 def _fingerprint(
   listing: FileList,
   images: Sequence[str],
-  labels: Int[np.ndarray, ' n'],
+  labels: Num[np.ndarray, 'n ...'],
   class_names: Sequence[str],
 ) -> str:
   digest = hashlib.sha256(repr(class_names).encode('utf-8', 'surrogateescape'))

@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -106,6 +107,11 @@ def read_label_table(name: str, content: bytes) -> LabelTable | None:
     raise UserError(f'{name} cannot be read ({error}).') from error
   if may_lack_labels(name) and not _has_labels(columns):
     return None
+  if parts := _vector_columns(columns):
+    file = _choose_column(name, columns, _FILE_COLUMNS, 'file')
+    vectors = ((n, row.get(file), _vector(name, n, row, parts)) for n, row in rows)
+    described = [f"columns '{file}' and '{parts[0]}' to '{parts[-1]}'", form, encoding]
+    return LabelTable(_collect(name, vectors), ', '.join(filter(None, described)))
   file, label = _choose_columns(name, columns)
   strip = str.strip if kind == _CSV else str  # spreadsheets put spaces around cells
   entries = (
@@ -240,7 +246,8 @@ def _plain(column: str) -> str:
 
 def _has_labels(columns: Sequence[str]) -> bool:
   plain = {_plain(c) for c in columns}
-  return any(plain.intersection(group) for group in _LABEL_COLUMNS)
+  named = any(plain.intersection(group) for group in _LABEL_COLUMNS)
+  return named or bool(_vector_columns(columns))
 
 
 def _choose_columns(name: str, columns: Sequence[str]) -> tuple[str, str]:
@@ -275,9 +282,50 @@ def _choose_column(
   )
 
 
+def _vector_columns(columns: Sequence[str]) -> list[str]:
+  """The columns label_0, label_1, ... (or from 1), which are one vector; or none."""
+  found = [column for column in columns if re.fullmatch(r'label\d+', _plain(column))]
+  numbers = [int(_plain(column)[5:]) for column in found]
+  is_row = numbers in (list(range(len(found))), list(range(1, len(found) + 1)))
+  return found if is_row and 'label' not in map(_plain, columns) else []
+
+
+def _vector(
+  name: str, number: int, row: Mapping[str, Any], columns: Sequence[str]
+) -> list[float]:
+  """The numbers of an entry in these columns.
+
+  Raises:
+    UserError: one is missing or is no number.
+  """
+  values = []
+  for column in columns:
+    try:
+      value = float(row[column])
+    except (KeyError, TypeError, ValueError):
+      value = math.nan
+    if not math.isfinite(value):
+      found = escape_unprintable(str(row.get(column, '')))[:40]
+      raise UserError(
+        f"{name}: entry {number} has {found!r} in the column '{column}': a number is "
+        'needed, since it is part of a label vector.'
+      )
+    values.append(value)
+  return values
+
+
 def _listed(names: Iterable[str]) -> str:
   shown = [f"'{escape_unprintable(name)}'" for name in names if name]
   return ', '.join(shown[:8]) + (', ...' if len(shown) > 8 else '')
+
+
+def is_vector(label: Any) -> bool:
+  """Whether a label is a list of finite numbers."""
+  return (
+    isinstance(label, list)
+    and bool(label)
+    and all(type(x) in (int, float) and math.isfinite(x) for x in label)
+  )
 
 
 def _collect(name: str, entries: Iterable[tuple[int, Any, Any]]) -> dict[str, str]:
@@ -287,11 +335,11 @@ def _collect(name: str, entries: Iterable[tuple[int, Any, Any]]) -> dict[str, st
     file = str(file) if type(file) is int else file  # an id
     if not isinstance(file, str) or not file.strip() or label is None:
       raise UserError(f"{name}: entry {number} has no 'file' and 'label'.")
-    if isinstance(label, (list, dict)):
+    if isinstance(label, dict) or (isinstance(label, list) and not is_vector(label)):
       raise UserError(
         f'{name}: entry {number} ({escape_unprintable(file)}) has the label '
-        f'{json.dumps(label)[:40]}: one class per image is needed, a number or a name; '
-        'vectors and attributes are not read.'
+        f'{json.dumps(label)[:40]}: a class, a number or a name, or a vector of '
+        'numbers is needed; attributes by name are not read.'
       )
     text = compose(label) if isinstance(label, str) else json.dumps(label)
     if not text.strip() or text == 'NaN':

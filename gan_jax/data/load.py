@@ -218,7 +218,7 @@ def _make_dataset(
   if ranges is None:
     ranges = _sample_ranges(source, name)
   counts: tuple[int, ...] = ()
-  if source.class_names:
+  if source.class_names and not source.has_vectors:
     counts = tuple(np.bincount(source.labels, minlength=len(source.class_names)))
   origin = (
     f'{source.kind}, {len(source.refused)} image files left out, '
@@ -231,4 +231,5 @@ def _make_dataset(
     tuple(int(count) for count in counts),
     '; '.join(filter(None, [origin, describe_ranges(ranges)])),
     source_digests(source, ranges),
+    source.has_vectors,
   )

@@ -48,7 +48,7 @@ def iterate_batches(
 
   Yields:
     'images' uint8 [len(devices), k, b, res, res, channels] and
-    'labels' int32 [len(devices), k, b].
+    'labels' int32 [len(devices), k, b], or label vectors float32 [..., n].
 
   Raises:
     UserError: `devices` has duplicates or is out of range.
@@ -139,16 +139,20 @@ class _OrderReader:
     """Reads n examples, the first of them at `position`.
 
     Returns:
-      'images' uint8 [n, res, res, channels] and 'labels' int32 [n].
+      'images' uint8 [n, res, res, channels] and 'labels' int32 [n] or, of label
+      vectors, float32 [n, n_classes].
     """
     examples, n_images = self._examples, self._n_images
     images, labels = None, np.empty(n, np.int32)
     for i in range(n):
       epoch, place = divmod(position + i, n_images)
       order, flips = self._epoch_order(epoch)
-      image, labels[i] = examples[int(order[place])]
+      image, label = examples[int(order[place])]
       if images is None:
         images = np.empty((n, *image.shape), np.uint8)
+        if np.ndim(label):
+          labels = np.empty((n, *np.shape(label)), np.float32)
+      labels[i] = label
       if self._flip and flips[place]:
         _copy_flipped(image, images[i])
       else:

@@ -53,7 +53,7 @@ def count_labels(dataset: Dataset) -> Int[np.ndarray, ' n_classes']:
     return np.asarray(dataset.counts)
   indices = evenly_spaced(len(dataset.examples)).tolist()
   with ThreadPoolExecutor(_THREADS) as threads:
-    labels = list(threads.map(lambda i: label_of(dataset.examples, i), indices))
+    labels = list(threads.map(lambda i: int(label_of(dataset.examples, i)), indices))
   for i, label in zip(indices, labels):
     if not 0 <= label < dataset.n_classes:
       raise UserError(
@@ -72,10 +72,13 @@ def summarize(dataset: Dataset, folder: str | Path) -> str:
     UserError: a label is out of range, or an image cannot be decoded.
   """
   statistics = _SampleStatistics(dataset)
-  counts = count_labels(dataset) if dataset.n_classes else np.array([], np.int64)
+  counts = np.array([], np.int64)
+  if dataset.n_classes and not dataset.has_vectors:
+    counts = count_labels(dataset)
   path = Path(folder) / 'data.png'
   path.parent.mkdir(parents=True, exist_ok=True)
-  draw_overview(statistics.grid_images, dataset.class_names, counts).save(path)
+  names = () if dataset.has_vectors else dataset.class_names
+  draw_overview(statistics.grid_images, names, counts).save(path)
   return '\n'.join(
     [
       _describe_images(dataset),
@@ -153,6 +156,8 @@ def _describe_images(dataset: Dataset) -> str:
 def _describe_labels(dataset: Dataset, counts: np.ndarray, n_sampled: int) -> str:
   if not dataset.n_classes:
     return 'labels: none'
+  if dataset.has_vectors:
+    return f'labels: vectors of {dataset.n_classes} numbers'
   sample = '' if dataset.counts else f' in a sample of {n_sampled} images'
   return f'labels{sample}: {format_counts(dataset.class_names, counts)}'
 

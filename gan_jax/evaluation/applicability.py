@@ -154,6 +154,10 @@ def _check_classes(name: str, metric: Metric, gan: GAN, dataset: data.Dataset) -
       f'{name} needs images of the classes of the model, which has {gan.n_classes} '
       f'classes, and {dataset.name} has {dataset.n_classes}.'
     )
+  if dataset.has_vectors:
+    raise UserError(
+      f'{name} needs images of classes, and the labels of {dataset.name} are vectors.'
+    )
   if gan.n_classes < metric.min_classes:
     raise UserError(f'{name} needs at least {metric.min_classes} classes.')
 

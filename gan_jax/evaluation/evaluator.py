@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import UInt32
+from jaxtyping import Float, UInt32
 
 from gan_jax import UserError, data
 from gan_jax.evaluation.applicability import (
@@ -217,7 +217,7 @@ class Evaluator:
     if 'small' in self._sources or trains_classifier:
       networks['small'] = small_network.load(
         self._training_images,
-        self.dataset.n_classes,
+        0 if self.dataset.has_vectors else self.dataset.n_classes,
         cache_stamp,
         cache,
         self.mesh,
@@ -423,8 +423,19 @@ class Evaluator:
       rows = np.minimum(np.arange(start, start + p.batch), start + n - 1)
       z = np.asarray(samplers.latents(seeds[rows], gan.dim_z, p.truncation))
       labels = np.asarray(samplers.labels_from_seeds(seeds[rows], gan.n_classes))
-      images = self.sampler(g, z, one_hot[labels], p.psi, seeds[rows], p.alpha)
+      classes = one_hot[labels]
+      if gan.n_classes and self.dataset.has_vectors:
+        labels, classes = np.zeros_like(labels), self._label_vectors(seeds[rows])
+      images = self.sampler(g, z, classes, p.psi, seeds[rows], p.alpha)
       yield np.asarray(images)[:n], labels[:n]
+
+  def _label_vectors(
+    self, seeds: UInt32[np.ndarray, ' n']
+  ) -> Float[np.ndarray, 'n classes']:
+    """The label vector of a real image for each seed."""
+    examples = self.dataset.examples
+    images = np.asarray(samplers.labels_from_seeds(seeds, len(examples)))
+    return np.stack([data.label_of(examples, int(i)) for i in images])
 
 
 def _local_array(x: Any) -> Any:

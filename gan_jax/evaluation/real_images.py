@@ -1,7 +1,7 @@
 """Which real images are scored, in which order, and which process reads them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -57,7 +57,12 @@ def read_batches(
       if flips is not None:
         flip = flips[indices][:, None, None, None]
         stacked = np.where(flip, stacked[:, :, ::-1], stacked)
-      yield stacked, np.array(labels, np.int32)
+      yield stacked, _classes(labels)
+
+
+def _classes(labels: Sequence[data.Label]) -> Int[np.ndarray, ' n']:
+  """Class labels; 0 for label vectors, which are of no class."""
+  return np.array([0 if np.ndim(label) else label for label in labels], np.int32)
 
 
 def process_share(items: np.ndarray, batch: int) -> np.ndarray:

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
   """A batch of real images with their labels."""
 
   images: UInt8[Array, '*batch h w c']
-  labels: Int[Array, '*batch']
+  labels: Int[Array, '*batch'] | Float[Array, '*batch n']  # classes, or label vectors
 
 
 class SamplingDefaults(NamedTuple):

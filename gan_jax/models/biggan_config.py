@@ -53,7 +53,7 @@ class BigGANConfig:
 
   res: int = key(REQUIRED, 'side of the images in pixels, a power of two')
   n_classes: int = key(
-    0, 'number of classes of the labels; 0: unconditional', at_least=0
+    0, 'number of classes, or length of label vectors; 0: unconditional', at_least=0
   )
   fake_labels: str = key(
     'uniform',

@@ -97,7 +97,7 @@ class ProGAN(progressive.ProgressiveGAN):
 
   res: int = key(REQUIRED, 'side of the images in pixels, a power of two')
   n_classes: int = key(
-    0, 'number of classes of the labels; 0: unconditional', at_least=0
+    0, 'number of classes, or length of label vectors; 0: unconditional', at_least=0
   )
   fake_labels: str = key(
     'data',

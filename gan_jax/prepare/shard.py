@@ -90,6 +90,7 @@ def write_shard(
     advance(1)
     try:
       content, label = source.read(i)
+      label = int(label)
       _check_label(label, len(layout.class_names))
       mode, image = fit_image(content, options)
     except UnusableImageError as error:

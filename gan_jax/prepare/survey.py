@@ -78,6 +78,11 @@ class HeaderSurvey:
       f'{self.source_name} ({source.kind}): {source.n_images:,} images, '
       f'{source.n_other_files:,} other files'
     ]
+    if source.has_vectors:
+      raise UserError(
+        f'{self.source_name} has label vectors ({source.labels_from}), and a prepared '
+        'set holds classes: train on the folder or zip itself, as data.name.'
+      )
     if len(source.class_names) and len(source.labels):
       counts = np.bincount(source.labels, minlength=len(source.class_names))
       lines.append(f'labels: {format_counts(source.class_names, counts)}')

@@ -28,6 +28,7 @@ from gan_jax.sampling.class_names import (
   parse_classes,
   read_class_names,
 )
+from gan_jax.sampling.label_vectors import format_label_vectors
 from gan_jax.sampling.options import LAYOUTS, SamplingOptions, format_ranges, listed
 from gan_jax.sampling.planning import (
   GeneratorSpec,
@@ -55,7 +56,8 @@ STYLE_OPTIONS = (
   'mix_layers'
 )  # fmt: skip
 IMAGE_OPTIONS = (  # of images, not of the generator
-  *LAYOUTS, 'seeds', 'num', 'classes', 'mix_layers', 'frames', 'loop', 'only', 'columns'
+  *LAYOUTS, 'seeds', 'num', 'classes', 'labels', 'mix_layers', 'frames', 'loop', 'only',
+  'columns'
 )  # fmt: skip
 
 
@@ -96,7 +98,7 @@ class Generator(abc.ABC):
     *,
     truncation: float | None = None,
     psi: float | None = None,
-    labels: int | str | Iterable[int | str] | None = None,
+    labels: int | str | Iterable[int | str] | np.ndarray | None = None,
     noise: str = 'own',
     standing: int = 16,
     batch: int = 64,
@@ -113,8 +115,9 @@ class Generator(abc.ABC):
       psi: factor of z in a BigGAN, of the distance between w and its mean in a
         StyleGAN. Lower psi gives better images and less variety. None: `defaults`,
         0.7 for StyleGAN and 1 otherwise, as the original code samples.
-      labels: labels or class names, assigned to the images in turn; None draws the
-        label from the seed.
+      labels: labels or class names, assigned to the images in turn; or label vectors
+        or weights over the classes, an array [m, n_classes]. None draws the label from
+        the seed.
       noise: noise of a StyleGAN: 'own' is drawn from each seed, 'stored' comes from
         the weights, 'off' is none.
       standing: number of batches from which a BigGAN takes its batch statistics at
@@ -124,11 +127,15 @@ class Generator(abc.ABC):
     Raises:
       UserError: this generator cannot do it.
     """
+    vectors = None
+    if isinstance(labels, np.ndarray) and labels.ndim == 2:
+      labels, vectors = None, labels
     options = SamplingOptions(
       seeds=format_ranges(seeds),
       truncation=truncation,
       psi=psi,
       classes='' if labels is None else self._classes(labels),
+      labels='' if vectors is None else format_label_vectors(vectors),
       noise=noise,
       standing=standing,
       batch=batch,

@@ -38,6 +38,12 @@ class SamplingOptions:
     'labels or names of classes, such as 0-8 or 3,cat, assigned in turn; #3 is a label '
     'where a class is named 3; default: drawn from the seed',
   )
+  labels: str = flag(
+    '',
+    'label vectors, or weights over the classes, instead of --classes: a file .npy or '
+    '.csv with one row for each, or numbers such as 0.5,0.2;1,0',
+    metavar='ROWS',
+  )
   grid: bool = flag(False, 'one row per class and one column per seed')
   truncation: float | None = flag(
     None,
@@ -146,7 +152,9 @@ class SamplingOptions:
       UserError: options exclude each other, or need another one.
     """
     layouts = [name for name in LAYOUTS if vars(self)[name]]
-    excluding = [layouts, [name for name in ('seeds', 'num') if self.changed([name])]]
+    excluding = [layouts]
+    for pair in (('seeds', 'num'), ('classes', 'labels')):
+      excluding.append([name for name in pair if self.changed([name])])
     if self.grid or self.mix:  # these have columns of their own
       excluding += [[layouts[0], name] for name in self.changed(['columns'])]
     if self.noise == 'off':

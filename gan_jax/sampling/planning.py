@@ -13,6 +13,7 @@ from gan_jax import UserError
 from gan_jax.models.base import Phase, StyleBased
 from gan_jax.sampling import style_mixing
 from gan_jax.sampling.class_names import parse_classes
+from gan_jax.sampling.label_vectors import read_label_vectors
 from gan_jax.sampling.options import (
   DEFAULT_COLUMNS,
   DEFAULT_FRAMES,
@@ -61,7 +62,7 @@ class ImagePlan:
 
   Attributes:
     latent_seeds: of the latents; in a style mixing grid the rows, then the columns.
-    labels: of the latents; None: each is drawn from its seed.
+    labels: of the latents, rows of `table`; None: each is drawn from its seed.
     seeds: of the images, for the noise besides z.
     cells: of the image grid: the number of an image, or BLANK.
     frames: steps from one latent to the next; 0: no interpolation.
@@ -69,6 +70,7 @@ class ImagePlan:
     bands: layers that the columns of a style mixing grid give, one entry per band.
     n_rows: of the sources of a style mixing grid.
     only: the image to sample instead of all n.
+    table: label vectors float32 [m, n_classes] of --labels; None: labels are classes.
   """
 
   latent_seeds: list[int]
@@ -80,6 +82,7 @@ class ImagePlan:
   bands: tuple[list[int], ...] = ()
   n_rows: int = 0
   only: int | None = None
+  table: Float[np.ndarray, 'm classes'] | None = None
 
   def frames_of(self, x: Float[np.ndarray, 'k ...']) -> Float[np.ndarray, 'n ...']:
     """Values of the images from those of the latents."""
@@ -97,6 +100,10 @@ def plan_images(options: SamplingOptions, spec: GeneratorSpec) -> ImagePlan:
     UserError: the model has no such classes or layers, or there are too few seeds.
   """
   seeds, labels = _requested_seeds(options), _requested_labels(options, spec)
+  table = None
+  if options.labels:
+    table = read_label_vectors(options.labels, spec.n_classes)
+    labels = list(range(len(table)))
   if not (options.grid or options.interpolate == 'class'):
     _check_turns(options, labels, seeds)
   if options.interpolate:
@@ -110,6 +117,7 @@ def plan_images(options: SamplingOptions, spec: GeneratorSpec) -> ImagePlan:
   else:
     columns = options.columns or DEFAULT_COLUMNS
     plan = _plan_rows(seeds, np.resize(labels, len(seeds)) if labels else None, columns)
+  plan = dataclasses.replace(plan, table=table)
   return plan if options.only is None else _with_only(plan, options)
 
 
@@ -126,7 +134,7 @@ def _requested_seeds(options: SamplingOptions) -> list[int]:
 def _requested_labels(options: SamplingOptions, spec: GeneratorSpec) -> list[int]:
   """The labels in `options.classes`; none: each seed has its own."""
   if not spec.n_classes:
-    for name in options.changed(('classes', 'grid')):
+    for name in options.changed(('classes', 'labels', 'grid')):
       raise UserError(f'--{name}: this model has no classes.')
     if options.interpolate == 'class':
       raise UserError('--interpolate=class: this model has no classes.')
@@ -141,10 +149,11 @@ def _check_turns(options: SamplingOptions, labels: list[int], seeds: list[int]) 
     UserError: there are more classes than seeds to assign them to.
   """
   n = max(len(seeds), len(parse_ranges(options.mix, 'mix')) if options.mix else 0)
+  name = 'labels' if options.labels else 'classes'
   if len(labels) > n:
     raise UserError(
-      f'--classes={options.classes}: {len(labels)} classes are assigned in turn, and '
-      f'there are only {n} seeds; give more, or --grid for each class with each seed.'
+      f'--{name}={vars(options)[name]}: {len(labels)} {name} are assigned in turn, and '
+      f'there are only {n} seeds; give more, or --grid for each of them with each seed.'
     )
 
 
@@ -300,6 +309,8 @@ def draw_latents(
     labels = np.concatenate(list(run_in_batches(draw, [seeds], batch)))
   else:
     labels = np.array(plan.labels)
+  if plan.table is not None:
+    return z, plan.table[labels]
   return z, np.eye(max(n_classes, 1), dtype=np.float32)[labels]
 
 

@@ -72,14 +72,21 @@ class CollapseError(Exception):
 class SampleGrids:
   """Sample grids of the EMA generator in samples/, always from the same latents.
 
-  A conditional model gets one row for each of its first classes. The grid's diversity
+  A conditional model gets one row for each of its first classes, or for the label
+  vectors of some images. The grid's diversity
   and the singular values of both networks are logged with it.
   """
 
   phase = 'grids and reports'
 
   def __init__(
-    self, config: Config, workdir: Path, active: bool, tracking: Tracking, log: Log
+    self,
+    config: Config,
+    dataset: data.Dataset,
+    workdir: Path,
+    active: bool,
+    tracking: Tracking,
+    log: Log,
   ):
     self._log, self._every = log, config.log.grid_every
     self._tracking = tracking
@@ -94,6 +101,10 @@ class SampleGrids:
     z = samplers.latents(seeds, gan.dim_z)
     labels = np.arange(n) // self._columns % max(gan.n_classes, 1)
     classes = np.eye(max(gan.n_classes, 1), dtype=np.float32)[labels]
+    if gan.n_classes and dataset.has_vectors:  # a row for each of some images' labels
+      images = data.evenly_spaced(len(dataset.examples), rows)
+      table = np.stack([data.label_of(dataset.examples, int(i)) for i in images])
+      classes = table[np.arange(n) // self._columns % len(table)]
     self._inputs = z, classes, np.float32(1), seeds
 
   def due(self, iteration: Iteration) -> bool:

@@ -139,13 +139,13 @@ def train_step(
 
   Args:
     state: replicated, except the shards of g_opt, d_opt and ema.
-    batch: images [d_steps * accum, b, h, w, c] and labels [d_steps * accum, b].
+    batch: images [d_steps * accum, b, h, w, c] and labels [d_steps * accum, b, ...].
     key: the key of the run; the number of the iteration is folded in here.
 
   Returns:
     The new state, and metrics averaged over the devices.
   """
-  d_steps, (n, d_batch) = config.d_steps, batch.labels.shape
+  d_steps, (n, d_batch) = config.d_steps, batch.labels.shape[:2]
   device, n_devices = lax.axis_index(AXIS), lax.axis_size(AXIS)
   key = jax.random.fold_in(key, state.step)
   batch = jax.tree.map(lambda x: x.reshape(d_steps, n // d_steps, *x.shape[1:]), batch)

@@ -186,6 +186,7 @@ class Trainer:
       allow_data_change=self._allow_data_change,
     )
     data.check_labels(dataset, config.gan.n_classes)
+    data.check_fake_labels(dataset, config.gan.fake_labels, config.gan.n_classes)
     for sentence in accepted:
       log(sentence)
     return dataset
@@ -213,7 +214,7 @@ def _make_context(
     best=config.score.best,
     log=log,
   )
-  grids = callbacks.SampleGrids(config, workdir, is_main, tracking, log)
+  grids = callbacks.SampleGrids(config, dataset, workdir, is_main, tracking, log)
   writer = report.ReportWriter(workdir, is_main, log)
   return TrainingContext(
     config=config,
