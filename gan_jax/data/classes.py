@@ -97,8 +97,8 @@ def number_classes(
   for file, label in labels.items():
     if not 0 <= numbers[label] < MAX_CLASSES:
       raise UserError(
-        f'The label of {escape_unprintable(file)} is {label}: classes are numbers from '
-        f'0 to {MAX_CLASSES - 1}, or names, and other numbers are written as label '
+        f'The label of {escape_unprintable(file)} is {label}: 0 to '
+        f'{MAX_CLASSES - 1} are allowed, or names; other numbers are written as label '
         f'vectors, [{label}].'
       )
   return tuple(map(str, range(max(numbers.values()) + 1))), numbers
