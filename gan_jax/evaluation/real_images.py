@@ -118,5 +118,6 @@ def _content(dataset: data.Dataset) -> str:
   sha = hashlib.sha256(f'{total} {dataset.n_classes}'.encode())
   for i in np.linspace(0, total - 1, min(64, total)).astype(int):
     image, label = dataset.examples[int(i)]
-    sha.update(np.ascontiguousarray(image).tobytes() + str(int(label)).encode())
+    sha.update(np.ascontiguousarray(image).tobytes())
+    sha.update(str(np.asarray(label)).encode())
   return sha.hexdigest()[:16]
