@@ -46,6 +46,10 @@ def check_metric(
   Raises:
     UserError: it does not.
   """
+  if dataset.has_vectors and gan.n_classes and (name in PATHS or name == SEPARABILITY):
+    raise UserError(
+      f'{name} draws classes, and the labels of {dataset.name} are vectors.'
+    )
   if name in PATHS:
     check_path(PATHS[name], gan)
     check_side(gan.res, protocol.ppl_crop == 'face')
