@@ -152,16 +152,7 @@ def _make_source(listing: FileList, split: str) -> ImageSource:
     labels_from = f'{table_name} ({table.form})' if table.form else table_name
   if table is None and len(set(label_of.values())) < 2:
     name_unread_tables(listing, folders)
-  vectors = label_vectors(label_of) if table is not None else {}
-  if vectors:
-    labels: np.ndarray = np.array([vectors[n] for n in images], np.float32)
-    class_names = tuple(map(str, range(labels.shape[1])))
-    described = f'vectors of {labels.shape[1]} numbers'
-  else:
-    class_names, numbers = number_classes(label_of, from_table=table is not None)
-    label = lambda name: numbers[label_of[name]] if label_of else 0
-    labels = np.array([label(name) for name in images], np.int32)
-    described = describe_classes(class_names)
+  labels, class_names, described = _label_array(label_of, images, table is not None)
 
   def read(i: int) -> tuple[bytes, Label]:
     n_bytes = listing.files[images[i]][0]
@@ -184,6 +175,27 @@ def _make_source(listing: FileList, split: str) -> ImageSource:
     labels_from=f'{labels_from}: {described}' if label_of else 'none',
     file_sizes=[listing.files[name][0] for name in images],
   )
+
+
+def _label_array(
+  label_of: Mapping[str, str], images: Sequence[str], from_table: bool
+) -> tuple[Num[np.ndarray, 'n ...'], tuple[str, ...], str]:
+  """Labels of the images, class names, and both in words.
+
+  Args:
+    label_of: image -> label as written; empty if there are none.
+    from_table: the labels come from a table, not from sub-folders.
+
+  Raises:
+    UserError: they are neither classes nor vectors.
+  """
+  if vectors := label_vectors(label_of) if from_table else {}:
+    labels = np.array([vectors[name] for name in images], np.float32)
+    length = labels.shape[1]
+    return labels, tuple(map(str, range(length))), f'vectors of {length} numbers'
+  class_names, numbers = number_classes(label_of, from_table=from_table)
+  classes = [numbers[label_of[name]] if label_of else 0 for name in images]
+  return np.array(classes, np.int32), class_names, describe_classes(class_names)
 
 
 def _refuse_unread_images(listing: FileList, others: Sequence[str]) -> int:

@@ -116,8 +116,8 @@ def test_captions_are_no_label_table():
     ),
     (
       'dataset.json',
-      b'{"labels": [["a.png", [0, 1]]]}',
-      r'label \[0, 1\]: one class p',
+      b'{"labels": [["a.png", [0, "x"]]]}',
+      r'label \[0, "x"\]: a class, a number or a name',
     ),
     ('dataset.json', b'{"labels": [["a.png", null]]}', "entry 1 has no 'file' and"),
     ('dataset.json', b'{"labels": {"a": 1, "a": 2}}', "key 'a' occurs twice"),

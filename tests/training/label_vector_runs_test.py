@@ -36,15 +36,13 @@ def test_a_run_on_label_vectors(folder, tmp_path, monkeypatch, family):
   monkeypatch.setenv('GAN_JAX_CACHE', str(tmp_path / 'cache'))
   one = dict(schedule__resolutions=(8,))
   whole = train(config(family, folder, train__images=24, **one), tmp_path / 'run')
-  train(config(family, folder, train__images=8, **one), tmp_path / 'parts')
-  parts = train(config(family, folder, train__images=24, **one), tmp_path / 'parts')
-  jax.tree.map(np.testing.assert_array_equal, parts, whole)
   assert list((tmp_path / 'run' / 'samples').glob('*.png'))
   if family == 'progan_lsun':
-    evaluate.main([f'--workdir={tmp_path}/run', '--metrics=swd,kid_small', '--num=32'])
-    assert {s['metric'] for s in results.latest_scores(tmp_path / 'run')} >= {
-      'kid_small'
-    }
+    train(config(family, folder, train__images=8, **one), tmp_path / 'parts')
+    parts = train(config(family, folder, train__images=24, **one), tmp_path / 'parts')
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+    evaluate.main([f'--workdir={tmp_path}/run', '--metrics=kid_small', '--num=32'])
+    assert 'kid_small' in results.latest_scores(tmp_path / 'run')
     with pytest.raises(UserError, match='accuracy_small needs images of classes'):
       evaluate.main([f'--workdir={tmp_path}/run', '--metrics=accuracy_small'])
   generator = load(tmp_path / 'run')
