@@ -37,7 +37,7 @@ class Trainer:
   """Trains the GAN of a config in a workdir.
 
   The workdir gets config.json, run.json, starts.jsonl, metrics.jsonl, report.html,
-  samples/, checkpoints/ and tensorboard/, and profile/ if `profile` is given.
+  samples/, checkpoints/ and tensorboard/; trackers/ and profile/ if there are any.
   """
 
   def __init__(
