@@ -11,7 +11,7 @@ from gan_jax.report.goodput import seconds_by_use
 
 from launch import read_lines
 
-SECONDS = 75  # before the kill and after it; starts.jsonl is written once a minute
+SECONDS = 60  # before the kill and after it; starts.jsonl is written once a minute
 EVERY = ('--config.log.checkpoint_every=400',)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from launch import ROOT, free_address, read_lines
 
-STEPS, BATCH = 3, 64  # the runs are resumed after so many steps
+STEPS, BATCH = 3, 8  # the runs are resumed after so many steps
 FLAGS = (
-  '--config=configs/biggan_digits.py',
+  '--config=configs/biggan_digits.py:tiny',
   '--config.log.grid_every=100000000',
   '--config.log.checkpoint_every=100000000',
   f'--config.log.metrics_every={BATCH}',

@@ -29,9 +29,12 @@ def seconds_by_use(starts: Sequence[Record]) -> dict[str, float]:
     lost = _lost(start, following['images'])
     used[LOST] += lost
     used['training'] -= lost
-    until, since = _number(start.get('until')), _number(following.get('since'))
+    began, until = _number(start.get('since')), _number(start.get('until'))
+    since = _number(following.get('since'))
     if until and since:
       used[WAITING] += max(since - until, 0)
+    elif began and since:  # killed before it recorded anything
+      used[LOST] += max(since - began, 0)
   return {name: value for name, value in used.items() if value > 0}
 
 

@@ -10,9 +10,14 @@ RECORD_SECONDS = 60.0  # a killed process has recorded all but so many
 
 
 class PhaseClock:
-  """Seconds since a session began, and those of its phases other than training."""
+  """Seconds since a session began, and those of its phases other than training.
+
+  Attributes:
+    since: when it began, in seconds since the epoch.
+  """
 
   def __init__(self) -> None:
+    self.since = time.time()
     self._began = self._recorded = time.perf_counter()
     self._seconds: dict[str, float] = collections.defaultdict(float)
 
@@ -36,7 +41,7 @@ class PhaseClock:
     training = total - sum(self._seconds.values())
     seconds = {**self._seconds, 'training': training}
     return {
-      'until': time.time(),
+      'until': self.since + total,  # the parts add up to the time in between
       'until_images': images,
       'seconds': {name: round(value, 2) for name, value in seconds.items()},
     }

@@ -102,7 +102,7 @@ class TrainingSession:
     self.rollbacks = read_json_lines(context.workdir / ROLLBACKS)
     self._lr_factor = np.float32(config.collapse.lr_factor ** len(self.rollbacks))
     if context.is_main:
-      record_start(context.workdir, self.images)
+      record_start(context.workdir, self.images, self.clock.since)
       context.report.refresh()
     start = f'resuming at image {self.images}' if self.images else 'starting'
     context.log(

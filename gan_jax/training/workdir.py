@@ -114,12 +114,12 @@ def config_changes(old: Config, new: Config) -> list[str]:
   ]
 
 
-def record_start(workdir: Path, images: int) -> None:
+def record_start(workdir: Path, images: int, since: float) -> None:
   """Appends a line to starts.jsonl: training starts or resumes at `images`."""
   record = json.loads((workdir / 'run.json').read_text())
   names = ('started', 'devices', 'device_kind', 'processes')
   line = {'images': images} | {name: record[name] for name in names}
-  line['since'] = time.time()
+  line['since'] = since
   with contextlib.suppress(OSError), (workdir / STARTS).open('a') as f:  # disk full
     f.write(json.dumps(line) + '\n')
 

@@ -30,6 +30,12 @@ def test_time_is_counted_and_repeated_training_is_lost():
   )
 
 
+def test_a_start_that_was_killed_before_its_first_record_is_lost():
+  used = seconds_by_use([{'images': 0, 'since': 700.0}, FIRST, SECOND])
+  assert used[LOST] == pytest.approx(300 + 20)
+  assert sum(used.values()) == pytest.approx(SECOND['until'] - 700)
+
+
 def test_a_run_that_was_not_killed_loses_nothing():
   following = SECOND | {'images': 800, 'since': 1100.0}
   assert LOST not in seconds_by_use([FIRST, following])
@@ -47,8 +53,9 @@ def test_a_run_that_was_not_killed_loses_nothing():
 @pytest.mark.parametrize(
   'change',
   [
-    {'seconds': None, 'until': None, 'until_images': None},  # of an earlier version
-    {'seconds': 'x', 'until': 'x', 'until_images': []},
+    # of an earlier version
+    {'since': None, 'seconds': None, 'until': None, 'until_images': None},
+    {'since': [], 'seconds': 'x', 'until': 'x', 'until_images': []},
     {'seconds': {'training': 'x'}, 'until_images': 1e999},
   ],
 )

@@ -19,6 +19,7 @@ def test_time_outside_of_phases_is_training(monkeypatch):
   record = clock.record(800)
   assert record['seconds'] == {'saving': 10, 'training': 50.5}
   assert record['until_images'] == 800 and not clock.due()
+  assert record['until'] == clock.since + 60.5  # as the parts
 
 
 def test_the_last_start_is_updated(tmp_path):
