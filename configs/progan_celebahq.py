@@ -59,6 +59,7 @@ def get_config(variant: str = '') -> ConfigDict:
         family='progan',
         res=8 if tiny else 1024,
         mbstd_group=16 if paper else 4,  # the Theano version: the whole batch
+        d_fused=not paper,  # the Theano version downsamples after the activation
         **(TINY if tiny else {}),
       ),
       schedule=dict(

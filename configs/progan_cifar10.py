@@ -47,6 +47,7 @@ def get_config(variant: str = '') -> ConfigDict:
         res=8 if tiny else 32,
         n_classes=10 if variant == 'cond' else 0,
         mbstd_group=16 if paper else 4,
+        d_fused=not paper,  # the Theano version downsamples after the activation
         gp_target=750.0 if paper else 1.0,  # the Theano version
         **(PAPER if paper else {}),
         **(TINY if tiny else {}),

@@ -3,8 +3,9 @@
   python -m gan_jax.main --config=configs/stylegan_ffhq.py --workdir=DIR
 
 Variants: 4gpu, 2gpu, 1gpu (the repository's presets; the default is that for 8 GPUs),
-pod (large batches), tiny (two steps, a laptop). The paper reports FID 4.40
-(table 1, F). FFHQ must be prepared once as the tensorflow-datasets set `ffhq`.
+the rows of the paper's tables (`TABLES` below), pod (large batches), tiny (two steps, a
+laptop). The paper reports FID 4.40 (table 1, F). FFHQ must be prepared once as the
+tensorflow-datasets set `ffhq`.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +32,32 @@ TINY = dict(
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
 # (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 1024, 512, 512, 512, 512, 512)
-VARIANTS = ('', '4gpu', '2gpu', '1gpu', 'pod', 'tiny')
+
+# Rows of the paper's tables 1, 2 and 4, from the repository's train.py. The default is
+# row F of table 1, 90% of table 2 and 'style-based 8' of table 4. Row A of table 1 is
+# ProGAN: progan_celebahq with --config.data.name=ffhq.
+TRADITIONAL = dict(
+  styles=False,
+  g_norm=True,
+  instance_norm=False,
+  const=False,
+  noise=False,
+  mixing=0.0,
+  truncation_psi=1.0,
+)
+TABLES = {
+  'table1_b': dict(TRADITIONAL, mapping_layers=0),  # also 'traditional 0' of table 4
+  'table1_c': dict(const=False, noise=False, mixing=0.0),
+  'table1_d': dict(noise=False, mixing=0.0),
+  'table1_e': dict(mixing=0.0),  # also 0% of table 2
+  'table2_50': dict(mixing=0.5),
+  'table2_100': dict(mixing=1.0),
+  'table4_traditional8': TRADITIONAL,
+  'table4_style0': dict(mapping_layers=0),
+  'table4_style1': dict(mapping_layers=1),
+  'table4_style2': dict(mapping_layers=2),
+}
+VARIANTS = ('', '4gpu', '2gpu', '1gpu', 'pod', *TABLES, 'tiny')
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -51,6 +77,7 @@ def get_config(variant: str = '') -> ConfigDict:
         res=8 if tiny else 1024,
         # the repository: one per GPU; pod, ours: for as many images as on a GPU at 1024
         mixing_groups=1 if tiny else 128 if pod else gpus,
+        **TABLES.get(variant, {}),
         **(TINY if tiny else {}),
       ),
       schedule=dict(

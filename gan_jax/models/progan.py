@@ -1,6 +1,7 @@
 """ProGAN: progressive growing of GANs (Karras et al. 2018, arXiv:1710.10196)."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
@@ -15,10 +16,18 @@ from gan_jax.models import losses, progressive
 from gan_jax.models.augmentation import UNAUGMENTED, Augment
 from gan_jax.models.base import Batch, Loss, Phase, Variables, example_keys
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
-from gan_jax.nn.layers import EqualizedConv, EqualizedDense, leaky_relu
-from gan_jax.nn.norms import pixel_norm
+from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
+from gan_jax.nn.minibatch_discrimination import MinibatchDiscrimination
+from gan_jax.nn.norms import BatchStatistics, LayerNorm, Norm, pixel_norm
 from gan_jax.ops.resampling import up_conv, upsample
 from gan_jax.runtime.keys import REQUIRED, check_ranges, key
+
+Activation = Callable[[Array], Array]
+
+
+def identity(x: Array) -> Array:
+  """x itself."""
+  return x
 
 
 class Generator(nn.Module):
@@ -33,6 +42,8 @@ class Generator(nn.Module):
   channels: int = 3
   normalize_z: bool = True  # pixel norm of z and the class weights together
   norm: bool = True  # pixel norm after each activation
+  batch_norm: ModuleDef | None = None  # of (x, None, train), before each activation
+  output: Activation = identity  # of the images
   relu: bool = False  # instead of leaky ReLU
   equalized: bool = True
   dtype: str = 'float32'
@@ -44,12 +55,16 @@ class Generator(nn.Module):
     weights: Float[Array, 'b n'],
     res: int,
     alpha: ArrayLike,
+    train: bool = False,
   ) -> Float[Array, 'b h w c']:
-    layer = dict(equalized=self.equalized, dtype=self.dtype)
+    weight = dict(equalized=self.equalized, dtype=self.dtype)
+    layer = dict(bias=self.batch_norm is None, **weight)
     conv_ = partial(EqualizedConv, **layer)
     initializing = self.is_initializing()
 
-    def activate(x: Array) -> Array:
+    def finish(x: Array, name: str) -> Array:
+      if self.batch_norm is not None:
+        x = self.batch_norm(name=f'{name}_norm')(x, None, train)
       x = nn.relu(x) if self.relu else leaky_relu(x)
       return pixel_norm(x) if self.norm else x
 
@@ -57,22 +72,27 @@ class Generator(nn.Module):
     if self.normalize_z:
       x = pixel_norm(x)
     shape = (4, 4, self.widths[0])
-    x = activate(EqualizedDense(shape, gain=2**0.5 / 4, name='dense', **layer)(x))
-    x = activate(conv_(shape[-1], name='conv4')(x))
+    dense = EqualizedDense(shape, gain=2**0.5 / 4, name='dense', **layer)
+    x = finish(dense(x), 'dense')
+    x = finish(conv_(shape[-1], name='conv4')(x), 'conv4')
     size, images = 4, []
     while True:
       if 2 * size >= res or initializing:
-        rgb = conv_(self.channels, size=1, gain=1.0, name=f'rgb{size}')
+        name = f'rgb{size}'
+        rgb = EqualizedConv(self.channels, size=1, gain=1.0, name=name, **weight)
         images.append(rgb(x))
       if size == (self.res if initializing else res):
         break
       size *= 2
       width = self.widths[size.bit_length() - 3]
-      x = activate(conv_(width, apply_kernel=up_conv, name=f'conv{size}_up')(x))
-      x = activate(conv_(width, name=f'conv{size}')(x))
+      name = f'conv{size}'
+      up = conv_(width, apply_kernel=up_conv, name=f'{name}_up')
+      x = finish(up(x), f'{name}_up')
+      x = finish(conv_(width, name=name)(x), name)
     image = images[-1]
     if len(images) > 1:
       image = lerp(image, upsample(images[-2]), 1 - alpha)
+    image = self.output(image)
     return image.astype(jnp.promote_types(image.dtype, jnp.float32))
 
 
@@ -117,11 +137,17 @@ class ProGAN(progressive.ProgressiveGAN):
   )
   normalize_z: bool = key(True, 'pixel norm of z and the class together')
   g_norm: bool = key(True, 'pixel norm after each activation of G')
+  g_batch_norm: bool = key(False, 'batch norm before each activation of G')
   g_relu: bool = key(False, 'ReLU in G instead of leaky ReLU')
+  g_tanh: bool = key(False, 'tanh of the images of G')
+  d_layer_norm: bool = key(False, 'layer norm before each activation of D')
   d_fused: bool = key(True, 'D downsamples before bias and activation; False: after')
   equalized: bool = key(True, 'equalized learning rate')
   mbstd_group: int = key(
     4, 'group size of the minibatch standard deviation; 1: none', at_least=0
+  )
+  mbdisc_kernels: int = key(
+    0, 'kernels of minibatch discrimination in D; 0: none', at_least=0
   )
   gp_weight: float = key(10.0, 'weight of the gradient penalty (WGAN-GP)', at_least=0)
   gp_target: float = key(1.0, 'gradient norm that the penalty asks for', above=0)
@@ -145,13 +171,31 @@ class ProGAN(progressive.ProgressiveGAN):
     )
 
   @property
+  def has_batch_stats(self) -> bool:
+    """Whether G has batch norm."""
+    return self.g_batch_norm
+
+  @property
+  def shares_batch_stats(self) -> bool:
+    """Whether G has batch norm: its statistics are those of the global batch."""
+    return self.g_batch_norm
+
+  @property
   def generator(self) -> Generator:
+    return self._generator(momentum=0.1)
+
+  def _generator(self, momentum: float) -> Generator:
+    """G, whose stored batch statistics move towards a batch's by `momentum`."""
+    # eps as in Lasagne, with which the paper's networks were built.
+    stats = partial(BatchStatistics, eps=1e-4, momentum=momentum, ddof=0)
     return Generator(
       res=self.res,
       widths=(self.g_widths or progressive.published_widths(self.res))[1:],
       channels=self.channels,
       normalize_z=self.normalize_z,
       norm=self.g_norm,
+      batch_norm=partial(Norm, stats=stats) if self.g_batch_norm else None,
+      output=jnp.tanh if self.g_tanh else identity,
       relu=self.g_relu,
       equalized=self.equalized,
       dtype=self.dtype,
@@ -165,6 +209,10 @@ class ProGAN(progressive.ProgressiveGAN):
       outputs=1 + self.n_classes,
       group=self.mbstd_group,
       fused=self.d_fused,
+      norm=LayerNorm if self.d_layer_norm else None,
+      compare=partial(MinibatchDiscrimination, self.mbdisc_kernels)
+      if self.mbdisc_kernels
+      else None,
       equalized=self.equalized,
       dtype=self.dtype,
     )
@@ -203,7 +251,8 @@ class ProGAN(progressive.ProgressiveGAN):
     The fakes have the labels of the reals.
     """
     weights = one_hot(batch.labels, self.n_classes)
-    fake = jax.lax.stop_gradient(self.generate_fakes(g, inputs.z, weights, phase))
+    fake, g = self.generate_fakes(g, inputs.z, weights, phase)
+    fake = jax.lax.stop_gradient(fake)
     real = progressive.blend_reals(batch, phase, fake.dtype)
     real_score, real_logits = self.discriminate(d, augment(real, 'real'), phase)
     fake_score, fake_logits = self.discriminate(d, augment(fake, 'fake'), phase)
@@ -241,7 +290,7 @@ class ProGAN(progressive.ProgressiveGAN):
   ) -> Loss:
     """Minus the mean score of the fakes, plus the cross-entropy of their classes."""
     weights = one_hot(inputs.labels, self.n_classes)
-    fake = self.generate_fakes(g, inputs.z, weights, phase)
+    fake, g = self.generate_fakes(g, inputs.z, weights, phase)
     score, logits = self.discriminate(d, augment(fake, 'fake'), phase)
     loss = losses.wasserstein_g(score)
     if self.n_classes:
@@ -275,9 +324,34 @@ class ProGAN(progressive.ProgressiveGAN):
     z: Float[Array, 'b dim_z'],
     weights: Float[Array, 'b n'],
     phase: Phase,
-  ) -> Float[Array, 'b h w c']:
-    """Fake images of a training step, with weights over the classes."""
-    return self.generator.apply(g, z, weights, phase.res, phase.alpha)
+  ) -> tuple[Float[Array, 'b h w c'], Variables]:
+    """Fake images of a training step, with weights over the classes.
+
+    Returns:
+      The images, and g with updated batch statistics. Runs under the mesh axis if G
+      has some.
+    """
+    fakes, updated = self.generator.apply(
+      g, z, weights, phase.res, phase.alpha, True, mutable=['batch_stats']
+    )
+    return fakes, {**g, **updated}
+
+  def standing_statistics(
+    self, g: Variables, z: Float[Array, 'n b dim_z'], labels: Int[Array, 'n b']
+  ) -> Variables:
+    """g with the mean of the batch statistics of n batches."""
+    if not self.g_batch_norm:
+      return g
+    fresh = self._generator(momentum=1.0)  # stores the statistics of the batch
+
+    def one(batch: tuple[Array, Array]) -> Variables:
+      z, labels = batch
+      weights = one_hot(labels, self.n_classes)
+      args = (z, weights, self.res, 1.0, True)
+      return fresh.apply(g, *args, mutable=['batch_stats'])[1]
+
+    stats = jax.lax.map(one, (z, labels))
+    return {**g, **jax.tree.map(lambda s: s.mean(0), stats)}
 
   def discriminate(
     self, d: Variables, images: Float[Array, 'b h w c'], phase: Phase

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax import UserError
 from gan_jax.models.base import Batch, Phase, SamplingDefaults, Variables, to_float
-from gan_jax.nn.layers import EqualizedConv, EqualizedDense, leaky_relu
+from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
 from gan_jax.nn.norms import minibatch_stddev
 from gan_jax.ops.convolution import conv
 from gan_jax.ops.resampling import blur, down_conv, downsample, upsample
@@ -105,8 +105,6 @@ class ProgressiveGAN:
   """The part of the GAN protocol that ProGAN and StyleGAN share."""
 
   ema_lags: ClassVar[bool] = True
-  has_batch_stats: ClassVar[bool] = False
-  shares_batch_stats: ClassVar[bool] = False
   remat: ClassVar[bool | None] = None
 
   mbstd_group: int
@@ -120,6 +118,16 @@ class ProgressiveGAN:
   def sampling_defaults(self) -> SamplingDefaults:
     """No truncation."""
     return SamplingDefaults()
+
+  @property
+  def has_batch_stats(self) -> bool:
+    """False: no batch statistics."""
+    return False
+
+  @property
+  def shares_batch_stats(self) -> bool:
+    """False: no batch statistics."""
+    return False
 
   def standing_statistics(
     self, g: Variables, z: Float[Array, 'n b dim_z'], labels: Int[Array, 'n b']
@@ -144,6 +152,8 @@ class ProgressiveDiscriminator(nn.Module):
   features: int = 1  # channels of the minibatch standard deviation
   blur: tuple[int, ...] = ()  # filter before downsampling; (1, 2, 1) in StyleGAN
   fused: bool = True  # downsample inside the convolution; False: after the activation
+  norm: ModuleDef | None = None  # before each activation but that of from-RGB layers
+  compare: ModuleDef | None = None  # appends features that compare the examples
   relu: bool = False  # instead of leaky ReLU
   equalized: bool = True
   dtype: str = 'float32'
@@ -153,21 +163,27 @@ class ProgressiveDiscriminator(nn.Module):
     self, x: Float[Array, 'b h w c'], res: int, alpha: ArrayLike
   ) -> Float[Array, 'b outputs']:
     weights = dict(equalized=self.equalized, dtype=self.dtype)
-    conv_, dense = partial(EqualizedConv, **weights), partial(EqualizedDense, **weights)
+    conv_ = partial(EqualizedConv, bias=self.norm is None, **weights)
+    dense = partial(EqualizedDense, **weights)
     act = nn.relu if self.relu else leaky_relu
     widths = {2 << i: w for i, w in enumerate(self.widths)}  # at 2: the dense layer's
     initializing = self.is_initializing()
 
     def from_rgb(image: Array, size: int) -> Array:
-      return act(conv_(widths[size], size=1, name=f'rgb{size}')(image))
+      layer = EqualizedConv(widths[size], size=1, name=f'rgb{size}', **weights)
+      return act(layer(image))
+
+    def finish(x: Array, name: str) -> Array:
+      return act(x if self.norm is None else self.norm(name=f'{name}_norm')(x))
 
     def block(x: Array, size: int) -> Array:
-      x = act(conv_(widths[size], name=f'conv{size}')(x))
+      name = f'conv{size}'
+      x = finish(conv_(widths[size], name=name)(x), name)
       if self.blur:
         x = blur(x, self.blur)
       apply_kernel = down_conv if self.fused else conv
-      name = f'conv{size}_down'
-      x = act(conv_(widths[size // 2], apply_kernel=apply_kernel, name=name)(x))
+      layer = conv_(widths[size // 2], apply_kernel=apply_kernel, name=f'{name}_down')
+      x = finish(layer(x), f'{name}_down')
       return x if self.fused else downsample(x)
 
     image, size = x, self.res if initializing else res
@@ -182,8 +198,10 @@ class ProgressiveDiscriminator(nn.Module):
       x = minibatch_stddev(x, self.group, self.features)
     elif self.group > 1:  # initialization runs outside the mesh axis
       x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features)))
-    x = act(conv_(widths[4], name='conv4')(x))
+    x = finish(conv_(widths[4], name='conv4')(x), 'conv4')
     x = x.reshape(len(x), -1)
-    x = act(dense((widths[2],), name='dense0')(x))
+    x = finish(dense((widths[2],), bias=self.norm is None, name='dense0')(x), 'dense0')
+    if self.compare is not None:
+      x = self.compare(name='compare')(x)
     x = dense((self.outputs,), gain=1.0, name='dense1')(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -11,6 +11,7 @@ from gan_jax import UserError
 from gan_jax.nn.layers import ModuleDef
 from gan_jax.ops.reductions import (
   accumulation_dtype,
+  add_bias,
   image_sums,
   moments,
   scale_and_shift,
@@ -90,6 +91,28 @@ class Norm(nn.Module):
 
 
 # Normalization within one example.
+
+
+class LayerNorm(nn.Module):
+  """Normalizes all values of an example; then one gain, and a bias per channel.
+
+  Source: Ba et al. 2016, arXiv:1607.06450, with the single gain of ProGAN's Theano
+  version.
+  """
+
+  eps: float = 1e-4
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b *pixels c']) -> Float[Array, 'b *pixels c']:
+    axes = tuple(range(1, x.ndim))
+    gain = self.param('gain', nn.initializers.ones, ())
+    bias_shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+    bias = self.param('bias', nn.initializers.zeros, bias_shape)
+    wide = x.astype(accumulation_dtype(x.dtype))
+    centered = wide - wide.mean(axes, keepdims=True)
+    variance = jnp.square(centered).mean(axes, keepdims=True)
+    y = centered * (lax.rsqrt(variance + self.eps) * gain)
+    return add_bias(y.astype(x.dtype), bias.astype(x.dtype))
 
 
 def pixel_norm(x: Float[Array, '*batch c']) -> Float[Array, '*batch c']:

@@ -28,11 +28,11 @@ FAMILIES = pytest.mark.parametrize(
 ADAM = make_optimizer(AdamConfig(beta2=0.99, tf_eps=True))
 
 
-def trained(gan, devices, at, steps=2, batch=8, tx=ADAM):
+def trained(gan, devices, at, steps=2, batch=8, tx=ADAM, mapped='jit'):
   """The state after some iterations on images that depend on their index only."""
   mesh = make_mesh(jax.devices()[:devices])
   b = batch // devices
-  run = make_train_step(gan, tx, tx, mesh, g_batch=b, mapped='jit')
+  run = make_train_step(gan, tx, tx, mesh, g_batch=b, mapped=mapped)
   state = sharding.replicate(init_state(gan, tx, tx, jax.random.key(1)), mesh)
   rng = np.random.default_rng(0)
   for _ in range(steps):
