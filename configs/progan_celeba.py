@@ -37,10 +37,10 @@ PAPER = dict(
   d_fused=False,  # the Theano version
   mbstd_group=16,  # the Theano version: the whole batch
 )
-# Table 1 of the paper, from the Theano version. (a): Gulrajani et al. 2017; (b): and
-# growing; (c): and a small batch; (d): and revised settings; (e*): and minibatch
-# discrimination; (e): or minibatch standard deviation; (f): and equalized rates.
-# (g) is `paper`.
+# Rows of table 1 of the paper, from the Theano version. (a): Gulrajani et al. 2017,
+# (b): and growing, (c): and a small batch, (d): and revised settings, (e*): and
+# minibatch discrimination, (e): or minibatch standard deviation, (f): and equalized
+# rates. (g) is the variant of section 6.1 above.
 GULRAJANI = dict(
   dim_z=128,
   normalize_z=False,

@@ -33,9 +33,9 @@ TINY = dict(
 # (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 1024, 512, 512, 512, 512, 512)
 
-# Rows of the paper's tables 1, 2 and 4, from the repository's train.py. The default is
-# row F of table 1, 90% of table 2 and 'style-based 8' of table 4. Row A of table 1 is
-# ProGAN: progan_celebahq with --config.data.name=ffhq.
+# Rows of table 1, table 2 and table 4 of the paper, from the repository's train.py. The
+# default is row F of table 1, 90% of table 2 and 'style-based 8' of table 4. Row A of
+# table 1 is ProGAN: progan_celebahq with --config.data.name=ffhq.
 TRADITIONAL = dict(
   styles=False,
   g_norm=True,

@@ -85,6 +85,7 @@ RATES = {  # of ProGAN
 }
 PROGAN = {
   'model.mbstd_group': Original(4, 'networks.py: mbstd_group_size'),
+  'model.d_fused': Original(True, 'networks.py: fused_scale'),
   'model.dim_z': Original(512, 'networks.py: latent_size'),
   'model.fake_labels': Original('data', 'loss.py: get_random_labels_tf'),
   'model.gp_weight': Original(10.0, 'loss.py: wgan_lambda'),
@@ -106,6 +107,7 @@ PROGAN = {
 }
 THEANO = {
   'model.mbstd_group': Original(16, 'config.py: preset-v1-1gpu; there the whole batch'),
+  'model.d_fused': Original(False, 'Theano network.py: Downscale2DLayer of D'),
   'schedule.minibatch_repeats': Original(1, 'Theano train.py: each minibatch'),
   'schedule.stabilise': Original(800_000, 'Theano config.py: lod_training_kimg'),
   'schedule.fade': Original(800_000, 'Theano config.py: lod_transition_kimg'),
@@ -188,6 +190,68 @@ def theano(last: int, overrides: Mapping[int, int], images: int) -> dict[str, Or
     **THEANO,
     **preset(source, 4, last, 16, overrides, {}),
     'train.images': Original(images, 'Theano config.py: total_kimg'),
+  }
+
+
+def progan_table1(paper: Originals) -> dict[str, dict[str, Original]]:
+  """Rows (a) to (f) of the paper's table 1; `paper` is row (g)."""
+
+  def model(source: str, **keys: Any) -> dict[str, Original]:
+    return {f'model.{key}': Original(value, source) for key, value in keys.items()}
+
+  conf = 'Theano config.py'
+
+  def sizes_and_rate(batch: int, rate: float) -> dict[str, Original]:
+    learning_rate = Original((rate,), f'{conf}: learning_rate_max')
+    return {
+      'schedule.batch': Original((batch,), f'{conf}: minibatch_default'),
+      **both('schedule.lr', learning_rate),
+    }
+
+  f = {**paper, **sizes_and_rate(16, 1e-3)} | model(f'{conf}: config_idx', g_norm=False)
+  e = f | sizes_and_rate(16, 1e-4) | model(f'{conf}: config_idx', equalized=False)
+  d = e | model(f'{conf}: mbstat_avg', mbstd_group=1)
+  star = d | model(f'{conf}: mbdisc_kernels', mbdisc_kernels=100)
+  c = {
+    **d,
+    **model(f'{conf}: latent_size, normalize_latents', dim_z=128, normalize_z=False),
+    **model(f'{conf}: use_batchnorm', g_batch_norm=True, g_relu=True, g_tanh=True),
+    **model(f'{conf}: use_layernorm, iwass_epsilon', d_layer_norm=True, drift=0.0),
+    **both('adam.beta2', Original(0.9, f'{conf}: adam_beta2')),
+    'schedule.ema': Original(0.999**5, f'{conf}: G_smoothing'),
+    'train.d_steps': Original(5, f'{conf}: D_training_repeats'),
+  }
+  ema = {'schedule.ema': Original(0.999**20, f'{conf}: G_smoothing')}
+  b = c | sizes_and_rate(64, 1e-4) | ema
+  whole = Original((128,), f'{conf}: lod_initial_resolution')
+  rows = {'a': b | {'schedule.resolutions': whole}, 'b': b, 'c': c, 'd': d}
+  rows |= {'e_star': star, 'e': e, 'f': f}
+  return {f'table1_{row}': originals for row, originals in rows.items()}
+
+
+def stylegan_tables(full: Originals) -> dict[str, dict[str, Original]]:
+  """Rows of the paper's tables 1, 2 and 4; `full` is row F of table 1."""
+
+  def row(table: int, before: Originals, **keys: Any) -> dict[str, Original]:
+    source = f'train.py: Table {table}'
+    changes = {f'model.{key}': Original(value, source) for key, value in keys.items()}
+    return {**before, **changes}
+
+  e = row(1, full, mixing=0.0)
+  d = row(1, e, noise=False)
+  c = row(1, d, const=False)
+  traditional = row(
+    4, c, styles=False, g_norm=True, instance_norm=False, truncation_psi=1.0
+  )
+  return {
+    'table1_b': row(1, traditional, mapping_layers=0),
+    'table1_c': c,
+    'table1_d': d,
+    'table1_e': e,
+    'table2_50': row(2, full, mixing=0.5),
+    'table2_100': row(2, full, mixing=1.0),
+    'table4_traditional8': row(4, traditional, mapping_layers=8),
+    **{f'table4_style{n}': row(4, full, mapping_layers=n) for n in (0, 1, 2)},
   }
 
 
@@ -331,6 +395,7 @@ def recipes() -> dict[str, dict[str, dict[str, Original]]]:
     (512, 512, 512, 256, 128, 64, 32), 'Theano config.py: fmap_base 2048'
   )
   progan('progan_celeba', 128, flip(True), celeba | both('model.widths', narrow))
+  table['progan_celeba'] |= progan_table1(table['progan_celeba']['paper'])
   lsun = theano(256, {}, 20_000_000) | RAMP
   progan('progan_lsun', 256, flip(True), lsun | flip(False, theano_flip))
   cifar = theano(32, {}, 20_000_000) | {
@@ -377,6 +442,7 @@ def recipes() -> dict[str, dict[str, dict[str, Original]]]:
     base = {**STYLEGAN, **sizes(8, last), **more}
     variants = stylegan_variants(last, rates)
     table[name] = {v: base | changes for v, changes in variants.items()}
+  table['stylegan_ffhq'] |= stylegan_tables(table['stylegan_ffhq'][''])
 
   table['biggan_cifar10'] = {
     '': {

@@ -67,6 +67,22 @@ def test_a_tpu_folds_where_feature_maps_outweigh_kernels(images, width, up, down
   assert resampling.down_form('tpu', images, 2 * width) == down
 
 
+def test_folding_for_a_cpu_rounds_no_more_than_the_plain_form(rng_seed):
+  # See experiments/rounding.
+  rng, worst = np.random.default_rng(rng_seed), {}
+  for _ in range(5):
+    x, kernel = rng.normal(size=(2, 8, 8, 24)), rng.normal(size=(3, 3, 24, 24))
+    x, kernel = (a.astype('float32') for a in (x, kernel))
+    with jax.enable_x64(True):
+      wide = (a.astype('float64') for a in (x, kernel))
+      exact = np.asarray(resampling.up_conv(*wide, 'plain'))
+    for form in ('plain', 'products', 'phases'):
+      y = np.asarray(resampling.up_conv(x, kernel, form), np.float64)
+      worst.setdefault(form, []).append(float(np.abs(y - exact).max()))
+  plain = max(worst['plain'])
+  assert plain > 0 and max(max(errors) for errors in worst.values()) <= 2 * plain
+
+
 @pytest.mark.parametrize('taps', [(1, 2, 1), (1, 3), (1, 2, 3, 4)])
 def test_a_blur_and_its_gradient_equal_matrix_products(taps, rng_seed):
   rng = np.random.default_rng(rng_seed)

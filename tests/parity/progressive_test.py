@@ -275,10 +275,8 @@ def loss_function(gan, gradients):
         return gan.discriminate(d, x, weights, phase), None
       return gan.discriminate(d, x, phase)
 
-    if style:
-      fake, moved = gan.generate_fakes(g, draws, weights, phase)
-    else:
-      fake, moved = gan.generate_fakes(g, draws.z, weights, phase), g
+    inputs = draws if style else draws.z
+    fake, moved = gan.generate_fakes(g, inputs, weights, phase)
     mixed = losses.interpolate_images(real, fake, draws.interpolation)
     at = mixed if wgan else real
     _, squares = losses.squared_gradients(lambda x: judge(d, x)[0], at, copies)
