@@ -5,6 +5,7 @@ import json
 import struct
 import sys
 import threading
+import time
 
 import pytest
 from PIL import Image
@@ -182,17 +183,9 @@ def wandb_records(file):
       record = b''
 
 
-@pytest.mark.usefixtures('patient')
-def test_wandb_itself_offline(tmp_path, monkeypatch):
-  pytest.importorskip('wandb')
+def wandb_history(files):
+  """(step, g_loss) of all lines, which have a grid; names and configs of the runs."""
   pb = importlib.import_module('wandb.proto.wandb_internal_pb2')
-  for name, value in (('MODE', 'offline'), ('DIR', str(tmp_path)), ('SILENT', 'true')):
-    monkeypatch.setenv(f'WANDB_{name}', value)
-  send(trackers.WandB(), tmp_path, lines_at(8, 16), pytest.fail)
-  send(trackers.WandB(), tmp_path, lines_at(16, 24), pytest.fail, already=lines_at(8))
-  record = json.loads((tmp_path / 'trackers/wandb.json').read_text())
-  files = sorted((tmp_path / 'wandb').glob('offline-run-*/*.wandb'))
-  assert [f.stem for f in files] == [f'run-{record["run"]}'] * 2
   steps, names, configs = [], set(), set()
   for message in (pb.Record.FromString(x) for f in files for x in wandb_records(f)):
     values = {x.key or x.nested_key[0]: x.value_json for x in message.history.item}
@@ -202,6 +195,23 @@ def test_wandb_itself_offline(tmp_path, monkeypatch):
     if message.HasField('run'):
       names.add(message.run.display_name)
       configs |= {(x.key, x.value_json) for x in message.run.config.update}
+  return steps, names, configs
+
+
+@pytest.mark.usefixtures('patient')
+def test_wandb_itself_offline(tmp_path, monkeypatch):
+  pytest.importorskip('wandb')
+  for name, value in (('MODE', 'offline'), ('DIR', str(tmp_path)), ('SILENT', 'true')):
+    monkeypatch.setenv(f'WANDB_{name}', value)
+  send(trackers.WandB(), tmp_path, lines_at(8, 16), pytest.fail)
+  send(trackers.WandB(), tmp_path, lines_at(16, 24), pytest.fail, already=lines_at(8))
+  record = json.loads((tmp_path / 'trackers/wandb.json').read_text())
+  files = sorted((tmp_path / 'wandb').glob('offline-run-*/*.wandb'))
+  assert [f.stem for f in files] == [f'run-{record["run"]}'] * 2
+  deadline = time.monotonic() + 60  # wandb's own process closes the file
+  while len((found := wandb_history(files))[0]) < 3 and time.monotonic() < deadline:
+    time.sleep(0.1)
+  steps, names, configs = found
   assert steps == [(8, 4), (16, 8), (24, 12)]
   assert names == {'emoji'} and ('train', '{"images":9}') in configs
 
