@@ -204,6 +204,7 @@ def test_wandb_itself_offline(tmp_path, monkeypatch):
   for name, value in (('MODE', 'offline'), ('DIR', str(tmp_path)), ('SILENT', 'true')):
     monkeypatch.setenv(f'WANDB_{name}', value)
   send(trackers.WandB(), tmp_path, lines_at(8, 16), pytest.fail)
+  time.sleep(1.1)  # wandb names the folders of a run by the second
   send(trackers.WandB(), tmp_path, lines_at(16, 24), pytest.fail, already=lines_at(8))
   record = json.loads((tmp_path / 'trackers/wandb.json').read_text())
   files = sorted((tmp_path / 'wandb').glob('offline-run-*/*.wandb'))
