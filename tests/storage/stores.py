@@ -165,7 +165,8 @@ def _serving(answer: Callable[..., Answer]) -> Iterator[str]:
       for name, value in {'Content-Length': len(content), **headers}.items():
         self.send_header(name, str(value))
       self.end_headers()
-      self.wfile.write(content)
+      if self.command != 'HEAD':  # the next answer would begin with it
+        self.wfile.write(content)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_request
 
