@@ -16,29 +16,21 @@ from scipy.special import erfinv
 from gan_jax.models.augmentation import Augmentation, ada, diffaugment, geometry
 from gan_jax.models.augmentation import wavelets as filters
 from gan_jax.models.augmentation.augmentation import adjusted
-from tests.parity.reference_files import load, nhwc, report, under
+from tests.parity.reference_files import (
+  error,
+  kind_of,
+  load,
+  nhwc,
+  parametrize_files,
+  report,
+  under,
+)
 
 KINDS = {'DiffAugment': 'diffaugment', 'AugmentPipe': 'ada', 'training_loop': 'p'}
 
 
-def error(ours, theirs):
-  return float(np.max(np.abs(np.asarray(ours, np.float64) - theirs), initial=0))
-
-
-def kind_of(path):
-  with np.load(path) as z:
-    if 'meta_json' not in z.files:
-      return ''
-    function = json.loads(str(z['meta_json'])).get('function', '')
-  return next((kind for name, kind in KINDS.items() if name in str(function)), '')
-
-
 def pytest_generate_tests(metafunc):
-  if 'fixture_path' not in metafunc.fixturenames:
-    return
-  root = metafunc.config.getoption('--reference')
-  paths = [p for p in sorted(root.rglob('*.npz')) if kind_of(p)]
-  metafunc.parametrize('fixture_path', paths, ids=[p.stem for p in paths])
+  parametrize_files(metafunc, KINDS)
 
 
 # DiffAugment
@@ -258,12 +250,12 @@ def test_the_numbers_of_the_original(fixture_path, record_parity):
   if 'ada_target' in meta:
     z['target'] = meta['ada_target']
   with jax.enable_x64(True):
-    checks = check[kind_of(fixture_path)](z)
+    checks = check[kind_of(fixture_path, KINDS)](z)
   report(f'augmentation {fixture_path.stem}', checks, record_parity)
 
 
 def test_the_files_are_found(reference):
-  kinds = {kind_of(p) for p in reference.rglob('*.npz')}
+  kinds = {kind_of(p, KINDS) for p in reference.rglob('*.npz')}
   if not kinds & set(KINDS.values()):
     pytest.skip('this --reference holds no augmentation')
   assert kinds >= set(KINDS.values())

@@ -1,5 +1,7 @@
 """Reads files of --reference, runs functions under the mesh axis, reports checks."""
 
+import json
+
 import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
@@ -22,6 +24,33 @@ def under(z, prefix):
 def nhwc(x):
   """[..., c, h, w] -> [..., h, w, c]."""
   return np.moveaxis(x, -3, -1)
+
+
+def error(ours, theirs):
+  """Largest absolute difference; 0 of empty arrays."""
+  return float(np.max(np.abs(np.asarray(ours, np.float64) - theirs), initial=0))
+
+
+def kind_of(path, kinds):
+  """The kind of a file by the function that it records; '' if it is none of `kinds`.
+
+  Args:
+    kinds: part of the function's name -> kind.
+  """
+  with np.load(path) as z:
+    if 'meta_json' not in z.files:
+      return ''
+    function = json.loads(str(z['meta_json'])).get('function', '')
+  return next((kind for name, kind in kinds.items() if name in str(function)), '')
+
+
+def parametrize_files(metafunc, kinds):
+  """Gives a test with `fixture_path` each file of --reference of one of `kinds`."""
+  if 'fixture_path' not in metafunc.fixturenames:
+    return
+  root = metafunc.config.getoption('--reference')
+  paths = [p for p in sorted(root.rglob('*.npz')) if kind_of(p, kinds)]
+  metafunc.parametrize('fixture_path', paths, ids=[p.stem for p in paths])
 
 
 def cast(tree, dtype):

@@ -10,29 +10,14 @@ import numpy as np
 import pytest
 
 from gan_jax.evaluation.metrics import prd, separability
-from tests.parity.reference_files import load, report
+from tests.parity.reference_files import error, kind_of, load, parametrize_files, report
 
 KINDS = {'compute_prd': 'prd', 'linear_separability': 'separability'}
 TOLERANCE = 1e-9
 
 
-def error(ours, theirs):
-  return float(np.max(np.abs(np.asarray(ours, np.float64) - theirs), initial=0))
-
-
-def kind_of(path):
-  with np.load(path) as z:
-    if 'meta_json' not in z.files:
-      return ''
-    function = json.loads(str(z['meta_json'])).get('function', '')
-  return next((kind for name, kind in KINDS.items() if name in str(function)), '')
-
-
 def pytest_generate_tests(metafunc):
-  if 'fixture_path' in metafunc.fixturenames:
-    root = metafunc.config.getoption('--reference')
-    paths = [p for p in sorted(root.rglob('*.npz')) if kind_of(p)]
-    metafunc.parametrize('fixture_path', paths, ids=[p.stem for p in paths])
+  parametrize_files(metafunc, KINDS)
 
 
 def curve_checks(name, z, curve):
@@ -113,12 +98,12 @@ def test_the_numbers_of_the_original(fixture_path, record_parity):
   z = load(fixture_path)
   meta = json.loads(str(z.pop('meta_json')))
   check = {'prd': check_prd, 'separability': check_separability}
-  checks = check[kind_of(fixture_path)](z, meta)
+  checks = check[kind_of(fixture_path, KINDS)](z, meta)
   report(f'scores {fixture_path.stem}', checks, record_parity)
 
 
 def test_the_files_are_found(reference):
-  kinds = {kind_of(p) for p in reference.rglob('*.npz')}
+  kinds = {kind_of(p, KINDS) for p in reference.rglob('*.npz')}
   if not kinds & set(KINDS.values()):
     pytest.skip('this --reference holds no PRD and no separability')
   assert kinds >= set(KINDS.values())
