@@ -48,6 +48,27 @@ def check_export(path: Path) -> None:
       raise cannot_write(file, error) from error
 
 
+def read_exported(path: Path, otherwise: str) -> tuple[bytes, jax.export.Exported]:
+  """The content of a file that jax.export wrote, and its function. Compiles nothing.
+
+  Args:
+    otherwise: the sentence about a file that holds something else.
+
+  Raises:
+    UserError: the file cannot be read or holds something else, or a package is not
+      installed.
+  """
+  try:
+    content = path.read_bytes()
+    return content, jax.export.deserialize(bytearray(content))
+  except ImportError as error:
+    raise UserError("this needs a package: pip install 'gan_jax[export]'.") from error
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+  except Exception as error:  # a foreign file can make the parser raise anything
+    raise UserError(otherwise) from error
+
+
 def export_generator(
   gan: GAN,
   g: Variables,

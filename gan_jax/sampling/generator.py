@@ -378,20 +378,16 @@ class ExportedGenerator(Generator):
       UserError: the file cannot be read or is not an exported generator, or a package
         is not installed.
     """
+    path = Path(path)
+    otherwise = f'{path} is no generator that gan_jax.sample --export wrote.'
+    _, exported = export.read_exported(path, otherwise)
     try:
-      exported = jax.export.deserialize(bytearray(Path(path).read_bytes()))
       z, classes, _ = (x.shape for x in exported.in_avals)
       self.dim_z, self._n_classes = int(z[1]), int(classes[1])
       self._resolution = int(exported.out_avals[0].shape[1])
       self._defaults = export.read_defaults(exported)
-    except ImportError as error:
-      raise UserError("this needs a package: pip install 'gan_jax[export]'.") from error
-    except OSError as error:
-      raise UserError(f'{path} cannot be read: {error.strerror}.') from error
-    except Exception as error:  # a foreign file can make the parser raise anything
-      raise UserError(
-        f'{path} is no generator that gan_jax.sample --export wrote.'
-      ) from error
+    except Exception as error:  # of an exported function of another kind
+      raise UserError(otherwise) from error
     self._generate = jax.jit(exported.call)
 
   @property

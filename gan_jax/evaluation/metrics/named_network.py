@@ -24,6 +24,7 @@ from gan_jax.evaluation.metrics.feature_network import (
   make_extractor,
 )
 from gan_jax.runtime.mesh import AXIS
+from gan_jax.sampling.export import read_exported
 
 IMAGES = 'images, uint8 or float32 [batch, height, width, channels] in 0..255'
 
@@ -131,18 +132,11 @@ def read_network(path: Path, what: str) -> NamedNetwork:
     UserError: the file is missing, is no exported function, or its function does not
       take images or does not return rows of numbers; or a package is not installed.
   """
-  try:
-    content = path.read_bytes()
-    exported = export.deserialize(bytearray(content))
-  except ImportError as error:
-    raise UserError("this needs a package: pip install 'gan_jax[export]'.") from error
-  except OSError as error:
-    raise UserError(f'{path} cannot be read: {error.strerror}.') from error
-  except Exception as error:  # a foreign file can make the parser raise anything
-    raise UserError(
-      f'{path} is no exported JAX function: write it with jax.export.export(...) and '
-      'serialize().'
-    ) from error
+  content, exported = read_exported(
+    path,
+    f'{path} is no exported JAX function: write it with jax.export.export(...) and '
+    'serialize().',
+  )
   _check_platform(path, exported)
   batch, side, channels, dtype = _check_input(path, exported)
   return NamedNetwork(
