@@ -17,10 +17,8 @@ from tqdm import tqdm
 from gan_jax import data
 from gan_jax.evaluation.metrics import SOURCES, ImageStatistics
 from gan_jax.evaluation.metrics.feature_network import (
-  NPZ_ERRORS,
   FeatureNetwork,
   NetworkStatistics,
-  read_npz,
   save_npz,
 )
 from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
@@ -36,6 +34,7 @@ from gan_jax.evaluation.metrics.sliced_wasserstein import PatchStatistics
 from gan_jax.evaluation.metrics.transparency import composite_bytes
 from gan_jax.evaluation.protocol import MAX_FEATURE_ROWS, EvaluationProtocol
 from gan_jax.evaluation.real_images import process_share, read_batches, real_order
+from gan_jax.storage.npz import NPZ_ERRORS, read_npz
 
 MIRRORED = ' mirrored'  # a source with this suffix sees all images flipped
 

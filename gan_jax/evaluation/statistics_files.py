@@ -16,14 +16,13 @@ import numpy as np
 from gan_jax import UserError
 from gan_jax.evaluation.metrics import inception
 from gan_jax.evaluation.metrics.feature_network import (
-  NPZ_ERRORS,
   NetworkStatistics,
-  fingerprint,
-  read_npz,
 )
 from gan_jax.evaluation.metrics.feature_statistics import FeatureStatistics
 from gan_jax.evaluation.protocol import MAX_FEATURE_ROWS
 from gan_jax.runtime.urls import check_path
+from gan_jax.storage.nested import fingerprint
+from gan_jax.storage.npz import NPZ_ERRORS, read_npz
 
 # How clean-fid and its users name files -> the value of --resizing.
 _RESIZING = {

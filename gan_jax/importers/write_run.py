@@ -22,7 +22,7 @@ from gan_jax.importers.published_model import (
 from gan_jax.models.base import GAN, Variables
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.files import check_output_folder, write_json
-from gan_jax.storage.nested import flatten
+from gan_jax.storage.nested import fingerprint, flatten
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.train_state import TrainState, flatten_kernels
 
@@ -236,19 +236,20 @@ def _write_workdir(
       raise UserError(f'{workdir}: the checkpoint could not be written, see above.')
     config_file = _CONFIG_FILE.format(kind=source.kind, name=source.path.name)
     (workdir / 'config.py').write_text(config_file)
-    write_json(workdir / 'run.json', _run_record(source))
+    write_json(workdir / 'run.json', _run_record(source, state.ema))
     write_json(workdir / 'config.json', config.to_dict())
   except OSError as error:
     raise UserError(f'{workdir} cannot be written: {error.strerror}.') from error
 
 
-def _run_record(source: PublishedModel) -> dict[str, Any]:
-  """Where the run comes from, for run.json."""
+def _run_record(source: PublishedModel, ema: Variables) -> dict[str, Any]:
+  """Where the run comes from, for run.json; the weights tell it from other imports."""
   packages = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
   return {
     'imported_from': source.path.name,
     'kind': source.kind,
     'notes': list(source.notes),
+    'weights': fingerprint(flatten(ema, '/')),
     'gan_jax': gan_jax.__version__,
     'versions': {name: importlib.metadata.version(name) for name in packages},
   }

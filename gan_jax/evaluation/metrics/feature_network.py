@@ -3,10 +3,9 @@
 import hashlib
 import os
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -152,26 +151,6 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     raise
   except Exception as error:
     raise UserError(f'{path} cannot be read as weights ({error}).') from error
-
-
-def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
-  """SHA-256 of names, shapes and float32 values; independent of the file format."""
-  digest = hashlib.sha256()
-  for name in sorted(arrays):
-    value = np.ascontiguousarray(arrays[name], np.float32)
-    digest.update(f'{name}{value.shape}'.encode())
-    digest.update(value.tobytes())
-  return digest.hexdigest()
-
-
-# Raised by `read_npz`, or for missing arrays, if a file is corrupted.
-NPZ_ERRORS = (zipfile.BadZipFile, EOFError, KeyError, ValueError)
-
-
-def read_npz(file: BinaryIO) -> dict[str, np.ndarray]:
-  """The arrays of an .npz file. Raises: NPZ_ERRORS."""
-  with np.load(file, allow_pickle=False) as z:
-    return {name: z[name] for name in z.files}
 
 
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

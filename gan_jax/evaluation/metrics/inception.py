@@ -22,11 +22,11 @@ from jaxtyping import Float
 from gan_jax import UserError
 from gan_jax.evaluation.metrics.feature_network import (
   FeatureNetwork,
-  fingerprint,
   make_extractor,
   read_weights,
 )
 from gan_jax.evaluation.metrics.resize import PREPROCESSING, preprocess
+from gan_jax.storage.nested import fingerprint
 
 SIDE = 299  # pixels of the network's input
 DIM = 2048  # length of a feature vector

