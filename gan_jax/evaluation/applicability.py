@@ -66,7 +66,7 @@ def check_metric(
   metric = METRICS[name]
   full_rank_of = _features_of_covariance(name, metric, gan, res, named)
   reals: int | None = protocol.reals
-  if given and metric.source == 'inception' and not metric.nearest:
+  if given and metric.takes_statistics:
     given.check_metric(name, metric.min_classes, metric.needs_features)
     reals = None if full_rank_of and given.has_moments else given.n
   elif not len(dataset.examples):
@@ -85,7 +85,7 @@ def check_metric(
 def needs_images(name: str, named: NamedNetworks) -> bool:
   """Whether a metric needs the real images beside their Inception statistics."""
   if name in METRICS:
-    return METRICS[name].source != 'inception' or METRICS[name].nearest is not None
+    return not METRICS[name].takes_statistics
   return name == SEPARABILITY and not named.classifiers
 
 

@@ -18,6 +18,7 @@ from gan_jax.evaluation.applicability import (
   check_metric,
   fewer_images,
 )
+from gan_jax.evaluation.latent_metrics import LatentMetric, PathLength, Separability
 from gan_jax.evaluation.metrics import (
   METRICS,
   PATHS,
@@ -32,7 +33,6 @@ from gan_jax.evaluation.metrics import (
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
 from gan_jax.evaluation.metrics.memorization import Memorization
 from gan_jax.evaluation.metrics.named_network import NO_NETWORKS, NamedNetworks
-from gan_jax.evaluation.metrics.perceptual_path_length import path_batch, path_length
 from gan_jax.evaluation.protocol import MAX_GENERATED, EvaluationProtocol
 from gan_jax.evaluation.real_images import (
   dataset_stamp,
@@ -41,11 +41,7 @@ from gan_jax.evaluation.real_images import (
   real_images_stamp,
   real_order,
 )
-from gan_jax.evaluation.statistics import (
-  MIRRORED,
-  RealStatistics,
-  StatisticsCollector,
-)
+from gan_jax.evaluation.statistics import RealStatistics, StatisticsCollector
 from gan_jax.evaluation.statistics_files import StatisticsFile
 from gan_jax.models.base import GAN, Variables
 from gan_jax.runtime.mesh import make_mesh
@@ -104,8 +100,7 @@ class Evaluator:
       log: takes a sentence about each default metric that does not apply.
 
     Raises:
-      UserError: one of `metrics` does not exist or does not apply, or a file of weights
-        is missing.
+      UserError: one of `metrics` does not exist or apply, or weights are missing.
     """
     self.gan, self.res = gan, res or gan.res
     self.mesh = mesh or make_mesh(jax.local_devices())
@@ -120,12 +115,13 @@ class Evaluator:
     self._dataset_stamp = dataset_stamp(self.dataset, split) if images else {}
     cache_stamp = real_images_stamp(self.dataset, self._dataset_stamp)
     self.sampler = samplers.make_sampler(gan, self.mesh, self.res)
-    paths = {*self.metrics} & {*PATHS}
-    self._lpips = lpips.load(lpips_files) if paths else None
+    self._latent_metrics = self._make_path_lengths(lpips_files)
     cache = cache or cache_folder()
     self._networks = self._load_networks(inception_file, cache, cache_stamp)
+    attributes = self._load_attributes()
+    self._latent_metrics |= self._make_separability(attributes)
     self._collector = StatisticsCollector(
-      self._networks, self.protocol, progress, self._load_attributes()
+      self._networks, self.protocol, progress, attributes
     )
     self.real_statistics = self._make_real_statistics(cache, cache_stamp)
 
@@ -159,42 +155,40 @@ class Evaluator:
         self._log(f'note: {sentence}')
     return chosen
 
+  def _make_path_lengths(self, lpips_files: str | None) -> dict[str, LatentMetric]:
+    """The path lengths among the metrics, by name."""
+    names = [name for name in self.metrics if name in PATHS]
+    if not names:
+      return {}
+    weights = lpips.load(lpips_files)
+    return {x: PathLength(x, self.gan, self.res, self.mesh, weights) for x in names}
+
+  def _make_separability(
+    self, attributes: separability.Attributes | None
+  ) -> dict[str, LatentMetric]:
+    """The separability metric by name, if there are attributes."""
+    if attributes is None:
+      return {}
+    return {SEPARABILITY: Separability(self.gan, attributes, self._dataset_stamp)}
+
   @property
   def _sources(self) -> list[str]:
-    names = [name for name in self.metrics if name in METRICS]
-    return sorted({source for name in names for source in self._sources_of(name)})
-
-  def _sources_of(self, name: str) -> list[str]:
-    """The sources of a metric of METRICS: two if it searches mirror images too."""
-    source = METRICS[name].source
-    return [source, source + MIRRORED] if self._searches_mirrored(name) else [source]
-
-  def _searches_mirrored(self, name: str) -> bool:
-    return self._mirror and METRICS[name].nearest is not None
-
-  def _given_for(self, name: str) -> StatisticsFile | None:
-    """The statistics that stand in place of real images for a metric of METRICS."""
-    metric = METRICS[name]
-    # An image grid shows the real images themselves.
-    given = metric.source == 'inception' and not metric.nearest
-    return self._given if given else None
-
-  def _is_mirrored(self, name: str) -> bool:
-    """Whether half of the real images are flipped for a metric of METRICS."""
-    return self._mirror and METRICS[name].mirrored
+    """The sources of the metrics of METRICS."""
+    metrics = [METRICS[name] for name in self.metrics if name in METRICS]
+    return sorted({x for metric in metrics for x in metric.sources(self._mirror)})
 
   def _real_statistics(self) -> dict[str, list[Any]]:
     """Statistics of the real images by metric, one per source. Collective."""
     real: dict[str, list[Any]] = {}
     names = []
     for name in (x for x in self.metrics if x in METRICS):
-      if given := self._given_for(name):
-        real[name] = [given.statistics]
+      if self._given and METRICS[name].takes_statistics:
+        real[name] = [self._given.statistics]
       else:
         names.append(name)
     for flips, statistics in self.real_statistics.items():
-      chosen = [x for x in names if self._is_mirrored(x) is flips]
-      sources = {name: self._sources_of(name) for name in chosen}
+      chosen = [x for x in names if (self._mirror and METRICS[x].mirrored) is flips]
+      sources = {name: METRICS[name].sources(self._mirror) for name in chosen}
       found = statistics.get(sorted({x for names in sources.values() for x in names}))
       real |= {name: [found[x] for x in names] for name, names in sources.items()}
     return real
@@ -244,37 +238,22 @@ class Evaluator:
     """Whether the 'min' or the 'max' of each score is best; '' where neither is."""
     best: dict[str, str] = {}
     for name in self.metrics:
-      if name == SEPARABILITY:
-        best |= {f'{name}_{x}': 'min' for x in ('zw' if self.gan.style_based else 'z')}
-      else:
-        best |= METRICS[name].best if name in METRICS else {name: 'min'}
+      best |= (METRICS if name in METRICS else self._latent_metrics)[name].best
     above_res = {f'swd_{2 * self.res << i}' for i in range(7)}
     return {name: x for name, x in best.items() if name not in above_res}
 
   def stamp(self, name: str, protocol: EvaluationProtocol) -> dict[str, Any]:
     """All that a metric's value depends on besides the model, as JSON."""
-    shared = {**self._dataset_stamp, **protocol.generator_stamp()}
-    model = {'res': self.res, 'channels': self.gan.channels}
-    if name in PATHS:  # no real images
-      assert self._lpips
-      background = transparency.STAMP if self.gan.channels == 4 else {}
-      return {
-        **model,
-        **background,
-        **protocol.generator_stamp(),
-        **protocol.path_stamp(path_batch(self.mesh)),
-        **self._lpips[1],
-      }
-    if name == SEPARABILITY:
-      assert self._collector.attributes
-      p = dataclasses.replace(protocol, num=protocol.separability_images)
-      shared |= {**p.generator_stamp(), **p.images_stamp(False)}
-      return {**shared, **self._collector.attributes.stamp}
-    metric, given = METRICS[name], self._given_for(name)
+    if name in self._latent_metrics:
+      return self._latent_metrics[name].stamp(protocol)
+    metric, given = METRICS[name], self._given
     network = self._networks.get(metric.source)
-    mirrored = self._is_mirrored(name) or self._searches_mirrored(name)
-    real = protocol.images_stamp(mirrored)
-    if given:
+    shared = {**self._dataset_stamp, **protocol.generator_stamp()}
+    real = protocol.images_stamp(
+      self._mirror and (metric.mirrored or metric.searches_mirrored)
+    )
+    if given and metric.takes_statistics:
+      model = {'res': self.res, 'channels': self.gan.channels}
       shared = {**given.stamp(), **model, **protocol.generator_stamp()}
       real |= {'reals': given.n, 'mirror': None}
       protocol = dataclasses.replace(protocol, reals=given.n or protocol.reals)
@@ -318,10 +297,8 @@ class Evaluator:
       try:
         if name in METRICS:
           values = self._measure(name, real[name], fake, protocol)
-        elif name == SEPARABILITY:
-          values = self._separability(g, protocol, fake['attributes'].logits)
         else:
-          values = {name: self._path_length(name, g, protocol)}
+          values = self._latent_metrics[name].measure(g, protocol, fake)
       except UserError as error:  # for example a class that has no real image
         if not self._optional:
           raise
@@ -339,11 +316,12 @@ class Evaluator:
   ) -> dict[str, Any]:
     """Statistics of generated images by source. Collective.
 
-    One pass over the images, and one more if separability takes another number.
+    One pass over the images for each number of images that the metrics take.
     """
     passes = {protocol.num: list(self._sources)}
-    if self._collector.attributes is not None:
-      passes.setdefault(protocol.separability_images, []).append('attributes')
+    for metric in self._latent_metrics.values():
+      for source, n in metric.sources(protocol).items():
+        passes.setdefault(n, []).append(source)
     statistics: dict[str, Any] = {}
     for n, sources in passes.items():
       p = dataclasses.replace(protocol, num=n)
@@ -364,39 +342,12 @@ class Evaluator:
       real: statistics of the real images, one per source of the metric.
       fakes: statistics of the generated images by source.
     """
-    metric, fake = METRICS[name], [fakes[x] for x in self._sources_of(name)]
+    metric = METRICS[name]
+    fake = [fakes[x] for x in metric.sources(self._mirror)]
     if metric.nearest is None:
       return metric.measure(real[0], fake[0], protocol)
     self.nearest[name] = metric.nearest(real, fake)
     return memorization_scores(name, self.nearest[name])
-
-  def _separability(
-    self, g: Variables, protocol: EvaluationProtocol, logits: np.ndarray
-  ) -> dict[str, float]:
-    assert self._collector.attributes
-    choose = self._collector.attributes.choose
-    seeds = protocol.separability_seeds
-    spaces = separability.latent_spaces(
-      self.gan, g, seeds, protocol.truncation, protocol.batch
-    )
-    return separability.separability(spaces, logits, choose)
-
-  def _path_length(
-    self, name: str, g: Variables, protocol: EvaluationProtocol
-  ) -> float:
-    assert self._lpips
-    weights = self._lpips[0]
-    distance = lambda a, b: lpips.distance(weights, a, b)
-    return path_length(
-      self.gan,
-      g,
-      PATHS[name],
-      distance,
-      protocol.path_seeds,
-      self.mesh,
-      crop=protocol.ppl_crop == 'face',
-      fresh_noise=protocol.ppl_noise == 'fresh',
-    )
 
   def replicate(self, g: Variables) -> Variables:
     """Variables on the host, or replicated over any devices, for `generate`."""

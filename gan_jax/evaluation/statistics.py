@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from gan_jax import data
-from gan_jax.evaluation.metrics import SOURCES, ImageStatistics
+from gan_jax.evaluation.metrics import MIRRORED, SOURCES, ImageStatistics
 from gan_jax.evaluation.metrics.feature_network import (
   FeatureNetwork,
   NetworkStatistics,
@@ -35,8 +35,6 @@ from gan_jax.evaluation.metrics.transparency import composite_bytes
 from gan_jax.evaluation.protocol import MAX_FEATURE_ROWS, EvaluationProtocol
 from gan_jax.evaluation.real_images import process_share, read_batches, real_order
 from gan_jax.storage.npz import NPZ_ERRORS, read_npz
-
-MIRRORED = ' mirrored'  # a source with this suffix sees all images flipped
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # images uint8 NHWC, labels int32
 

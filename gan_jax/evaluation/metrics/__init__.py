@@ -2,8 +2,8 @@
 
 A metric compares the statistics of real images with those of generated ones. The
 metrics of one source share its statistics, and all sources share one pass over the
-images. What needs the generator itself is apart: perceptual path lengths, in PATHS, and
-SEPARABILITY of its latents.
+images. What needs the generator itself is in evaluation/latent_metrics: perceptual path
+lengths, in PATHS, and SEPARABILITY of its latents.
 """
 
 from collections.abc import Callable
@@ -42,6 +42,7 @@ from gan_jax.evaluation.metrics.sliced_wasserstein import (
 if TYPE_CHECKING:
   from gan_jax.evaluation.protocol import EvaluationProtocol
 
+MIRRORED = ' mirrored'  # a source with this suffix sees all images flipped
 NEIGHBORS = 3  # k of precision, recall, density and coverage
 
 
@@ -101,6 +102,28 @@ class Metric(NamedTuple):
   # What `measure` sums up, for an image grid: of the statistics of real images and of
   # generated ones, with those of the mirrored images or without.
   nearest: Callable[[list[Any], list[Any]], Memorization] | None = None
+
+  @property
+  def searches_mirrored(self) -> bool:
+    """Whether it looks at the mirror images of a run that was trained with flips."""
+    return self.nearest is not None
+
+  @property
+  def takes_statistics(self) -> bool:
+    """Whether Inception statistics from a file can stand in place of real images.
+
+    Not where an image grid shows the real images themselves.
+    """
+    return self.source == 'inception' and self.nearest is None
+
+  def sources(self, mirror: bool) -> list[str]:
+    """Its sources: two if it searches mirror images too.
+
+    Args:
+      mirror: the run was trained with flips.
+    """
+    both = mirror and self.searches_mirrored
+    return [self.source, self.source + MIRRORED] if both else [self.source]
 
 
 def _frechet(
@@ -326,6 +349,7 @@ METRIC_NAMES = (*METRICS, *PATHS, SEPARABILITY)
 __all__ = [
   'METRICS',
   'METRIC_NAMES',
+  'MIRRORED',
   'PATHS',
   'SEPARABILITY',
   'SOURCES',
