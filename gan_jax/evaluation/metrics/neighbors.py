@@ -7,7 +7,7 @@ float32 leaves a decision open, the distance is recomputed in float64 on the hos
 results depend neither on the block size nor on the number of devices.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from gan_jax import UserError
 from gan_jax.runtime.mesh import AXIS, make_mesh
@@ -238,6 +238,60 @@ def nearest_neighbors(
       if not complete and (n < k or square[start + i, -1] > worst[i]):
         among(start + i, np.arange(len(rows)))
   return Neighbors(index, square)
+
+
+class MirroredNeighbors(NamedTuple):
+  """The nearest rows of each query, nearest first, as they are or mirrored."""
+
+  rows: Int[np.ndarray, 'n k']
+  square: Float[np.ndarray, 'n k']  # of the nearer of both; inf: there is no row
+  mirrored: Bool[np.ndarray, 'n k']  # whether the mirrored row is nearer
+
+
+def nearest_of_batches(
+  queries: Num[np.ndarray, 'n d'],
+  batches: Iterable[tuple[Num[np.ndarray, 'b d'], Num[np.ndarray, 'b d'] | None]],
+  k: int,
+  mesh: Mesh | None = None,
+) -> MirroredNeighbors:
+  """The k rows nearest to each query, exactly, of rows that come in batches.
+
+  Args:
+    batches: rows, and the same rows mirrored or None. A row is as near as the nearer of
+      both. All batches together need not fit into memory.
+  """
+  n, start = len(queries), 0
+  best = MirroredNeighbors(
+    np.zeros((n, 0), np.int64), np.zeros((n, 0)), np.zeros((n, 0), bool)
+  )
+  for plain, mirrored in batches:
+    found = [best]
+    for is_mirrored, rows in ((False, plain), (True, mirrored)):
+      if rows is not None:
+        nearest = nearest_neighbors(queries, rows, k, mesh)
+        found.append(
+          MirroredNeighbors(
+            nearest.rows + start, nearest.square, np.full((n, k), is_mirrored)
+          )
+        )
+    best, start = _nearest_rows(found, k), start + len(plain)
+  return best
+
+
+def _nearest_rows(found: list[MirroredNeighbors], k: int) -> MirroredNeighbors:
+  """The k nearest of all, each row once; of equally near ones the first row."""
+  joined = MirroredNeighbors(*(np.concatenate(x, 1) for x in zip(*found, strict=True)))
+
+  def in_order(joined: MirroredNeighbors) -> MirroredNeighbors:
+    order = np.lexsort((joined.mirrored, joined.rows, joined.square))
+    return MirroredNeighbors(*(np.take_along_axis(x, order, 1) for x in joined))
+
+  joined = in_order(joined)
+  same = joined.rows[:, :, None] == joined.rows[:, None]
+  repeated = np.tril(same, -1).any(2)
+  square = np.where(repeated, np.inf, joined.square)
+  joined = in_order(joined._replace(square=square))
+  return MirroredNeighbors(*(x[:, :k] for x in joined))
 
 
 def _distances_to(
