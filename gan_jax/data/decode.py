@@ -176,9 +176,14 @@ def center_crop_resize(
   return np.asarray(image).reshape(res, res, -1)
 
 
-def pad_to_square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-  """Centers an image on a square of the RGB color `background`."""
-  side = max(image.size)
+def pad_to_square(
+  image: Image.Image, background: tuple[int, int, int], at_least: int = 0
+) -> Image.Image:
+  """Centers an image on a square of the RGB color `background`.
+
+  The side is that of the image, or `at_least` if that is larger.
+  """
+  side = max(*image.size, at_least)
   color = Image.new('RGB', (1, 1), background).convert(image.mode).getpixel((0, 0))
   square = Image.new(image.mode, (side, side), color)
   square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

@@ -69,10 +69,18 @@ def make_parser() -> argparse.ArgumentParser:
     '--pad', action='store_true', help='pad images to a square with --background'
   )
   p.add_argument(
-    '--background', default='white', help='color behind padding and transparency'
+    '--background',
+    default='white',
+    help='color of padding and borders, and behind transparency',
   )
-  p.add_argument(
+  small = p.add_mutually_exclusive_group()
+  small.add_argument(
     '--upscale', action='store_true', help='upsample smaller images to --res'
+  )
+  small.add_argument(
+    '--border',
+    action='store_true',
+    help='surround smaller images with --background up to --res',
   )
   p.add_argument(
     '--range',
@@ -156,6 +164,7 @@ def _prepare(
     channels=args.channels,
     fit='crop' if args.crop else 'pad' if args.pad else '',
     upscale=args.upscale,
+    border=args.border,
     background=background,
     png_level=args.png_level,
     shard_images=args.shard_images,

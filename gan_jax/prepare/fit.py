@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import ImageOps
 
 from gan_jax.data import decode
 from gan_jax.data.decode import UnusableImageError
@@ -17,10 +18,10 @@ def size_problem(width: int, height: int, options: PrepareOptions) -> str:
   if width != height and not options.fit:
     return f'is {width} x {height}, not square (use --crop or --pad)'
   side = max(width, height) if options.fit == 'pad' else min(width, height)
-  if side < options.res and not options.upscale:
+  if side < options.res and not (options.upscale or options.border):
     return (
-      f'is {width} x {height}, smaller than {options.res} (use --upscale or a lower '
-      '--res)'
+      f'is {width} x {height}, smaller than {options.res} (use --upscale, --border or '
+      'a lower --res)'
     )
   return ''
 
@@ -45,6 +46,9 @@ def fit_image(
     raise UnusableImageError(problem)
   if options.fit == 'pad':
     image = decode.pad_to_square(image, options.background)
+  if options.border and min(image.size) < options.res:
+    square = ImageOps.fit(image, (min(image.size),) * 2)
+    image = decode.pad_to_square(square, options.background, options.res)
   pixels = decode.center_crop_resize(image, options.res)
   return mode, decode.apply_orientation(pixels, encoded)
 

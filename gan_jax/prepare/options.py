@@ -24,6 +24,7 @@ class PrepareOptions:
     range: kind of values of more than 8 bits -> [the value that becomes 0, the value
       that becomes 255]; without an entry each image is scaled by its own range.
     max_pixels: images that declare more pixels are refused.
+    border: surround images smaller than res with `background` instead of refusing them.
   """
 
   res: int
@@ -35,6 +36,7 @@ class PrepareOptions:
   shard_images: int
   range: Ranges = dataclasses.field(default_factory=dict)
   max_pixels: int = MAX_PIXELS
+  border: bool = False
 
   @property
   def levels(self) -> list[int]:

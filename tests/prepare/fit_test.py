@@ -1,5 +1,6 @@
 """Every kind of image becomes 8-bit pixels of the full resolution, or is refused."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -118,6 +119,42 @@ def test_crop_pad_and_upscale():
   _, large = prepare.fit_image(encode(COLORS), options(res=16, upscale=True))
   back = decode.area_downsample(large[None], 2)[0]
   assert np.abs(back.astype(int) - COLORS).mean() < 5
+
+
+@pytest.mark.parametrize(
+  ('res', 'fit', 'box'),  # box: where the image is, or the square of it that is kept
+  [(12, 'pad', (2, 10, 2, 10)), (12, 'crop', (2, 10, 2, 10)), (10, '', (1, 9, 1, 9))],
+)
+def test_a_border_surrounds_smaller_images(res, fit, box):
+  top, bottom, left, right = box
+  want = np.full((res, res, 3), np.array([[[9, 8, 7]]]), np.uint8)
+  want[top:bottom, left:right] = COLORS
+  background = (9, 8, 7)
+  border = dataclasses.replace(
+    options(res=res, fit=fit, background=background), border=True
+  )
+  _, image = prepare.fit_image(encode(COLORS), border)
+  np.testing.assert_array_equal(image, want)
+  # Larger images are downsampled as without it.
+  large = encode(COLORS.repeat(2 * res // 8 + 1, 0).repeat(2 * res // 8 + 1, 1))
+  plain = dataclasses.replace(border, border=False)
+  np.testing.assert_array_equal(
+    prepare.fit_image(large, border)[1], prepare.fit_image(large, plain)[1]
+  )
+
+
+@pytest.mark.parametrize(
+  ('fit', 'want'),
+  [
+    ('pad', [[0, 0, 0, 0], [1, 2, 3, 4], [0, 0, 0, 0], [0, 0, 0, 0]]),
+    ('crop', [[0, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]),
+  ],
+)
+def test_a_border_follows_after_padding_or_cropping(fit, want):
+  row = np.arange(1, 5, dtype=np.uint8)[None]  # 4 x 1
+  border = prepare.PrepareOptions(4, 1, fit, False, (0, 0, 0), 0, 10, border=True)
+  _, image = prepare.fit_image(encode(row), border)
+  np.testing.assert_array_equal(image[..., 0], want)
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,26 @@ def test_idx_files_of_mnist(tmp_path, images, packed):
     read_source(tmp_path, 'extra')
 
 
+@pytest.mark.parametrize(
+  ('labels', 'message'),
+  [
+    (b'', r'labels-idx1-ubyte cannot be .* \(its first bytes are missing\)'),
+    (b'no idx', r'labels-idx1-ubyte cannot be .* \(its first bytes are 6e 6f 20 69\)'),
+    (b'\1\0\x08\1' + idx(LABELS)[4:], r'\(its first bytes are 01 00 08 01\)'),
+    (idx(LABELS)[:7], r'labels-idx1-ubyte cannot be read as an idx file'),
+    (idx(LABELS)[:-1], 'declares 6 bytes, and it has 5'),
+    (gzip.compress(idx(LABELS))[:-6], 'ended before the end-of-stream marker'),
+  ],
+)
+def test_corrupted_labels_of_mnist(tmp_path, images, labels, message):
+  write_files(
+    tmp_path,
+    {'train-images-idx3-ubyte': idx(images[..., 0]), 'train-labels-idx1-ubyte': labels},
+  )
+  with pytest.raises(UserError, match=message):
+    open_source(str(tmp_path), 'train', None)
+
+
 def test_parquet_files_of_hugging_face(tmp_path, images):
   names = ['ape', 'bee', 'cow', 'dog']
   features = {

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from gan_jax import UserError
 from gan_jax.data.folder import ImageSource
 from gan_jax.prepare.sources.arrays import make_array_source
+from gan_jax.prepare.sources.recognition import is_idx
 
 _TYPES = {8: '>u1', 9: '>i1', 11: '>i2', 12: '>i4', 13: '>f4', 14: '>f8'}
 _MAX_BYTES = 2**33  # of all images, which are held in memory
@@ -107,6 +108,8 @@ def _read_idx(path: Path) -> np.ndarray:
   try:
     with _open(path) as file:
       head = file.read(4)
+      if not is_idx(head):
+        raise ValueError(f'its first bytes are {head.hex(" ") or "missing"}')
       dtype = np.dtype(_TYPES[head[2]])
       shape = np.frombuffer(file.read(4 * head[3]), '>u4').tolist()
       n_bytes = math.prod(shape) * dtype.itemsize
@@ -114,7 +117,7 @@ def _read_idx(path: Path) -> np.ndarray:
       if len(shape) != head[3] or n_bytes > min(_MAX_BYTES, available):
         raise ValueError(f'it declares the shape {shape}')
       content = file.read(n_bytes + 1)
-  except (OSError, EOFError, ValueError, KeyError, IndexError, zlib.error) as error:
+  except (OSError, EOFError, ValueError, zlib.error) as error:
     raise UserError(f'{path} cannot be read as an idx file ({error}).') from error
   if len(content) != n_bytes:
     found = 'more' if len(content) > n_bytes else f'{len(content):,}'

@@ -51,7 +51,7 @@ def file_kind(path: Path) -> str:
       head = file.read(17)
     if head.startswith(b'\x1f\x8b'):
       with gzip.open(path) as compressed:
-        return IDX if _is_idx(compressed.read(4)) else ''
+        return IDX if is_idx(compressed.read(4)) else ''
     n_bytes = path.stat().st_size
   except (OSError, EOFError, zlib.error):
     return ''
@@ -59,7 +59,7 @@ def file_kind(path: Path) -> str:
     return HDF5
   if head.startswith(b'PAR1'):
     return PARQUET
-  if _is_idx(head):
+  if is_idx(head):
     return IDX
   return TFRECORD if _is_tfrecord(head, n_bytes) else ''
 
@@ -74,7 +74,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield file
 
 
-def _is_idx(head: bytes) -> bool:
+def is_idx(head: bytes) -> bool:
   """Two zero bytes, the type of the values, and 1 to 4 dimensions."""
   if len(head) < 4:
     return False
