@@ -499,8 +499,10 @@ def recipes() -> dict[str, dict[str, dict[str, Original]]]:
     'deep256': biggan_imagenet(256, 128, 128, 2) | BIGGAN_DEEP_RATES,
     'deep512': biggan_imagenet(512, 128, 128, 2) | BIGGAN_DEEP_RATES,
   }
-  for name in ('biggan_digits', 'biggan_emoji', 'progan_emoji', 'stylegan_emoji'):
-    table[name] = own(name)
+  for family in ('biggan', 'progan', 'stylegan'):
+    for images in ('emoji', 'fashion'):
+      table[f'{family}_{images}'] = own(f'{family}_{images}')
+  table['biggan_digits'] = own('biggan_digits')
   return dict(sorted(table.items()))
 
 
