@@ -1,0 +1,206 @@
+"""How good are generated clothes, and how few images are enough? See README.md."""
+
+import argparse
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
+
+# isort: split
+import numpy as np
+from scores import Images, Judge, N, read_images
+from tables import Record, draw_curves, table, write_csv, write_grid
+
+from gan_jax import UserError
+from gan_jax.config import Config, load_config
+from gan_jax.config.workdir import read_config
+from gan_jax.runtime.environment import keep_freed_memory
+from gan_jax.runtime.errors import run_command
+from gan_jax.runtime.flags import path
+from gan_jax.sampling.generator import TrainedGenerator
+from gan_jax.storage.checkpoint import Checkpointer
+from gan_jax.storage.compile_cache import use_compile_cache
+from gan_jax.storage.json_lines import append_json_lines, read_json_lines
+from gan_jax.training.trainer import Trainer
+
+HERE = Path(__file__).parent
+CONFIG = HERE.parents[1] / 'configs' / 'biggan_fashion.py'
+FULL = 'full'  # workdir of the run with all images
+FRACTIONS = ('1%', '10%', '100%')
+AUGMENTATIONS = {
+  'none': {},
+  'diffaugment': {'augment.policy': 'color,translation,cutout'},
+  # p rises from 0 to 1 in half of the run; the default is for runs of millions.
+  'ada': {'augment.pipe': 'bgc', 'augment.ramp': '30_000'},
+}
+SEEDS = (0, 1)
+# A narrow G, since there are eighteen runs, and a D that is strong beside it.
+SMALL = {
+  'model.g_ch': '8',
+  'schedule.g_lr': '1e-3',
+  'schedule.d_lr': '1e-3',
+  'schedule.ema': '0.995',
+  'train.d_steps': '2',
+  'train.images': '80_000',
+  'log.grid_every': '20_000',
+  'log.checkpoint_every': '20_000',
+  'log.trackers': '()',
+}
+LONG = {'train.images': '1_000_000_000', 'log.checkpoint_every': '20_000'}
+SECONDS_PER_LOOK = 5.0  # at the time that a run has trained
+
+
+def cells() -> list[tuple[str, str, int]]:
+  """(fraction, augmentation, seed) of the runs on few images, the fewest first."""
+  return [(f, a, s) for f in FRACTIONS for s in SEEDS for a in AUGMENTATIONS]
+
+
+def cell_workdir(workdir: Path, fraction: str, augmentation: str, seed: int) -> Path:
+  return workdir / f'{fraction.removesuffix("%")}-{augmentation}-{seed}'
+
+
+def trained(workdir: Path) -> tuple[int, float]:
+  """Images that a run has seen, and the seconds that it trained, over all starts."""
+  starts = read_json_lines(workdir / 'starts.jsonl')
+  seconds = sum(line.get('seconds', {}).get('training', 0) for line in starts)
+  return max((line.get('until_images', 0) for line in starts), default=0), seconds
+
+
+def make_config(data: Path, settings: dict[str, str]) -> Config:
+  return load_config(str(CONFIG), [('data.name', str(data)), *settings.items()])
+
+
+def train_small(data: Path, workdir: Path) -> None:
+  """Trains all runs on few images one after the other; finished ones are skipped."""
+  for fraction, augmentation, seed in cells():
+    folder = cell_workdir(workdir, fraction, augmentation, seed)
+    settings = SMALL | AUGMENTATIONS[augmentation]
+    settings |= {'data.split': f'train[:{fraction}]', 'train.seed': str(seed)}
+    config = make_config(data, settings)
+    if trained(folder)[0] >= config.train.images:
+      continue
+    print(f'{folder.name} ...', flush=True)
+    if Trainer(config, folder).run().images < config.train.images:
+      return  # Ctrl-C: the same command goes on
+
+
+def train_full(data: Path, workdir: Path, minutes: float) -> None:
+  """Trains on all images until the run has trained for so long, over all starts."""
+  folder = workdir / FULL
+  trainer = Trainer(make_config(data, LONG), folder)
+  done = threading.Event()
+
+  def stop_in_time() -> None:
+    while not done.wait(SECONDS_PER_LOOK):
+      if trained(folder)[1] >= 60 * minutes:
+        trainer.stop()
+        return
+
+  if trained(folder)[1] < 60 * minutes:
+    watch = threading.Thread(target=stop_in_time)
+    watch.start()
+    try:
+      trainer.run()
+    finally:
+      done.set()
+      watch.join()
+  images, seconds = trained(folder)
+  print(f'{images:,} images in {seconds / 60:.1f} minutes of training', flush=True)
+
+
+def score(data: Path, test: Path, workdir: Path, out: Path) -> None:
+  """Scores all checkpoints that are not yet scored, and writes the results."""
+  train = read_images(data)
+  judge = Judge(train, read_images(test), workdir / 'classifier.msgpack')
+  print('real images:', judge.real, flush=True)
+  runs = {FULL: len(train.images)}
+  for fraction, augmentation, seed in cells():
+    run = cell_workdir(workdir, fraction, augmentation, seed).name
+    runs[run] = len(train.images) * int(fraction.removesuffix('%')) // 100
+  log = workdir / 'scores.jsonl'
+  for run, n_images in runs.items():
+    folder = workdir / run
+    steps = saved_steps(folder)
+    scored = {(r['run'], r['step']) for r in read_json_lines(log)}
+    for step in reversed(steps):
+      if (run, step) not in scored:
+        record, drawn = score_checkpoint(judge, folder, step, train.images[:n_images])
+        if step == steps[-1]:
+          record |= {'minutes': round(trained(folder)[1] / 60, 1)}
+          write_grid(drawn, out / f'{run}.png')
+        append_json_lines(log, [record])
+        print(record, flush=True)
+  records = read_json_lines(log)
+  write_csv([*records, {'run': 'real', 'images': 0, **judge.real}], out / 'scores.csv')
+  names = list(AUGMENTATIONS)
+  draw_curves(records, list(FRACTIONS), names, out / 'curves.png')
+  print(table(records, list(FRACTIONS), names))
+
+
+def saved_steps(folder: Path) -> list[int]:
+  """Steps of the checkpoints of a run; none if it has not begun."""
+  if not (folder / 'checkpoints').is_dir():
+    return []
+  checkpoints = Checkpointer(folder, read_only=True)
+  try:
+    return checkpoints.steps()
+  finally:
+    checkpoints.close()
+
+
+def score_checkpoint(
+  judge: Judge, folder: Path, step: int, train: np.ndarray
+) -> tuple[Record, np.ndarray]:
+  """The scores of a checkpoint, and its images."""
+  config = read_config(folder)
+  classes = np.arange(N) % config.gan.n_classes
+  generator = TrainedGenerator(folder, step)
+  images = generator.sample(range(N), labels=classes, batch=250)
+  scores = judge.score(Images(images, classes), train)
+  record = {
+    'run': folder.name,
+    'step': step,
+    'images': step * config.images_per_step(config.stages[0]),
+    'excess': scores['fd'] - judge.real['fd'],
+    **scores,
+  }
+  return {
+    k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()
+  }, images
+
+
+def make_parser() -> argparse.ArgumentParser:
+  p = argparse.ArgumentParser(description=__doc__)
+  p.add_argument('command', choices=('train', 'small', 'score'))
+  p.add_argument('--data', type=path, required=True, help='prepared Fashion-MNIST')
+  p.add_argument('--test', type=path, help='prepared test images, for score')
+  p.add_argument('--workdir', type=path, required=True, help='folder of all runs')
+  p.add_argument(
+    '--minutes', type=float, default=180.0, help='of training in all, for train'
+  )
+  p.add_argument('--out', type=path, default=HERE / 'results', help='for score')
+  return p
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  args = make_parser().parse_args(argv)
+  if args.minutes <= 0:
+    raise UserError(f'--minutes={args.minutes}: more than 0 are needed.')
+  start = time.perf_counter()
+  if args.command == 'small':
+    train_small(args.data, args.workdir)
+  elif args.command == 'train':
+    train_full(args.data, args.workdir, args.minutes)
+  else:
+    if not args.test:
+      raise UserError('--test is needed: README.md says how to prepare the images.')
+    score(args.data, args.test, args.workdir, args.out)
+  print(f'{(time.perf_counter() - start) / 60:.1f} minutes in all', flush=True)
+
+
+if __name__ == '__main__':
+  keep_freed_memory()
+  use_compile_cache()
+  run_command(main)
