@@ -8,6 +8,7 @@ from gan_jax.config.schedules import ConstantSchedule, ProgressiveSchedule, Stag
 from gan_jax.config.sections import (
   CollapseConfig,
   DataConfig,
+  FineTuneConfig,
   LogConfig,
   ScoreConfig,
   TrainConfig,
@@ -22,6 +23,7 @@ __all__ = [
   'Config',
   'ConstantSchedule',
   'DataConfig',
+  'FineTuneConfig',
   'LogConfig',
   'ProgressiveSchedule',
   'ScoreConfig',

@@ -9,6 +9,7 @@ from gan_jax.config.schedules import ConstantSchedule, ProgressiveSchedule, Stag
 from gan_jax.config.sections import (
   CollapseConfig,
   DataConfig,
+  FineTuneConfig,
   LogConfig,
   ScoreConfig,
   TrainConfig,
@@ -31,6 +32,7 @@ SECTIONS = {  # besides model and schedule, whose classes depend on the family
   'data': DataConfig,
   'train': TrainConfig,
   'augment': Augmentation,
+  'finetune': FineTuneConfig,
   'log': LogConfig,
   'score': ScoreConfig,
   'collapse': CollapseConfig,
@@ -48,6 +50,7 @@ class Config:
   data: DataConfig
   train: TrainConfig
   augment: Augmentation
+  finetune: FineTuneConfig
   log: LogConfig
   score: ScoreConfig
   collapse: CollapseConfig

@@ -186,3 +186,45 @@ class CollapseConfig:
 
   def __post_init__(self) -> None:
     check_ranges('collapse', self)
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneConfig:
+  """What a run begins with besides new weights, and what stays as it begins.
+
+  See `gan_jax.training.transfer` and `gan_jax.training.freezing`.
+  """
+
+  source: str = key(
+    '', "workdir of the run whose weights this one begins with; '': new weights"
+  )
+  step: int = key(0, 'step of the checkpoint of it; 0: the newest', at_least=0)
+  partial: bool = key(
+    False, 'accept that arrays do not match in name and shape; they are drawn anew'
+  )
+  classes: tuple[str, ...] = key(
+    (),
+    'classes of the source, one entry per class of this run or one for all, such as '
+    "'3' or '0.7*cat+0.3*dog'; (): the same",
+  )
+  freeze_d: tuple[str, ...] = key(
+    (), "frozen parameters of D: '2' for the first 2 blocks from the image on, or names"
+  )
+  freeze_g: tuple[str, ...] = key(
+    (), "frozen parameters of G: '2' for the first 2 blocks from 4x4 on, or names"
+  )
+
+  def __post_init__(self) -> None:
+    check_ranges('finetune', self)
+    for name in ('step', 'partial', 'classes'):
+      value = getattr(self, name)
+      if value and not self.source:
+        raise UserError(
+          f'finetune.{name} is {value}, but finetune.source is empty: name the run '
+          'that it is about.'
+        )
+    try:
+      if is_url(self.source):
+        check_url(self.source)
+    except UserError as error:
+      raise UserError(f'finetune.source={error}') from error

@@ -7,11 +7,12 @@ from typing import Any, get_type_hints
 from gan_jax import UserError
 from gan_jax.config.values import parse_text
 from gan_jax.importers.sources import read_published
-from gan_jax.importers.write_run import check_workdir, format_matches, write_run
+from gan_jax.importers.write_run import check_workdir, write_run
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, path, workdir
 from gan_jax.runtime.urls import is_url
 from gan_jax.storage.working_copy import open_workdir
+from gan_jax.training.array_matches import format_matches
 
 
 def make_parser() -> argparse.ArgumentParser:

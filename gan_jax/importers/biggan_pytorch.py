@@ -30,9 +30,8 @@ from gan_jax.importers.published_model import (
   RawConfig,
   check_settings,
   complete_config,
-  variable_shapes,
 )
-from gan_jax.models.base import GAN, Variables
+from gan_jax.models.base import GAN, Variables, variable_shapes
 from gan_jax.models.biggan import BigGAN
 from gan_jax.sampling.export import model_section
 from gan_jax.storage import weights

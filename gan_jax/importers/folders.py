@@ -69,8 +69,9 @@ def refuse_own(folder: Path) -> None:
     if _is_run(run) and (not inside or inside[0] == 'checkpoints'):
       raise UserError(
         f'{folder} is {"part of " if inside else ""}a run of gan_jax, not published '
-        f'weights: sample it with python -m gan_jax.sample --workdir={run}, or train '
-        f'on with that --workdir.'
+        f'weights: sample it with python -m gan_jax.sample --workdir={run}, train on '
+        'with that --workdir, or begin another run with '
+        f'--config.finetune.source={run}.'
       )
   manifest = _json(folder / 'manifest.json')
   if 'levels' in manifest and 'histogram' in manifest:

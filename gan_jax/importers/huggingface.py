@@ -30,9 +30,8 @@ from gan_jax.importers.network_states import NetworkState, assign_roles
 from gan_jax.importers.published_model import (
   PublishedModel,
   check_settings,
-  variable_shapes,
 )
-from gan_jax.models.base import Variables
+from gan_jax.models.base import Variables, variable_shapes
 from gan_jax.models.biggan import BigGAN
 from gan_jax.storage import weights
 from gan_jax.storage.file_kinds import IMPORTED

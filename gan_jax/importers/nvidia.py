@@ -26,9 +26,8 @@ from gan_jax.importers.published_model import (
   RawConfig,
   check_settings,
   complete_config,
-  variable_shapes,
 )
-from gan_jax.models.base import GAN, Variables
+from gan_jax.models.base import GAN, Variables, variable_shapes
 from gan_jax.models.progan import ProGAN
 from gan_jax.models.stylegan import StyleGAN
 from gan_jax.sampling.export import model_section

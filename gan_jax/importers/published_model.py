@@ -1,12 +1,9 @@
 """Published weights in the terms of this library, whatever files they came from."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
 
 from gan_jax import UserError
 from gan_jax.models.base import GAN, Variables
@@ -55,12 +52,6 @@ class PublishedModel:
   d_moments: AdamMoments | None = None
   step: int = 0
   notes: tuple[str, ...] = ()
-
-
-@functools.lru_cache(16)
-def variable_shapes(gan: GAN) -> tuple[Variables, Variables]:
-  """Shapes and dtypes of the variables of G and D."""
-  return jax.eval_shape(gan.init, jax.random.key(0))
 
 
 _MAX_ENTRIES = 64

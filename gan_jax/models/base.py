@@ -1,5 +1,6 @@
 """The interface of a GAN family, and what the three families share."""
 
+import functools
 import math
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -57,6 +58,9 @@ class SamplingDefaults(NamedTuple):
       truncation = self.truncation if psi == 1 else self.scaled_truncation
     return psi, truncation
 
+
+Network = Literal['g', 'd']
+Blocks = tuple[tuple[str, ...], ...]  # of each block, globs of the names of its layers
 
 Loss = tuple[Float[Array, ''], tuple[Variables, Variables, Metrics]]
 
@@ -151,6 +155,14 @@ class GAN(Protocol):
     """Whether activations are rematerialized; None if the family cannot do it."""
     ...
 
+  def blocks_of(self, network: Network) -> Blocks:
+    """The layers of each block of a network, by globs of their names.
+
+    G's blocks are in order from 4x4 on, D's from the image on. Class embeddings, the
+    mapping network and the last layers of D are in no block.
+    """
+    ...
+
   def init(self, key: PRNGKeyArray) -> tuple[Variables, Variables]:
     """Initial variables of G and D."""
     ...
@@ -218,6 +230,12 @@ class GAN(Protocol):
   ) -> Variables:
     """g with batch statistics averaged over n batches. Runs under the mesh axis."""
     ...
+
+
+@functools.lru_cache(16)
+def variable_shapes(gan: GAN) -> tuple[Variables, Variables]:
+  """Shapes and dtypes of the variables of G and D."""
+  return jax.eval_shape(gan.init, jax.random.key(0))
 
 
 class StyleBased(GAN, Protocol):

@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from gan_jax import UserError
+from gan_jax.models.base import Blocks, Network
 from gan_jax.models.biggan_networks import (
   D_WIDTHS,
   FINAL_MAP,
@@ -257,3 +258,13 @@ class BigGANConfig:
       remat=self.remat,
       dtype=self.dtype,
     )
+
+  def blocks_of(self, network: Network) -> Blocks:
+    """The layers of each block; attention belongs to the block before it."""
+    if network == 'g':
+      n = len(self.generator.deep) or len(self.generator.widths) - 1
+      blocks = tuple((f'block{i}', f'attention{i}') for i in range(n))
+      return (('linear',), *blocks[:-1], (*blocks[-1], 'norm', 'rgb'))
+    n = len(self.discriminator.widths) - bool(self.depth)
+    stages = tuple((f'block{i}', f'block{i}_*', f'attention{i}') for i in range(n))
+    return (('stem', *stages[0]), *stages[1:])

@@ -14,7 +14,15 @@ from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax.models import losses, progressive
 from gan_jax.models.augmentation import UNAUGMENTED, Augment
-from gan_jax.models.base import Batch, Loss, Phase, Variables, example_keys
+from gan_jax.models.base import (
+  Batch,
+  Blocks,
+  Loss,
+  Network,
+  Phase,
+  Variables,
+  example_keys,
+)
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
 from gan_jax.nn.minibatch_discrimination import MinibatchDiscrimination
@@ -169,6 +177,13 @@ class ProGAN(progressive.ProgressiveGAN):
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )
+
+  def blocks_of(self, network: Network) -> Blocks:
+    """The layers of each resolution; G's first dense layer is in that of 4x4."""
+    first, *others = super().blocks_of(network)
+    if network == 'g':
+      first = ('dense', 'dense_*', *first)
+    return (first, *others)
 
   @property
   def has_batch_stats(self) -> bool:

@@ -21,7 +21,15 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gan_jax import UserError
-from gan_jax.models.base import Batch, Phase, SamplingDefaults, Variables, to_float
+from gan_jax.models.base import (
+  Batch,
+  Blocks,
+  Network,
+  Phase,
+  SamplingDefaults,
+  Variables,
+  to_float,
+)
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
 from gan_jax.nn.norms import minibatch_stddev
 from gan_jax.ops.convolution import conv
@@ -107,7 +115,16 @@ class ProgressiveGAN:
   ema_lags: ClassVar[bool] = True
   remat: ClassVar[bool | None] = None
 
+  res: int
   mbstd_group: int
+
+  def blocks_of(self, network: Network) -> Blocks:
+    """The layers of each resolution."""
+    sizes = [4 << i for i in range(self.res.bit_length() - 2)]
+    if network == 'd':
+      sizes.reverse()
+    blocks = [(f'conv{size}', f'conv{size}_*', f'rgb{size}') for size in sizes]
+    return tuple(blocks)
 
   @property
   def group(self) -> int:

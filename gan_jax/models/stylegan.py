@@ -14,7 +14,9 @@ from gan_jax.models import losses, progressive
 from gan_jax.models.augmentation import UNAUGMENTED, Augment, Role
 from gan_jax.models.base import (
   Batch,
+  Blocks,
   Loss,
+  Network,
   Phase,
   SamplingDefaults,
   StyleBased,
@@ -141,6 +143,25 @@ class StyleGAN(progressive.ProgressiveGAN):
       taps = getattr(self, name)
       if taps and not sum(taps):
         raise UserError(f'model.{name} is {taps}: its sum, which scales it, is 0.')
+
+  def blocks_of(self, network: Network) -> Blocks:
+    """The layers of each resolution; the mapping network is in none."""
+    blocks = super().blocks_of(network)
+    if network == 'd':
+      return blocks
+    start: tuple[str, ...] = ('const', 'dense')
+    return tuple(
+      tuple(
+        f'synthesis/{name}'
+        for name in (
+          *(() if i else start),
+          *names,
+          f'layer{2 * i}',
+          f'layer{2 * i + 1}',
+        )
+      )
+      for i, names in enumerate(blocks)
+    )
 
   @property
   def style_based(self) -> StyleBased:

@@ -107,10 +107,7 @@ class Checkpointer:
 
   def steps(self) -> list[int]:
     """Steps of the checkpoints on disk, corrupted ones included; ascending."""
-    if self._copy:
-      return sorted(self._copy.steps())
-    names = (path.name for path in self.folder.iterdir())
-    return sorted(int(name) for name in names if name.isdigit())
+    return saved_steps(self.folder.parent)
 
   def find_corruption(self, step: int) -> str | None:
     """What is wrong with a checkpoint, or None.
@@ -282,7 +279,9 @@ class Checkpointer:
   def shapes(self, step: int, name: str) -> Any:
     """Shapes of a top-level subtree saved at `step`; None if there is none."""
     self._fetch(step)
-    tree = dict(self._manager.item_metadata(step))
+    # The manager itself does not know it of a folder that is opened read_only.
+    folder = self.folder / str(step) / 'default'
+    tree = dict(ocp.StandardCheckpointHandler().metadata(folder).tree)
     as_shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     return jax.tree.map(as_shape, tree[name]) if name in tree else None
 
@@ -370,13 +369,22 @@ def _reason(error: BaseException) -> str:
   return str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
 
 
-def restore_subtrees(
-  workdir: Path | str, like: dict[str, Any], step: int | None = None
-) -> tuple[dict[str, Any], int]:
-  """Top-level subtrees of the train state, e.g. 'ema' and 'images', and their step.
+def saved_steps(workdir: Path | str) -> list[int]:
+  """Steps of the checkpoints of a workdir, corrupted ones included; ascending."""
+  if copy := working_copy(workdir):
+    return sorted(copy.steps())
+  folder = Path(workdir) / 'checkpoints'
+  names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+@contextlib.contextmanager
+def open_checkpoint(
+  workdir: Path | str, step: int | None = None
+) -> Iterator[tuple[Checkpointer, int]]:
+  """The checkpoints of a workdir, to be read only, and the step of one that is intact.
 
   Args:
-    like: name -> subtree of arrays or shapes.
     step: of the checkpoint; None: the newest intact one.
 
   Raises:
@@ -400,7 +408,23 @@ def restore_subtrees(
       raise UserError(f'checkpoint {step} of {workdir} is corrupted ({corruption}).')
     if step is None:
       raise UserError(f'{workdir} has no intact checkpoint: all are corrupted.')
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return checkpoints.restore_part(step, shapes), step
+    yield checkpoints, step
   finally:
     checkpoints.close()
+
+
+def restore_subtrees(
+  workdir: Path | str, like: dict[str, Any], step: int | None = None
+) -> tuple[dict[str, Any], int]:
+  """Top-level subtrees of the train state, e.g. 'ema' and 'images', and their step.
+
+  Args:
+    like: name -> subtree of arrays or shapes.
+    step: of the checkpoint; None: the newest intact one.
+
+  Raises:
+    UserError: there is no such checkpoint, or it is corrupted.
+  """
+  with open_checkpoint(workdir, step) as (checkpoints, found):
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    return checkpoints.restore_part(found, shapes), found

@@ -32,6 +32,7 @@ from gan_jax.training.preemption import PreemptionHandler, StoppedError
 from gan_jax.training.stages import ReadyStage, StagePreparer
 from gan_jax.training.tracking import Tracking
 from gan_jax.training.train_state import TrainState, init_state, make_reset
+from gan_jax.training.transfer import open_source
 from gan_jax.training.workdir import record_start, update_start
 
 ROLLBACKS = 'rollbacks.jsonl'
@@ -293,7 +294,8 @@ def restore_or_init(
 ) -> TrainState:
   """The state of the newest checkpoint, or a new one; replicated on every device.
 
-  The probability of ADA begins anew where the checkpoint has none.
+  A new one begins with the weights of `config.finetune.source`. The probability of ADA
+  begins anew where the checkpoint has none.
   """
   g_tx, d_tx = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
 
@@ -303,7 +305,11 @@ def restore_or_init(
 
   newest = checkpointer.newest()
   if newest is None:
-    return replicate(draw_weights(fresh, key), mesh)
+    state = replicate(draw_weights(fresh, key), mesh)
+    if not config.finetune.source:
+      return state
+    with open_source(config) as source:
+      return source.start(state, mesh)
   like, saved = jax.eval_shape(fresh, key), checkpointer.shapes(newest, 'augment')
   fields = {f.name: getattr(like, f.name) for f in dataclasses.fields(like)}
   if saved is None:  # a checkpoint of a version without augmentation

@@ -18,6 +18,7 @@ from gan_jax.models.base import Batch
 from gan_jax.runtime.sharding import shard_batch
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.training.compile_step import TrainStep, compile_train_step
+from gan_jax.training.freezing import frozen_parameters
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.step import StepConfig
 from gan_jax.training.train_state import TrainState
@@ -171,9 +172,11 @@ def step_config(config: Config, stage: Stage, n_devices: int) -> StepConfig:
   """What is fixed in the training step of a stage.
 
   Raises:
-    UserError: a batch is not divisible by the devices and micro-batches.
+    UserError: a batch is not divisible by the devices and micro-batches, or frozen
+      parameters do not exist.
   """
   _, _, g_batch = config.shape(stage, n_devices)
+  frozen = frozen_parameters(config)
   return StepConfig(
     config.gan,
     make_optimizer(config.g_adam),
@@ -184,6 +187,8 @@ def step_config(config: Config, stage: Stage, n_devices: int) -> StepConfig:
     simultaneous=config.train.simultaneous,
     noise_scale=config.train.noise_scale,
     augmentation=config.augment,
+    g_frozen=frozen['g'],
+    d_frozen=frozen['d'],
   )
 
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from gan_jax.models.augmentation import OFF, UNAUGMENTED, Augment, Augmentation
 from gan_jax.models.base import (
@@ -23,14 +23,20 @@ from gan_jax.models.base import (
 )
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.runtime.sharding import (
-  gather_shards,
-  global_norm,
   local_shard,
-  mean_shard,
   shard_axis,
 )
+from gan_jax.training.freezing import (
+  NONE,
+  Frozen,
+  keep_ema,
+  keep_spectral,
+  trainable,
+  with_frozen,
+)
 from gan_jax.training.noise_scale import estimate_noise_scale
-from gan_jax.training.train_state import TrainState, flatten_kernel
+from gan_jax.training.parameter_update import Gradients, apply_update, select
+from gan_jax.training.train_state import TrainState
 
 Tree = TypeVar('Tree')
 AUGMENT_KEY = 1000  # folded into the key of an update; families take the first few
@@ -58,22 +64,8 @@ class StepConfig:
   # of each device and micro-batch.
   noise_scale: bool = False
   augmentation: Augmentation = OFF
-
-
-class Gradients(NamedTuple):
-  """Means over the images of this device."""
-
-  loss: Float32[Array, '']
-  grads: Variables
-
-
-class Update(NamedTuple):
-  """The result of an optimizer update."""
-
-  params: Variables
-  opt_state: optax.OptState
-  grad_norm: Float[Array, '']  # of the gradient averaged over all devices
-  is_finite: Bool[Array, '']  # False: the update was skipped
+  g_frozen: Frozen = NONE  # paths of parameters that keep their bits
+  d_frozen: Frozen = NONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +88,15 @@ class Iteration:
   def global_indices(self, micro_batch: Array, size: int) -> Int[Array, ' size']:
     """Global example indices of this device's images in a micro-batch."""
     return (micro_batch * self.n_devices + self.device) * size + jnp.arange(size)
+
+  def run_loss(
+    self, loss: Callable[[Variables, Variables], Loss], g: Variables, d: Variables
+  ) -> Loss:
+    """`loss` of G and D; it leaves what belongs to frozen weights as it was."""
+    value, (new_g, new_d, metrics) = loss(g, d)
+    new_g = keep_spectral(new_g, g, self.config.g_frozen)
+    new_d = keep_spectral(new_d, d, self.config.d_frozen)
+    return value, (new_g, new_d, metrics)
 
   def augment(
     self, key: PRNGKeyArray, index: Int[Array, ' b'], state: Variables
@@ -207,15 +208,19 @@ def discriminator_update(
     index = it.global_indices(micro_batch, it.d_batch)
     inputs = gan.draw_inputs(key, index, phase)
     augment = it.augment(key, index, state.augment)
-    return gan.d_loss(g, {**d, 'params': params}, real, inputs, phase, augment)
+    d = {**d, 'params': with_frozen(params, d['params'])}
+    loss = lambda g, d: gan.d_loss(g, d, real, inputs, phase, augment)
+    return it.run_loss(loss, g, d)
 
-  networks, params = (g, state.d), state.d['params']
+  frozen = it.config.d_frozen
+  networks, params = (g, state.d), trainable(state.d['params'], frozen)
   gradients, new_networks, metrics = accumulate_gradients(
     loss_fn, networks, params, (reals, jnp.arange(it.d_accum)), _square_name(it, 'd')
   )
   tx, lr, n_shards = it.config.d_tx, phase.d_lr, it.config.n_shards
-  update = apply_update(tx, state.d_opt, params, gradients, lr, n_shards)
-  g, d = _select(update.is_finite, new_networks, networks)
+  params = state.d['params']
+  update = apply_update(tx, state.d_opt, params, gradients, lr, n_shards, frozen)
+  g, d = select(update.is_finite, new_networks, networks)
   d = {**d, 'params': update.params}
   state = dataclasses.replace(state, g=g, d=d, d_opt=update.opt_state)
   return state, {**metrics, 'd_grad': update.grad_norm}, update.is_finite
@@ -259,15 +264,19 @@ def generator_update(
     if labels is not None:
       inputs = inputs._replace(labels=labels[index % len(labels)])
     augment = it.augment(key, index, state.augment)
-    return gan.g_loss({**g, 'params': params}, d, inputs, phase, augment)
+    g = {**g, 'params': with_frozen(params, g['params'])}
+    loss = lambda g, d: gan.g_loss(g, d, inputs, phase, augment)
+    return it.run_loss(loss, g, d)
 
-  networks, params = (state.g, d), state.g['params']
+  frozen = it.config.g_frozen
+  networks, params = (state.g, d), trainable(state.g['params'], frozen)
   gradients, new_networks, metrics = accumulate_gradients(
     loss_fn, networks, params, jnp.arange(it.g_accum), _square_name(it, 'g')
   )
   tx, lr, n_shards = it.config.g_tx, phase.g_lr, it.config.n_shards
-  update = apply_update(tx, state.g_opt, params, gradients, lr, n_shards)
-  g, d = _select(update.is_finite, new_networks, networks)
+  params = state.g['params']
+  update = apply_update(tx, state.g_opt, params, gradients, lr, n_shards, frozen)
+  g, d = select(update.is_finite, new_networks, networks)
   g, d = {**g, 'params': update.params}, {**d, 'params': state.d['params']}
   state = dataclasses.replace(state, g=g, d=d, g_opt=update.opt_state)
   return state, {**metrics, 'g_grad': update.grad_norm}, update.is_finite
@@ -314,70 +323,6 @@ def accumulate_gradients(
   return jax.tree.map(lambda t: t / accum, total), networks, metrics
 
 
-def apply_update(
-  tx: optax.GradientTransformation,
-  opt_state: optax.OptState,
-  params: Variables,
-  gradients: Gradients,
-  lr: ArrayLike,
-  n_shards: int,
-) -> Update:
-  """Averages gradients over the devices and applies one optimizer update.
-
-  Each device updates its shard of large arrays, then all gather the new parameters. If
-  the loss or the gradient norm is non-finite, parameters and optimizer state stay.
-
-  Args:
-    opt_state: of flattened parameters (`flatten_kernels`); large arrays are shards.
-    n_shards: see `StepConfig`.
-  """
-  grads = jax.tree.map(flatten_kernel, _encode_non_finite_loss(gradients))
-  axes = jax.tree.map(lambda x: shard_axis(x.shape, n_shards), grads)
-  with jax.named_scope('optimizer'):
-    grads = jax.tree.map(mean_shard, grads, axes)
-    norm = global_norm(grads, axes)
-    shards = jax.tree.map(
-      lambda p, axis: local_shard(flatten_kernel(p), axis), params, axes
-    )
-    directions, new_opt_state = optax.with_extra_args_support(tx).update(
-      grads, opt_state, shards, shard_axes=axes
-    )
-    is_finite = jnp.isfinite(norm)
-    shards = jax.tree.map(
-      lambda p, u: jnp.where(is_finite, p - jnp.asarray(lr, p.dtype) * u, p),
-      shards,
-      directions,
-    )
-    # Without this barrier, XLA rounds the flattened kernels to bfloat16 instead of the
-    # kernels where they are read.
-    params = lax.optimization_barrier(
-      jax.tree.map(
-        lambda x, axis, old: gather_shards(x, axis).reshape(old.shape),
-        shards,
-        axes,
-        params,
-      )
-    )
-    new_opt_state = _select(is_finite, new_opt_state, opt_state)
-  return Update(params, new_opt_state, norm, is_finite)
-
-
-def _encode_non_finite_loss(gradients: Gradients) -> Variables:
-  """The gradients, with NaN in the first array if the loss is non-finite.
-
-  All devices learn of it by the all-reduce of the gradients. A separate collective
-  could be ordered differently on each process and deadlock.
-  """
-  (first, *rest), treedef = jax.tree.flatten(gradients.grads)
-  first += jnp.where(jnp.isfinite(gradients.loss), 0, jnp.nan).astype(first.dtype)
-  return jax.tree.unflatten(treedef, [first, *rest])
-
-
-def _select(condition: Array, new: Tree, old: Tree) -> Tree:
-  """All arrays of `new` if the condition holds, else those of `old`."""
-  return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
-
-
 def _batch_statistics(g: Variables) -> Variables:
   """The collections that differ between groups of devices."""
   return {k: v for k, v in g.items() if k in ('batch_stats', 'moving')}
@@ -404,8 +349,13 @@ def update_ema(
     return jax.tree.map(lambda x: local_shard(x, axis(x)), tree)
 
   if not config.gan.ema_lags:
-    return exponential_average(ema, shards(g_after), decay)
-  params = exponential_average(ema['params'], shards(g_before['params']), decay)
+    weights = shards(g_after)
+    new = exponential_average(ema, weights, decay)
+    kept = keep_ema(new['params'], ema['params'], weights['params'], config.g_frozen)
+    return {**new, 'params': kept}
+  weights = shards(g_before['params'])
+  params = exponential_average(ema['params'], weights, decay)
+  params = keep_ema(params, ema['params'], weights, config.g_frozen)
   copied = {k: v for k, v in g_before.items() if k != 'params'}
   return {**shards(copied), 'params': params}
 

@@ -28,6 +28,7 @@ from gan_jax.training.session import TrainingContext, TrainingSession
 from gan_jax.training.trackers import End, check_installed
 from gan_jax.training.tracking import Tracking
 from gan_jax.training.train_state import TrainState
+from gan_jax.training.transfer import check_start
 from gan_jax.training.workdir import check_resume, holds_run, write_run_record
 
 PERIOD = 4  # saves between two checkpoints that are kept as periodic ones
@@ -116,6 +117,7 @@ class Trainer:
         check_installed(config.log.trackers)
       dataset = self._open_data(config, log)
     data.check_hosts(dataset)
+    check_start(config, self._workdir, log)
     scores = None
     if config.score.every:
       scores = callbacks.Scores(config, dataset, self._workdir, log)

@@ -2,7 +2,7 @@
 
 from gan_jax import importers
 from gan_jax.importers import __main__ as cli
-from gan_jax.importers.published_model import variable_shapes
+from gan_jax.models.base import variable_shapes
 from gan_jax.storage import weights
 
 
