@@ -4,19 +4,23 @@ Matrices map output to input positions, in pixels from the image's centre: x to 
 right, y down.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import linear_call
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gan_jax.models.augmentation import wavelets
+from gan_jax.ops.platform import platform
 
 Matrix = Float[Array, 'b 3 3']
 BOUNDS = 'promise_in_bounds'
+IMAGES_AT_ONCE = 4  # that are sampled point by point
 
 
 def compose(a: Matrix, b: Matrix) -> Matrix:
@@ -61,6 +65,11 @@ def warp(
 ) -> Float[Array, 'b h w c']:
   """Upsamples by 2 with sym6, samples bilinearly at mapped positions, downsamples.
 
+  A CPU takes two small products for each image whose rows and columns stay rows and
+  columns, or change places. It samples the others, which are rotated, point by point
+  and a few at a time, so that the cost grows with their number. Accelerators sample all
+  images at once.
+
   Args:
     inverse: output -> input positions.
     margins: reflected pixels, beyond which there is 0; None for the largest. The
@@ -70,22 +79,138 @@ def warp(
   """
   _, h, w, _ = images.shape
   margins = margins or largest_margins(h, w)
+  if platform() != 'cpu':
+    return warp_points(images, inverse, margins)
+  upright, swapped = find_kinds(inverse, h, w, margins)
+  straight = warp_by_axis(images, inverse, swapped, margins)
+  rotated = ~(upright | swapped)
+  sampled = warp_by_point(images, inverse, rotated, margins)
+  return jnp.where(rotated[:, None, None, None], sampled, straight)
+
+
+def find_kinds(
+  inverse: Matrix, h: int, w: int, margins: Margins
+) -> tuple[Bool[Array, ' b'], Bool[Array, ' b']]:
+  """Which images keep rows as rows, and which have them as columns.
+
+  A quarter turn is one up to the rounding of its cosine. Where rows and columns are of
+  different lengths, images that swap them count as rotated.
+  """
+  linear = jnp.abs(inverse[:, :2, :2])
+  tiny = 8 * jnp.finfo(inverse.dtype).eps * linear.max((1, 2))
+  upright = jnp.maximum(linear[:, 0, 1], linear[:, 1, 0]) <= tiny
+  swapped = jnp.maximum(linear[:, 0, 0], linear[:, 1, 1]) <= tiny
+  same = h == w and margins.left == margins.top and margins.right == margins.bottom
+  return upright, swapped & same
+
+
+def warp_by_axis(
+  images: Float[Array, 'b h w c'],
+  inverse: Matrix,
+  swapped: Bool[Array, ' b'],
+  margins: Margins,
+) -> Float[Array, 'b h w c']:
+  """The warp of images that are not rotated, as a product for each axis.
+
+  Args:
+    swapped: images whose rows become columns.
+  """
+  _, h, w, _ = images.shape
+  if h == w:
+    turned = swapped[:, None, None, None]
+    images = jnp.where(turned, images.swapaxes(1, 2), images)
+  m = jnp.where(swapped[:, None, None], inverse[:, 1::-1, :], inverse[:, :2, :])
+  y, x = (_centered(n, inverse.dtype)[None] for n in (h, w))
+  rows = _positions(m[:, 1, 1:2] * y + m[:, 1, 2:], h, margins.top)
+  columns = _positions(m[:, 0, 0:1] * x + m[:, 0, 2:], w, margins.left)
+  rows = axis_matrix(rows, wavelets.upsampling(h, margins.top, margins.bottom))
+  columns = axis_matrix(columns, wavelets.upsampling(w, margins.left, margins.right))
+  exact = lax.Precision.HIGHEST
+  rows, columns = (x.astype(images.dtype) for x in (rows, columns))
+  images = jnp.einsum('bph,bhwc->bpwc', rows, images, precision=exact)
+  return jnp.einsum('bqw,bpwc->bpqc', columns, images, precision=exact)
+
+
+def axis_matrix(
+  positions: Float[Array, 'b p'], table: wavelets.Upsampling
+) -> Float[Array, 'b n n']:
+  """Matrices that upsample one axis, sample it at the positions and downsample it."""
+  exact = lax.Precision.HIGHEST
+  n = table.matrix.shape[1]
+  row, part = _split(positions, table)
+  taps = jnp.asarray(table.matrix, positions.dtype)
+  part = part[..., None]
+  sampled = (1 - part) * taps[row] + part * taps[row + 1]
+  down = jnp.asarray(wavelets.downsampling(n), positions.dtype)
+  return jnp.einsum('np,bpm->bnm', down, sampled, precision=exact)
+
+
+def warp_by_point(
+  images: Float[Array, 'b h w c'],
+  inverse: Matrix,
+  chosen: Bool[Array, ' b'],
+  margins: Margins,
+) -> Float[Array, 'b h w c']:
+  """The warp of the chosen images, a few at a time; 0 for the others.
+
+  Linear in the images. Its transpose runs the same loop.
+  """
+  b = len(images)
+  size = min(IMAGES_AT_ONCE, b)
+
+  def forward(x: Array, inverse: Matrix) -> Array:
+    return warp_points(x, inverse, margins)
+
+  def transpose(y: Array, inverse: Matrix) -> Array:
+    (x,) = jax.linear_transpose(lambda x: forward(x, inverse), y)(y)
+    return x
+
+  def each(one: Callable[[Array, Matrix], Array], residuals: Any, x: Array) -> Array:
+    order, chosen, inverse = residuals
+
+    def body(i: Array, out: Array) -> Array:
+      index = lax.dynamic_slice_in_dim(order, jnp.minimum(i * size, b - size), size)
+      y = one(x[index], inverse[index])
+      return out.at[index].set(jnp.where(chosen[index][:, None, None, None], y, 0))
+
+    return lax.fori_loop(0, -(-chosen.sum() // size), body, jnp.zeros_like(x))
+
+  residuals = (jnp.argsort(~chosen), chosen, inverse)
+  return linear_call(
+    partial(each, forward), partial(each, transpose), residuals, images
+  )
+
+
+def warp_points(
+  images: Float[Array, 'b h w c'], inverse: Matrix, margins: Margins
+) -> Float[Array, 'b h w c']:
+  """The warp of all images, sampled point by point."""
+  _, h, w, c = images.shape
   rows = wavelets.upsampling(h, margins.top, margins.bottom)
   columns = wavelets.upsampling(w, margins.left, margins.right)
-  cells = find_cells(*sample_positions(inverse, h, w, margins), rows, columns)
-  large = _separable(rows.matrix, images, columns.matrix)
-  sampled = sample(large, cells)
-  return _separable(wavelets.downsampling(h), sampled, wavelets.downsampling(w))
+  down, right = sample_positions(inverse, h, w, margins)
+  cells = find_cells(down.swapaxes(0, 1), right.swapaxes(0, 1), rows, columns)
+  large = _separable(rows.matrix, images.swapaxes(0, 1), columns.matrix)
+  sampled = sample(large.reshape(1, len(large), -1, c), cells)
+  small = _separable(wavelets.downsampling(h), sampled, wavelets.downsampling(w))
+  return small.swapaxes(0, 1)
 
 
 def _separable(
-  rows: np.ndarray, images: Float[Array, 'b h w c'], columns: np.ndarray
-) -> Float[Array, 'b p q c']:
-  """Applies static matrices to the rows and to the columns of images."""
+  rows: np.ndarray, images: Float[Array, 'h b w c'], columns: np.ndarray
+) -> Float[Array, 'p b q c']:
+  """Applies static matrices to the rows and to the columns of images.
+
+  The rows of all images come first, so that either is one product of two matrices.
+  The columns, which are transposed for it, are multiplied where there are fewer rows.
+  """
   exact = lax.Precision.HIGHEST
   p, q = (jnp.asarray(m, images.dtype) for m in (rows, columns))
-  images = jnp.einsum('ph,bhwc->bpwc', p, images, precision=exact)
-  return jnp.einsum('qw,bpwc->bpqc', q, images, precision=exact)
+  by_row = lambda x: jnp.tensordot(p, x, 1, precision=exact)
+  by_column = lambda x: jnp.dot(x.swapaxes(2, 3), q.T, precision=exact).swapaxes(2, 3)
+  if len(rows) < len(images):
+    return by_column(by_row(images))
+  return by_row(by_column(images))
 
 
 def sample_positions(
@@ -96,12 +221,21 @@ def sample_positions(
   These are the samples that the downsampling filter reads.
   """
   dtype = inverse.dtype
-  y, x = (jnp.asarray((np.arange(2 * n + 10) - (n + 4)) / 2, dtype) for n in (h, w))
-  x, y = x[None, None, :], y[None, :, None]
+  x, y = _centered(w, dtype)[None, None, :], _centered(h, dtype)[None, :, None]
   m = inverse[..., None, None]
   rows = m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2]
   columns = m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2]
-  return 2 * (rows + margins.top) + h, 2 * (columns + margins.left) + w
+  return _positions(rows, h, margins.top), _positions(columns, w, margins.left)
+
+
+def _centered(n: int, dtype: Any) -> Float[Array, ' p']:
+  """The samples of an axis of n pixels, in pixels from its middle."""
+  return jnp.asarray((np.arange(2 * n + 10) - (n + 4)) / 2, dtype)
+
+
+def _positions(x: Array, n: int, before: int) -> Array:
+  """Positions of `wavelets.Upsampling`, from pixels from the middle of n."""
+  return 2 * (x + before) + n
 
 
 class Cells(NamedTuple):
@@ -119,29 +253,39 @@ class Cells(NamedTuple):
 
 
 def find_cells(
-  rows: Float[Array, 'b p q'],
-  columns: Float[Array, 'b p q'],
+  rows: Float[Array, 'p b q'],
+  columns: Float[Array, 'p b q'],
   row_table: wavelets.Upsampling,
   column_table: wavelets.Upsampling,
 ) -> Cells:
-  """The cells of samples at given positions of an upsampled image; 0 beyond it."""
+  """The cells of samples at given positions of upsampled images; 0 beyond them.
 
-  def split(x: Array, table: wavelets.Upsampling) -> tuple[Array, Array]:
-    x = jnp.clip(x, 0, table.length - 1)
-    low = jnp.minimum(jnp.floor(x), table.length - 2)
-    return table.row(low).astype(jnp.int32), x - low
+  The images are beside each other: those of the tables' rows are 'p b q'.
+  """
+  (row, down), (column, right) = _split(rows, row_table), _split(columns, column_table)
+  width = len(column_table.matrix)
+  image = jnp.arange(rows.shape[1], dtype=jnp.int32)[None, :, None]
+  return Cells((row * rows.shape[1] + image) * width + column, down, right)
 
-  (row, down), (column, right) = split(rows, row_table), split(columns, column_table)
-  image = jnp.arange(len(rows), dtype=jnp.int32)[:, None, None]
-  row += image * len(row_table.matrix)
-  return Cells(row * len(column_table.matrix) + column, down, right)
+
+def _split(x: Array, table: wavelets.Upsampling) -> tuple[Array, Array]:
+  """The row of the table before each position, and the distance from it."""
+  x = jnp.clip(x, 0, table.length - 1)
+  low = jnp.minimum(jnp.floor(x), table.length - 2)
+  return table.row(low).astype(jnp.int32), x - low
+
+
+_PAIRS = lax.ScatterDimensionNumbers(
+  update_window_dims=(3,), inserted_window_dims=(), scatter_dims_to_operand_dims=(0,)
+)
 
 
 def sample(images: Float[Array, 'b h w c'], cells: Cells) -> Float[Array, 'b p q c']:
   """Bilinear samples. Linear in the images; the cells are constants.
 
   The transpose adds one tap after the other to one array: four scatters into arrays
-  of their own take four times as long on a CPU.
+  of their own take four times as long on a CPU. There the two taps of a row, which are
+  beside each other, are added at once; a TPU takes many times as long for that.
   """
   b, h, w, c = images.shape
 
@@ -159,4 +303,16 @@ def sample(images: Float[Array, 'b h w c'], cells: Cells) -> Float[Array, 'b p q
       flat = flat.at[pixel].add(part, mode=BOUNDS)
     return flat
 
-  return linear_call(read, add, cells, images.reshape(-1, c))
+  def add_pairs(cells: Cells, samples: Array) -> Array:
+    right, down = (
+      x[..., None].astype(samples.dtype) for x in (cells.right, cells.down)
+    )
+    pair = jnp.concatenate([(1 - right) * samples, right * samples], -1)
+    flat = jnp.zeros(b * h * w * c, samples.dtype)
+    for row, weight in ((0, 1 - down), (w, down)):
+      start = (cells.pixel + row) * c
+      flat = lax.scatter_add(flat, start[..., None], weight * pair, _PAIRS, mode=BOUNDS)
+    return flat.reshape(-1, c)
+
+  transpose = add_pairs if platform() == 'cpu' else add
+  return linear_call(read, transpose, cells, images.reshape(-1, c))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gan_jax.models.augmentation import geometry, wavelets
-from tests.gradients import scalar
+from tests.gradients import penalty, scalar
 
 
 def images_of(seed, h, w, b=2):
@@ -56,6 +56,47 @@ def test_a_quarter_turn_is_rot90():
   y = geometry.warp(x, geometry.rotation(jnp.asarray([np.pi / 2])))
   turned = np.rot90(x[0])
   np.testing.assert_allclose(y[0][4:-4, 4:-4], turned[4:-4, 4:-4], atol=5e-3)
+
+
+def affine(seed, b):
+  """The identity, a flip with a stretch, two quarter turns, and free maps."""
+  matrix = np.random.default_rng(seed).normal(size=(b, 3, 3))
+  matrix[:, :2, 2] *= 3
+  matrix[:, 2] = 0, 0, 1
+  matrix[0, :2, :2] = np.eye(2)
+  matrix[1, :2, :2] = np.diag([-0.8, 1.3])
+  tiny = np.cos(np.pi / 2)  # not 0
+  matrix[2, :2, :2] = [[tiny, -1], [1, tiny]]
+  matrix[3, :2, :2] = [[tiny, 1.2], [-0.7, tiny]]
+  return jnp.asarray(matrix)
+
+
+@pytest.mark.parametrize(('h', 'w', 'swapped'), [(12, 12, 2), (8, 11, 0)])
+def test_by_axis_equals_by_point(h, w, swapped, rng_seed):
+  """Images, gradients and second derivatives, for all kinds of maps in one batch."""
+  with jax.enable_x64(True):
+    b = 4 + 2 * geometry.IMAGES_AT_ONCE
+    x = np.random.default_rng(rng_seed).normal(size=(b, h, w, 2))
+    inverse = affine(rng_seed, b)
+    margins = geometry.largest_margins(h, w)
+    upright, turned = geometry.find_kinds(inverse, h, w, margins)
+    assert int(upright.sum()) == 2 and int(turned.sum()) == swapped
+    mixed = lambda x: geometry.warp(x, inverse)
+    points = lambda x: geometry.warp_by_point(x, inverse, jnp.ones(b, bool), margins)
+    once, twice = (lambda f, of=of: jax.grad(of(f)) for of in (scalar, penalty))
+    for of in (lambda f: f, once, twice):
+      ours, theirs = (np.asarray(jax.jit(of(f))(x)) for f in (mixed, points))
+      np.testing.assert_allclose(ours, theirs, atol=1e-12 * max(1, abs(theirs).max()))
+
+
+def test_images_that_are_not_chosen_are_0_and_get_no_gradient():
+  x, chosen = images_of(0, 8, 8, b=9), jnp.arange(9) % 4 == 3
+  f = lambda x: geometry.warp_by_point(
+    x, affine(0, 9), chosen, geometry.largest_margins(8, 8)
+  )
+  y, g = f(x), jax.grad(scalar(f))(x)
+  for z in (y, g):
+    assert (np.abs(z).max((1, 2, 3)) > 0).tolist() == chosen.tolist()
 
 
 def test_the_transpose_of_sampling(rng_seed):
