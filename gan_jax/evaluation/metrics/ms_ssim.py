@@ -5,7 +5,6 @@ and matched to ms_ssim.py of the official ProGAN code. Images are in 0..255, NHW
 """
 
 import numpy as np
-import scipy.signal
 from jaxtyping import Float, Int, Num, UInt8
 
 from gan_jax import UserError
@@ -29,6 +28,8 @@ def ssim(
   A Gaussian window of 11 taps and sigma 1.5, without padding; images smaller than 11
   pixels get a smaller window. k1 = 0.01, k2 = 0.03.
   """
+  import scipy.signal  # not at the top: it loads slowly, and training does not use it
+
   window = _gaussian_window(min(11, *a.shape[1:3]))
 
   def blur(x: np.ndarray) -> np.ndarray:
