@@ -43,8 +43,18 @@ def _normalized_product(
 def orthogonal_rows(
   key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, '...']:
-  """Orthogonal initialization of a kernel reshaped to [inputs, outputs]."""
-  return nn.initializers.orthogonal()(key, shape, dtype)
+  """Orthogonal initialization of a kernel reshaped to [inputs, outputs].
+
+  The numbers are those of `nn.initializers.orthogonal`, which reads the diagonal with a
+  gather.
+  """
+  inputs, outputs = math.prod(shape[:-1]), shape[-1]
+  tall = max(inputs, outputs), min(inputs, outputs)
+  q, r = jnp.linalg.qr(jax.random.normal(key, tall, dtype))
+  index = jnp.arange(tall[1])
+  diagonal = jnp.where(index[:, None] == index[None], r, -jnp.inf).max(0)
+  q *= jnp.sign(diagonal)[None]
+  return (q if inputs >= outputs else q.T).reshape(shape)
 
 
 def _fan_in_uniform(fan_in: int) -> Init:

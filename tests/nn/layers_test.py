@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.linen.initializers import orthogonal
 
 from gan_jax.nn import layers
 from tests.gradients import assert_equal_gradients, assert_equal_values, scalar
@@ -22,6 +23,13 @@ def test_a_spectral_scale_multiplies_the_weight_or_its_input(pixels, rng_seed):
   ours, theirs = module.apply({**variables, **scales}, x), module.apply(plain, x)
   np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
   assert np.abs(ours - module.apply(variables, x)).max() > 0.01
+
+
+@pytest.mark.parametrize('shape', [(3, 3, 5, 7), (1, 1, 3, 8)])  # tall, wide
+def test_orthogonal_kernels_are_the_bits_of_flax(shape, rng_seed):
+  key = jax.random.key(rng_seed)
+  ours, theirs = layers.orthogonal_rows(key, shape), orthogonal()(key, shape)
+  assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
 
 
 def test_weights_over_classes_mix_embeddings():
