@@ -6,6 +6,7 @@ first waits for the metrics of that iteration and then calls those that are, in 
 
 import dataclasses
 import functools
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,8 @@ class SampleGrids:
     # Each process samples on its own first device: no collectives.
     mesh = make_mesh(jax.local_devices()[:1])
     self._sampler = functools.cache(functools.partial(samplers.make_sampler, gan, mesh))
+    self._compiled: set[int] = set()  # resolutions
+    self._compiling = threading.Lock()
     n = rows * self._columns
     seeds = np.arange(n, dtype=np.uint32)
     z = samplers.latents(seeds, gan.dim_z)
@@ -125,16 +128,23 @@ class SampleGrids:
 
   def compile(self, state: Any, res: int) -> None:
     """Compiles the sampler of a resolution, given the shapes of a train state."""
-    if self._active:
-      ema = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.ema)
-      self._sampler(res).lower(ema, *self._inputs, np.float32(1)).compile()
+    if not self._active:
+      return
+    ema = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.ema)
+    with self._compiling:
+      if res not in self._compiled:
+        self._sampler(res).lower(ema, *self._inputs, np.float32(1)).compile()
+        self._compiled.add(res)
 
   def write(self, ema: Any, images: int, phase: Phase) -> float:
     """Writes the sample grid of a phase; returns its diversity (0 if not active)."""
     if not self._active:
       return 0.0
     local = jax.tree.map(lambda x: x.addressable_data(0), ema)
-    samples = np.asarray(self._sampler(phase.res)(local, *self._inputs, phase.alpha))
+    with self._compiling:  # a program that is being compiled is waited for
+      sampler = self._sampler(phase.res)
+      samples = np.asarray(sampler(local, *self._inputs, phase.alpha))
+      self._compiled.add(phase.res)
     grid = image_io.image_grid(samples, self._columns)
     try:
       self._folder.mkdir(exist_ok=True)

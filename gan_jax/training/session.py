@@ -1,10 +1,12 @@
 """The training loop: from a checkpoint or new weights to the end or to a collapse."""
 
+import contextlib
 import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,23 +84,28 @@ class TrainingSession:
     self._context, self._config = context, config
     self._key = jax.random.key(config.train.seed)
     resumes, self.clock = bool(context.checkpointer.steps()), PhaseClock()
+    self._stages = StagePreparer(
+      config,
+      context.dataset,
+      mesh,
+      state_shapes(config, self._key, mesh),
+      self._key,
+      context.grids.compile,
+      context.watchdog,
+    )
     restoring = 'restoring' if resumes else 'drawing the first weights'
-    with self.clock.phase(restoring), context.timed(restoring):
-      self.state = restore_or_init(config, self._key, mesh, context.checkpointer)
+    with contextlib.ExitStack() as on_failure:
+      on_failure.enter_context(self._stages)
+      if not resumes:  # the step compiles while the weights are drawn
+        self._stages.begin(0)
+      with self.clock.phase(restoring), context.timed(restoring):
+        self.state = restore_or_init(config, self._key, mesh, context.checkpointer)
+      on_failure.pop_all()
     self.images, self.step = int(self.state.images), int(self.state.step)
     self.phase = self._phase_at(self.images)
     self.unsaved = False
     self._reset = make_reset(
       make_optimizer(config.g_adam), make_optimizer(config.d_adam), mesh
-    )
-    self._stages = StagePreparer(
-      config,
-      context.dataset,
-      mesh,
-      self.state,
-      self._key,
-      context.grids.compile,
-      context.watchdog,
     )
     self.rollbacks = read_json_lines(context.workdir / ROLLBACKS)
     self._lr_factor = np.float32(config.collapse.lr_factor ** len(self.rollbacks))
@@ -289,6 +296,22 @@ def _logged_phase(phase: Phase) -> dict[str, Any]:
   return {name: getattr(phase, name) for name in ('res', 'alpha', 'g_lr', 'd_lr')}
 
 
+def state_shapes(config: Config, key: jax.Array, mesh: Mesh) -> TrainState:
+  """Shapes and shardings of what `restore_or_init` returns."""
+  sharding = NamedSharding(mesh, P())
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    jax.eval_shape(partial(_first_state, config), key),
+  )
+
+
+@partial(jax.jit, static_argnums=0)  # traced once, for the shapes and for the weights
+def _first_state(config: Config, key: jax.Array) -> TrainState:
+  g_tx, d_tx = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
+  seed = jax.random.fold_in(key, 2**31 - 1)
+  return init_state(config.gan, g_tx, d_tx, seed, config.augment)
+
+
 def restore_or_init(
   config: Config, key: jax.Array, mesh: Mesh, checkpointer: Checkpointer
 ) -> TrainState:
@@ -297,20 +320,14 @@ def restore_or_init(
   A new one begins with the weights of `config.finetune.source`. The probability of ADA
   begins anew where the checkpoint has none.
   """
-  g_tx, d_tx = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
-
-  def fresh(key: jax.Array) -> TrainState:
-    seed = jax.random.fold_in(key, 2**31 - 1)
-    return init_state(config.gan, g_tx, d_tx, seed, config.augment)
-
   newest = checkpointer.newest()
   if newest is None:
-    state = replicate(draw_weights(fresh, key), mesh)
+    state = replicate(draw_weights(partial(_first_state, config), key), mesh)
     if not config.finetune.source:
       return state
     with open_source(config) as source:
       return source.start(state, mesh)
-  like, saved = jax.eval_shape(fresh, key), checkpointer.shapes(newest, 'augment')
+  like, saved = state_shapes(config, key, mesh), checkpointer.shapes(newest, 'augment')
   fields = {f.name: getattr(like, f.name) for f in dataclasses.fields(like)}
   if saved is None:  # a checkpoint of a version without augmentation
     del fields['augment']

@@ -60,18 +60,17 @@ class StagePreparer:
   ):
     """
     Args:
-      state: has the shapes and shardings that the steps will be called with.
+      state: shapes and shardings of the state that the steps will be called with.
       key: of the run; the steps will be called with it.
       on_compiled: called in the background with the shapes of the state and the
-        resolution of a stage, after its step has been compiled.
+        resolution of a stage, after its step has been compiled. The stage does not wait
+        for it.
       watchdog: watches the input pipelines that are opened.
     """
     self._watchdog = watchdog
     self._on_compiled = on_compiled
     self._config, self._dataset, self._mesh, self._key = config, dataset, mesh, key
-    self._state = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
+    self._state = state
     self._worker = ThreadPoolExecutor(1)
     self._next: Future[ReadyStage] | None = None
 
@@ -80,6 +79,10 @@ class StagePreparer:
 
   def __exit__(self, *_: Any) -> None:
     self._worker.shutdown(wait=False, cancel_futures=True)
+
+  def begin(self, images: int) -> None:
+    """Starts to prepare the stage that trains after `images` images."""
+    self._next = self._submit(images)
 
   def enter(
     self, images: int, wait: Callable[[Future[ReadyStage]], ReadyStage]
@@ -98,11 +101,15 @@ class StagePreparer:
     next_start = self._start_of_next(stage)
     self._next = None
     if next_start is not None and next_start < self._config.train.images:
-      self._next = self._submit(next_start)
+      self.begin(next_start)
     return stage
 
   def _submit(self, images: int) -> Future[ReadyStage]:
-    return self._worker.submit(self._prepare, images, next(_barrier_number))
+    ready = self._worker.submit(self._prepare, images, next(_barrier_number))
+    self._worker.submit(
+      self._on_compiled, self._state, self._config.phase_at(images).res
+    )
+    return ready
 
   def _start_of_next(self, stage: ReadyStage) -> int | None:
     """Images seen when the stage after this one begins; None after the last."""
@@ -133,7 +140,6 @@ class StagePreparer:
     # Calls with arguments of these shapes use the program that is compiled here.
     step.lower(self._state, first, self._key, phase).compile()
     compiled = time.perf_counter()
-    self._on_compiled(self._state, stage.res)
     wait_for_all = multihost.get_barrier_sync_fn()
     wait_for_all(key=f'stage {barrier}', timeout_ms=COMPILE_TIMEOUT_MS)
     return ReadyStage(
