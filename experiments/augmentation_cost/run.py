@@ -23,18 +23,23 @@ from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.train_state import init_state
 
-SETTINGS = {
-  'none': OFF,
-  'DiffAugment color,translation,cutout': Augmentation(
-    policy='color,translation,cutout'
-  ),
-  'ADA color': Augmentation(pipe='color', fixed_p=0.5),
-  'ADA bgc': Augmentation(pipe='bgc', fixed_p=0.5),
+POLICY = Augmentation(policy='color,translation,cutout')
+NEVER = 2**31 - 1  # iterations between two adjustments of p
+SETTINGS = {  # name -> settings, and p where the state has it
+  'none': (OFF, None),
+  'DiffAugment color,translation,cutout': (POLICY, None),
+  'ADA color, p = 0.5': (Augmentation(pipe='color', interval=NEVER), 0.5),
+  'ADA bgc, p = 0.2': (Augmentation(pipe='bgc', interval=NEVER), 0.2),
+  'ADA bgc, p = 0.5': (Augmentation(pipe='bgc', interval=NEVER), 0.5),
+  'ADA bgc, p = 0.8': (Augmentation(pipe='bgc', interval=NEVER), 0.8),
 }
+Seconds = tuple[float, float]  # of the clock, and of the process on all cores
 
 
-def make_step(config: Config, augmentation: Augmentation) -> tuple[Callable, float]:
-  """(runs an iteration of the last stage -> seconds, CPU seconds; compile time)."""
+def make_step(
+  config: Config, augmentation: Augmentation
+) -> tuple[Callable[[float | None], Seconds], float]:
+  """(runs an iteration of the last stage at a given p; compile time)."""
   mesh, gan, stage, t = make_mesh(), config.gan, config.stages[-1], config.train
   config = dataclasses.replace(config, augment=augmentation)
   k, b, g_batch = config.shape(stage, mesh.size)
@@ -54,35 +59,39 @@ def make_step(config: Config, augmentation: Augmentation) -> tuple[Callable, flo
   compile_s = time.perf_counter() - start
   holder = [state]
 
-  def step() -> tuple[float, float]:
+  def step(p: float | None) -> Seconds:
+    if p is not None:
+      augment = replicate({**holder[0].augment, 'p': np.float32(p)}, mesh)
+      holder[0] = dataclasses.replace(holder[0], augment=augment)
     start, cpu_start = time.perf_counter(), time.process_time()
     holder[0], metrics = run(holder[0], batch, key, phase)
     jax.block_until_ready((holder[0], metrics))
     return time.perf_counter() - start, time.process_time() - cpu_start
 
-  step()
   return step, compile_s
 
 
 def measure(name: str, rounds: int) -> list[dict]:
   """One row per setting; the settings take turns, so that load meets all alike."""
   config = load_config(name)
-  steps = {kind: make_step(config, setting) for kind, setting in SETTINGS.items()}
-  times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in SETTINGS}
-  for _ in range(rounds):
-    for kind, (step, _) in steps.items():
-      times[kind].append(step())
+  made = {kind: make_step(config, kind) for kind, _ in SETTINGS.values()}
+  times: dict[str, list[Seconds]] = {name: [] for name in SETTINGS}
+  for i in range(rounds + 1):
+    for setting, (kind, p) in SETTINGS.items():
+      seconds = made[kind][0](p)
+      if i:  # the first round warms up
+        times[setting].append(seconds)
   rows = []
   plain = np.array(times['none'])
-  for kind, (_, compile_s) in steps.items():
-    seconds = np.array(times[kind])
+  for setting, (kind, _) in SETTINGS.items():
+    seconds = np.array(times[setting])
     wall, cpu = 1e3 * np.median(seconds, axis=0)
     wall_ratio, cpu_ratio = np.median(seconds / plain, axis=0)
     rows.append(
       {
         'config': name,
-        'augmentation': kind,
-        'compile_s': round(compile_s, 1),
+        'augmentation': setting,
+        'compile_s': round(made[kind][1], 1),
         'median_ms': round(float(wall), 1),
         'fastest_ms': round(1e3 * float(seconds[:, 0].min()), 1),
         'cpu_ms': round(float(cpu), 1),
