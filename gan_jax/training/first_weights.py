@@ -36,7 +36,8 @@ def draw_weights(init: Callable[[PRNGKeyArray], Tree], key: PRNGKeyArray) -> Tre
   """`jax.jit(init)(key)` in less time; the same bits on a CPU.
 
   A function that uses its key in other ways than `fold_in`, `split` and draws of 32-bit
-  numbers is compiled as a whole.
+  numbers is compiled as a whole. The last bit can differ where drawn arrays are
+  multiplied with each other: XLA combines their constant factors.
 
   Returns:
     NumPy arrays on the host; of a function that is compiled as a whole, JAX arrays.

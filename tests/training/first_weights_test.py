@@ -62,9 +62,9 @@ def test_draws_longer_than_a_row_and_of_other_kinds_are_the_bits_of_jax_random(
       'scalar': jax.random.uniform(second),
       'ints': jax.random.randint(jax.random.fold_in(first, 7), (5,), 0, 100),
       'constant': jnp.ones(3),
-      'product': jax.random.normal(first, (7,)) * jax.random.normal(second, (7,)),
+      'largest': jnp.maximum(*jax.random.bits(first, (2, 7))),
       'wide': nn.initializers.orthogonal()(first, (3, 5)),
-      'copies': (tall := jax.random.normal(second, (5, 2)), jnp.copy(tall), tall.T),
+      'copies': (tall := jax.random.bits(second, (5, 2)), jnp.copy(tall), tall.T),
     }
 
   key = jax.random.key(rng_seed)
