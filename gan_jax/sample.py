@@ -11,9 +11,13 @@ from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path, workdir
 from gan_jax.sampling import export, image_io, output
-from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGenerator
+from gan_jax.sampling.exported import ExportedGenerator
+from gan_jax.sampling.generator import TrainedGenerator
+from gan_jax.sampling.interface import Generator
+from gan_jax.sampling.latents import save_latents
 from gan_jax.sampling.options import SamplingOptions
 from gan_jax.storage.compile_cache import use_compile_cache
+from gan_jax.storage.files import check_output_file
 from gan_jax.storage.working_copy import open_workdir
 
 
@@ -57,6 +61,12 @@ def make_parser() -> argparse.ArgumentParser:
       default='',
       help=help_text,
     )
+  p.add_argument(
+    '--save_latents',
+    type=path,
+    metavar='FILE.npz',
+    help='also write the latents of the images: --latents=FILE.npz draws them again',
+  )
   p.add_argument('--checkpoint', type=int, help='step to load; default: the newest')
   p.add_argument(
     '--raw', action='store_true', help='raw weights instead of EMA weights'
@@ -75,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise UserError('--workdir of a run or --program of an exported one: give one.')
   if bool(args.out) == bool(args.export):
     raise UserError('--out for images or --export for the generator: give one.')
+  if args.export and args.save_latents:
+    raise UserError('--save_latents is for images, and --export writes a generator.')
   if args.program and (args.export or args.raw or args.checkpoint is not None):
     raise UserError('--export, --raw and --checkpoint are for a run, not a --program.')
   options = parsed_flags(SamplingOptions, args)
@@ -86,6 +98,10 @@ def main(argv: Sequence[str] | None = None) -> None:
       print(f'the generator is in {program}, its weights in {weights}')
       return
     output.check_output(args.out, args.fps, args.existing)
+    if args.save_latents:
+      if args.save_latents == args.out:
+        raise UserError(f'--save_latents={args.out} is --out too: name another file.')
+      check_output_file(args.save_latents, '--save_latents', ('.npz',))
     if args.program:
       generator: Generator = ExportedGenerator(args.program)
     else:
@@ -95,6 +111,11 @@ def main(argv: Sequence[str] | None = None) -> None:
       image_io.write_images(args.out, planned, args.fps, args.existing)
     except OSError as error:
       raise output.cannot_write(args.out, error) from error
+    if args.save_latents:
+      try:
+        save_latents(args.save_latents, planned.latents)
+      except OSError as error:
+        raise output.cannot_write(args.save_latents, error) from error
   n = len(planned.seeds)
   print(f'{n} image{"s" if n > 1 else ""} in {args.out}')
 

@@ -15,7 +15,9 @@ from gan_jax import UserError
 from gan_jax.sampling import image_io
 from gan_jax.sampling.animation import ANIMATIONS, png_description
 from gan_jax.sampling.class_names import format_labels, read_class_names
-from gan_jax.sampling.generator import ExportedGenerator, Generator, TrainedGenerator
+from gan_jax.sampling.exported import ExportedGenerator
+from gan_jax.sampling.generator import TrainedGenerator
+from gan_jax.sampling.interface import Generator
 from gan_jax.sampling.options import SamplingOptions
 from gan_jax.sampling.output import cannot_write, check_output
 from gan_jax.sampling.planning import PlannedImages, n_frames

@@ -8,9 +8,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gan_jax import UserError
-from gan_jax.figures.layout import LINE, WHITE, enlarge, enlargement, to_rgb, write
 from gan_jax.figures.source import Figure, Source
 from gan_jax.sampling.image_io import GAP
+from gan_jax.sampling.layout import LINE, WHITE, enlarge, enlargement, to_rgb, write
 
 MAX_SIDE = 1080  # pixels of a frame; fewer rows and columns are shown beyond that
 

@@ -9,7 +9,8 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from gan_jax.figures.layout import (
+from gan_jax.figures.source import Figure, Source, drawn
+from gan_jax.sampling.layout import (
   GAP,
   LINE,
   WHITE,
@@ -18,7 +19,6 @@ from gan_jax.figures.layout import (
   table,
   write,
 )
-from gan_jax.figures.source import Figure, Source, drawn
 from gan_jax.sampling.planning import row_major
 from gan_jax.sampling.style_mixing import style_ranges
 

@@ -15,9 +15,9 @@ from gan_jax.evaluation.real_images import (
   real_images_stamp,
   real_order,
 )
-from gan_jax.figures.layout import table, to_rgb
 from gan_jax.figures.source import Figure, Source
 from gan_jax.runtime.mesh import make_mesh
+from gan_jax.sampling.layout import table, to_rgb
 from gan_jax.storage.files import cache_folder
 
 ROWS, NEIGHBORS = 5, 4

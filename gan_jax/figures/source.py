@@ -12,8 +12,8 @@ from PIL import Image
 
 from gan_jax.config import Config
 from gan_jax.data import Dataset
-from gan_jax.figures.layout import to_rgb
 from gan_jax.sampling.generator import TrainedGenerator
+from gan_jax.sampling.layout import to_rgb
 from gan_jax.sampling.options import SamplingOptions, format_ranges
 from gan_jax.sampling.planning import PlannedImages
 

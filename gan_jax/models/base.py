@@ -119,6 +119,11 @@ class GAN(Protocol):
     ...
 
   @property
+  def normalize_z(self) -> bool:
+    """Whether z is scaled to a root mean square of 1 before the first layer."""
+    ...
+
+  @property
   def style_based(self) -> 'StyleBased | None':
     """The family itself if it has a mapping and a synthesis network, else None."""
     ...
@@ -222,6 +227,15 @@ class GAN(Protocol):
     """
     ...
 
+  def latent_kernels(self, g: Variables) -> list[Float[Array, 'd outputs']]:
+    """The kernels [latent, outputs] of the layers that take the latent as input.
+
+    The latent is w in a StyleGAN, z otherwise. A StyleGAN has one kernel for each
+    synthesis layer, a BigGAN one for each chunk of z; entries of z that a layer does
+    not take have rows of zeros.
+    """
+    ...
+
   def standing_statistics(
     self,
     g: Variables,
@@ -264,11 +278,12 @@ class StyleBased(GAN, Protocol):
     ...
 
   def truncate(
-    self, g: Variables, w: Float[Array, 'b dim_w'], psi: ArrayLike, res: int = 0
+    self, g: Variables, w: Float[Array, 'b ... dim_w'], psi: ArrayLike, res: int = 0
   ) -> Float[Array, 'b layers dim_w']:
     """One w per layer, moved towards the average w by psi.
 
     Args:
+      w: [b, dim_w], or one per layer [b, layers, dim_w].
       psi: a scalar, for the first `truncated_layers` layers; or one value per layer.
     """
     ...

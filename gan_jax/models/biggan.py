@@ -38,6 +38,7 @@ class BigGAN(BigGANConfig):
   """The BigGAN family. Fields are the keys of a config's model section."""
 
   ema_lags: ClassVar[bool] = False
+  normalize_z: ClassVar[bool] = False
   style_based: ClassVar[None] = None
   truncation_space: ClassVar[Literal['z']] = 'z'
 
@@ -167,6 +168,29 @@ class BigGAN(BigGANConfig):
     g = self.at_truncation(g, psi)
     return self.run_generator(g, z * psi, labels, train=False)[0]
 
+  def latent_kernels(self, g: Variables) -> list[Float[Array, 'd outputs']]:
+    """The kernels of the first layer and of each block's norms.
+
+    Only a hierarchical G without depth has chunks; else one kernel has all outputs.
+    """
+    params = g['params']
+    blocks = [params[f'block{i}'] for i in range(sum('block' in x for x in params))]
+    kernels = [[params['linear']['kernel']]]
+    if self.hier:
+      names = ('gain', 'bias')
+      kernels += [
+        [norm[name]['kernel'] for norm in _norms(block) for name in names]
+        for block in blocks
+      ]
+    joined = [jnp.concatenate(x, 1) for x in kernels]
+    if self.depth or not self.hier:  # z comes after the class embedding
+      return [jnp.concatenate([x[-self.dim_z :] for x in joined], 1)]
+    size = self.dim_z // len(joined)
+    return [
+      jnp.pad(x[-size:], ((i * size, self.dim_z - (i + 1) * size), (0, 0)))
+      for i, x in enumerate(joined)
+    ]
+
   def at_truncation(self, g: Variables, psi: ArrayLike) -> Variables:
     """g with the batch statistics of its table for psi; g itself without a table."""
     if not self.stats_rows:
@@ -232,3 +256,8 @@ class BigGAN(BigGANConfig):
       eps=self.sn_eps,
       iterations=self.d_sn_iterations,
     )
+
+
+def _norms(block: Variables) -> list[Variables]:
+  """The parameters of a block's conditional norms, in order."""
+  return [block[name] for name in sorted(block) if name.startswith('bn')]

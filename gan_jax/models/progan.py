@@ -313,6 +313,10 @@ class ProGAN(progressive.ProgressiveGAN):
       loss += self.class_weight * classes
     return loss, (g, d, {'g_loss': loss})
 
+  def latent_kernels(self, g: Variables) -> list[Float[Array, 'd outputs']]:
+    """The kernel of the first layer, without the rows of the class."""
+    return [g['params']['dense']['kernel'][: self.dim_z]]
+
   def generate(
     self,
     g: Variables,

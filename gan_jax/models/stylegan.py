@@ -355,18 +355,20 @@ class StyleGAN(progressive.ProgressiveGAN):
     return self.mapping.apply(params, z, one_hot(labels, self.n_classes))
 
   def truncate(
-    self, g: Variables, w: Float[Array, 'b dim_w'], psi: ArrayLike, res: int = 0
+    self, g: Variables, w: Float[Array, 'b ... dim_w'], psi: ArrayLike, res: int = 0
   ) -> Float[Array, 'b layers dim_w']:
     """One w per layer, moved towards the average w: psi = 0 gives it, 1 gives w.
 
     Args:
+      w: [b, dim_w], or one per layer [b, layers, dim_w].
       psi: a scalar, for the first `truncated_layers` layers; or one value per layer.
     """
     n = self.layers(res or self.res)
     if not jnp.ndim(psi):
       psi = jnp.where(jnp.arange(n) < self.truncated_layers, psi, 1.0)
     psi = jnp.asarray(psi)[None, :, None]
-    return lerp(w[:, None], g['moving']['w_avg'][:, None], 1 - psi)
+    w = w[:, None] if w.ndim == 2 else w
+    return lerp(w, g['moving']['w_avg'][:, None], 1 - psi)
 
   def mix(
     self,
@@ -424,6 +426,14 @@ class StyleGAN(progressive.ProgressiveGAN):
     ws = self.truncate(g, self.w(g, z, labels), psi, res)
     noise = None if keys is None else self.fresh_noise(keys, res or self.res)
     return self.synthesize(g, ws, noise, res=res, alpha=alpha)
+
+  def latent_kernels(self, g: Variables) -> list[Float[Array, 'd outputs']]:
+    """The kernels of the styles of each layer; of w as the input of G just one."""
+    synthesis = g['params']['synthesis']
+    if self.styles:
+      names = [f'layer{i}' for i in range(self.layers(self.res))]
+      return [synthesis[name]['style']['kernel'] for name in names]
+    return [] if self.const else [synthesis['dense']['kernel']]
 
   def with_noise(self, g: Variables, strength: ArrayLike) -> Variables:
     """g with the noise strengths multiplied by `strength`; 0 switches noise off.

@@ -68,9 +68,14 @@ def flag(
   *,
   choices: Sequence[str] | None = None,
   metavar: str | None = None,
+  joined: bool = False,
 ) -> Any:
-  """A dataclass field with a default that `add_flags` turns into `--<field name>`."""
-  metadata = {'help': help, 'choices': choices, 'metavar': metavar}
+  """A dataclass field with a default that `add_flags` turns into `--<field name>`.
+
+  Args:
+    joined: the flag may be given several times; commas join the values.
+  """
+  metadata = {'help': help, 'choices': choices, 'metavar': metavar, 'joined': joined}
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -89,11 +94,28 @@ def add_flags(parser: argparse.ArgumentParser, options: type) -> None:
     if field.default and 'default' not in settings['help'] and field.default != inf:
       settings['help'] += f'; default: {field.default}'
     value_type = _value_type(annotations[field.name])
+    if settings.pop('joined'):
+      settings['action'] = _Join
     if value_type is bool:
       del settings['choices'], settings['metavar']
       parser.add_argument(name, action='store_true', **settings)
     else:
       parser.add_argument(name, type=value_type, **settings)
+
+
+class _Join(argparse.Action):
+  """Joins the values of a flag that is given several times."""
+
+  def __call__(
+    self,
+    parser: argparse.ArgumentParser,
+    namespace: argparse.Namespace,
+    values: Any,
+    option_string: str | None = None,
+  ) -> None:
+    before = getattr(namespace, self.dest)
+    joined = f'{before},{values}' if before and isinstance(before, str) else values
+    setattr(namespace, self.dest, joined)
 
 
 def parsed_flags(options: type[T], args: argparse.Namespace) -> T:

@@ -1,164 +1,66 @@
-"""Trained and exported generators: loaded once, sampled any number of times.
+"""Trained generators: loaded once, sampled any number of times.
 
 Jitted functions are kept. Seeds, classes, truncation, noise and styles are inputs, so
 options that differ only in these compile nothing.
 """
 
-import abc
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from gan_jax import UserError
-from gan_jax.config.workdir import read_config
+from gan_jax.config.workdir import model_identity, read_config
 from gan_jax.models.base import Phase, SamplingDefaults, StyleBased, Variables
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.urls import check_path
-from gan_jax.sampling import export
-from gan_jax.sampling.class_names import (
-  format_labels,
-  parse_classes,
-  read_class_names,
+from gan_jax.sampling import directions, export
+from gan_jax.sampling.class_names import read_class_names
+from gan_jax.sampling.drawing import draw_latents, noise_seeds, resolve_truncation
+from gan_jax.sampling.exported import ExportedGenerator
+from gan_jax.sampling.interface import Generator, reject_style_options
+from gan_jax.sampling.latents import (
+  Latents,
+  LatentShapes,
+  check_latents,
+  compact_labels,
+  load_latents,
 )
-from gan_jax.sampling.label_vectors import format_label_vectors
-from gan_jax.sampling.options import LAYOUTS, SamplingOptions, format_ranges, listed
+from gan_jax.sampling.options import LAYOUTS, SamplingOptions
 from gan_jax.sampling.planning import (
   GeneratorSpec,
   ImagePlan,
   PlannedImages,
-  draw_latents,
-  noise_seeds,
   plan_images,
   resolve_resolution,
 )
 from gan_jax.sampling.samplers import (
   Sampler,
   make_mapper,
+  make_noisy_synthesizer,
   make_sampler,
   make_synthesizer,
+  make_truncator,
   run_in_batches,
   standing_statistics,
 )
-from gan_jax.sampling.style_mixing import mix_styles, parse_mix_layers
+from gan_jax.sampling.style_mixing import parse_mix_layers
+from gan_jax.sampling.styles import Mapped, make_styles
 from gan_jax.storage import checkpoint as checkpoints
 
 STANDING_BATCH = 64  # latents per batch of standing statistics
-STYLE_OPTIONS = (
-  'truncated_layers', 'noise', 'noise_seed', 'noise_strength', 'noise_layers', 'mix',
-  'mix_layers'
-)  # fmt: skip
+MAPPING_BATCH = 512  # latents per batch of `map_latents`
 IMAGE_OPTIONS = (  # of images, not of the generator
-  *LAYOUTS, 'seeds', 'num', 'classes', 'labels', 'mix_layers', 'frames', 'loop', 'only',
-  'columns'
+  *LAYOUTS, 'seeds', 'num', 'latents', 'classes', 'labels', 'mix_layers', 'frames',
+  'loop', 'only', 'columns', 'direction', 'directions'
 )  # fmt: skip
-
-
-class Generator(abc.ABC):
-  """What trained and exported generators share."""
-
-  @property
-  @abc.abstractmethod
-  def n_classes(self) -> int:
-    """Number of classes; 0 for an unconditional model."""
-
-  @property
-  @abc.abstractmethod
-  def class_names(self) -> tuple[str, ...]:
-    """Names of the classes by label; () where none are known."""
-
-  @property
-  @abc.abstractmethod
-  def resolution(self) -> int:
-    """Height and width of the images in pixels."""
-
-  @property
-  @abc.abstractmethod
-  def defaults(self) -> SamplingDefaults:
-    """psi and truncation where the options have none."""
-
-  @abc.abstractmethod
-  def plan(self, options: SamplingOptions) -> PlannedImages:
-    """Checks the options and prepares the images that they describe.
-
-    Raises:
-      UserError: this generator cannot do it, or there is no such checkpoint.
-    """
-
-  def sample(
-    self,
-    seeds: int | Iterable[int] = range(16),
-    *,
-    truncation: float | None = None,
-    psi: float | None = None,
-    labels: int | str | Iterable[int | str] | np.ndarray | None = None,
-    noise: str = 'own',
-    standing: int = 16,
-    batch: int = 64,
-  ) -> UInt8[np.ndarray, 'n h w c']:
-    """Samples one image per seed: the bits that `gan_jax.sample` writes.
-
-    A seed gives the same image whatever the other seeds are. For everything else that
-    the command can do, see `plan`.
-
-    Args:
-      seeds: integers in [0, 2**32).
-      truncation: threshold beyond which entries of z are redrawn. Lower truncation
-        gives better images and less variety. None: `defaults`, usually none.
-      psi: factor of z in a BigGAN, of the distance between w and its mean in a
-        StyleGAN. Lower psi gives better images and less variety. None: `defaults`,
-        0.7 for StyleGAN and 1 otherwise, as the original code samples.
-      labels: labels or class names, assigned to the images in turn; or label vectors
-        or weights over the classes, an array [m, n_classes]. None draws the label from
-        the seed.
-      noise: noise of a StyleGAN: 'own' is drawn from each seed, 'stored' comes from
-        the weights, 'off' is none.
-      standing: number of batches from which a BigGAN takes its batch statistics at
-        this truncation; 0 uses those of training.
-      batch: images per batch.
-
-    Raises:
-      UserError: this generator cannot do it.
-    """
-    vectors = None
-    if isinstance(labels, np.ndarray) and labels.ndim == 2:
-      labels, vectors = None, labels
-    options = SamplingOptions(
-      seeds=format_ranges(seeds),
-      truncation=truncation,
-      psi=psi,
-      classes='' if labels is None else self._classes(labels),
-      labels='' if vectors is None else format_label_vectors(vectors),
-      noise=noise,
-      standing=standing,
-      batch=batch,
-    )
-    return np.concatenate(list(self.plan(options).images))
-
-  def _classes(self, labels: int | str | Iterable[int | str]) -> str:
-    """Labels and class names as a value of `SamplingOptions.classes`.
-
-    Raises:
-      UserError: an unknown name, no label at all, or a model without classes.
-    """
-    if not self.n_classes:
-      raise UserError('labels: this model has no classes.')
-    numbers: list[int] = []
-    for label in listed(labels):
-      if isinstance(label, str):
-        numbers += parse_classes(label, self.n_classes, self.class_names)
-      else:
-        numbers.append(label)
-    if not numbers:
-      raise UserError('labels: there are none; None draws them from the seeds.')
-    return format_labels(numbers, self.class_names)
 
 
 class Restored(NamedTuple):
@@ -167,6 +69,29 @@ class Restored(NamedTuple):
   g: Variables
   phase: Phase  # of training, when it was written
   step: int
+
+
+class _Job(NamedTuple):
+  """Everything that decides planned images, besides the weights."""
+
+  options: SamplingOptions
+  plan: ImagePlan
+  z: Float[np.ndarray, 'k dim_z']
+  classes: Float[np.ndarray, 'k classes']
+  given: Latents | None  # what the plan's sources may name
+  steps: Sequence[directions.Step]
+  psi: float
+  res: int
+  alpha: ArrayLike
+
+
+class _Drawn(NamedTuple):
+  """How n planned images are computed."""
+
+  draw: Callable[..., ArrayLike]  # of batches of `rows`
+  rows: list[np.ndarray]  # [n, ...] each
+  classes: Float[np.ndarray, 'n classes']
+  latents: Latents  # of the images, without what does not depend on the family
 
 
 class TrainedGenerator(Generator):
@@ -223,6 +148,15 @@ class TrainedGenerator(Generator):
     return self._restored.step
 
   @property
+  def variables(self) -> Variables:
+    """Variables of G. Reads the checkpoint.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    return self._restored.g
+
+  @property
   def n_classes(self) -> int:
     return self.gan.n_classes
 
@@ -238,35 +172,152 @@ class TrainedGenerator(Generator):
   def defaults(self) -> SamplingDefaults:
     return self.gan.sampling_defaults
 
-  def plan(self, options: SamplingOptions) -> PlannedImages:
-    self._check(options)
-    psi, truncation = self.defaults.resolve(options.psi, options.truncation)
-    res, alpha = resolve_resolution(options.res, self.phase)
+  @functools.cached_property
+  def identity(self) -> str:
+    """What files of latents and directions call this model."""
+    return model_identity(self._workdir)
+
+  @property
+  def latent_shapes(self) -> LatentShapes:
+    """The latents that this generator takes."""
     gan, style = self.gan, self.gan.style_based
-    plan = plan_images(
-      options, GeneratorSpec(self.n_classes, self.class_names, style, res)
-    )
-    z, classes = draw_latents(
-      plan, options.batch, truncation, gan.dim_z, self.n_classes
-    )
-    g, stored_noise = self._variables(options), options.noise == 'stored'
-    seeds = noise_seeds(options, plan)
+    shapes = LatentShapes(gan.dim_z, gan.n_classes, model=self.identity)
     if style is None:
-      sample = self._jitted(make_sampler, res, stored_noise)
-      draw: Callable[..., ArrayLike] = lambda z, classes, seeds: sample(
-        g, z, classes, psi, seeds, alpha
-      )
-      classes = plan.frames_of(classes)
-      rows = [plan.frames_of(z), classes, seeds]
+      return shapes
+    return shapes._replace(
+      dim_w=style.dim_w, layers=style.layers(style.res), sizes=style.sizes(style.res)
+    )
+
+  def plan(
+    self, options: SamplingOptions, latents: Latents | None = None
+  ) -> PlannedImages:
+    self._check(options)
+    if options.latents:
+      latents = load_latents(options.latents)
+    if latents is not None:
+      check_latents(options.latents or 'latents', latents, self.latent_shapes)
+    steps = self._steps(options)
+    psi, truncation = resolve_truncation(options, self.defaults, latents)
+    style, (res, alpha) = self.gan.style_based, self._resolution(options)
+    spec = GeneratorSpec(self.n_classes, self.class_names, style, res)
+    plan = plan_images(options, spec, latents)
+    z, classes = draw_latents(
+      plan, options.batch, truncation, self.gan.dim_z, self.n_classes, latents
+    )
+    g = self._variables(options, psi, truncation)
+    job = _Job(options, plan, z, classes, latents, steps, psi, res, alpha)
+    if style is None:
+      drawn = self._draw_from_z(g, job)
     else:
-      synthesize = self._jitted(make_synthesizer, res, stored_noise)
-      draw = lambda ws, seeds: synthesize(g, ws, seeds, alpha)
-      ws, classes = self._styles(style, options, plan, g, z, classes)
-      rows = [ws[:, : style.layers(res)], seeds]
-    batch = self._batch_size(options, len(seeds))
-    images = run_in_batches(draw, [plan.selected(x) for x in rows], batch)
-    classes, seeds = plan.selected(classes), plan.selected(plan.seeds)
-    return PlannedImages(images, classes, seeds, plan.cells, psi, truncation)
+      drawn = self._draw_from_styles(style, g, job)
+    rows = [plan.selected(x) for x in drawn.rows]
+    images = run_in_batches(drawn.draw, rows, self._batch_size(options, len(rows[0])))
+    classes = plan.selected(drawn.classes)
+    made = dataclasses.replace(
+      drawn.latents,
+      values=plan.selected(drawn.latents.values),
+      labels=compact_labels(classes) if self._knows_labels(latents) else None,
+      truncation=truncation,
+      seeds=plan.selected(noise_seeds(options, plan)),
+      noise=tuple(plan.selected(x) for x in drawn.latents.noise),
+      model=self.identity,
+    )
+    seeds = plan.selected(plan.seeds)
+    return PlannedImages(images, classes, seeds, plan.cells, made, psi, truncation)
+
+  def _knows_labels(self, given: Latents | None) -> bool:
+    """Whether images have labels: those of a given w may not be known."""
+    is_w = given is not None and given.space != 'z' and given.labels is None
+    return self.n_classes > 0 and not is_w
+
+  def map_latents(
+    self, z: Float[np.ndarray, 'n dim_z'], classes: Float[np.ndarray, 'n classes']
+  ) -> Float[np.ndarray, 'n dim_w']:
+    """w of a StyleGAN, without truncation.
+
+    Args:
+      classes: class weights; [n, 1] without classes.
+    """
+    style = self.gan.style_based
+    assert style is not None
+    mapper = self._jitted(make_mapper)
+    psi = np.ones(style.layers(style.res), np.float32)
+    draw = lambda z, classes: mapper(self.variables, z, classes, psi)
+    batch = self._device_multiple(min(MAPPING_BATCH, len(z)))
+    return np.concatenate([x[:, 0] for x in run_in_batches(draw, [z, classes], batch)])
+
+  def _draw_from_z(self, g: Variables, job: _Job) -> _Drawn:
+    """Images of a family without styles."""
+    sample = self._jitted(make_sampler, job.res, job.options.noise == 'stored')
+    z, psi = job.plan.frames_of(job.z), job.psi
+    if job.steps:
+      z = directions.move_latents(z, job.steps, psi, self.gan.normalize_z)
+    classes = job.plan.frames_of(job.classes)
+    draw = lambda z, classes, seeds: sample(g, z, classes, psi, seeds, job.alpha)
+    rows = [z, classes, noise_seeds(job.options, job.plan)]
+    return _Drawn(draw, rows, classes, Latents('z', z, psi=psi))
+
+  def _draw_from_styles(self, gan: StyleBased, g: Variables, job: _Job) -> _Drawn:
+    """Images of a StyleGAN."""
+    options, plan, alpha = job.options, job.plan, job.alpha
+    mapped = self._mapped(gan, g, job)
+    arguments = (options, plan, job.z, job.classes, job.given, mapped, job.steps)
+    styles = make_styles(*arguments, job.psi)
+    ws = styles.ws[:, : gan.layers(job.res)]
+    keeps_own = options.noise == 'own' and options.noise_seed is None
+    if job.given is not None and job.given.noise and keeps_own:
+      rows = plan.file_rows
+      noise = tuple(
+        x[rows] if len(x) > 1 else np.broadcast_to(x, (len(ws), *x.shape[1:]))
+        for x in job.given.noise
+      )
+      noisy = self._jitted(make_noisy_synthesizer, job.res)
+      draw: Callable[..., ArrayLike] = lambda ws, *noise: noisy(g, ws, noise, alpha)
+      latents = dataclasses.replace(styles.latents, noise=noise)
+      used = noise[: len(gan.sizes(job.res))]
+      return _Drawn(draw, [ws, *used], styles.classes, latents)
+    synthesize = self._jitted(make_synthesizer, job.res, options.noise == 'stored')
+    draw = lambda ws, seeds: synthesize(g, ws, seeds, alpha)
+    rows_ = [ws, noise_seeds(options, plan)]
+    return _Drawn(draw, rows_, styles.classes, styles.latents)
+
+  def _mapped(self, gan: StyleBased, g: Variables, job: _Job) -> Mapped:
+    """The mapping network and truncation, in batches."""
+    n_truncated = job.options.truncated_layers
+    n_truncated = gan.truncated_layers if n_truncated is None else n_truncated
+    truncated = np.arange(gan.layers(gan.res)) < n_truncated
+    by_layer = lambda psi: np.where(truncated, psi, 1).astype(np.float32)
+
+    def in_batches(function: Callable[..., ArrayLike], *rows: np.ndarray) -> np.ndarray:
+      batch = self._batch_size(job.options, len(rows[0]))
+      return np.concatenate(list(run_in_batches(function, rows, batch)))
+
+    def of_z(z: np.ndarray, classes: np.ndarray, psi: float) -> np.ndarray:
+      mapper, psis = self._jitted(make_mapper), by_layer(psi)
+      return in_batches(lambda z, classes: mapper(g, z, classes, psis), z, classes)
+
+    def of_w(w: np.ndarray, psi: float) -> np.ndarray:
+      truncate, psis = self._jitted(make_truncator), by_layer(psi)
+      return in_batches(lambda w: truncate(g, w, psis), w)
+
+    return Mapped(of_z, of_w, self.defaults.resolve(job.options.psi)[0])
+
+  def _steps(self, options: SamplingOptions) -> list[directions.Step]:
+    """The steps of --direction.
+
+    Raises:
+      UserError: there is no such direction, or it is of another model.
+    """
+    if not options.direction:
+      return []
+    given = os.path.expanduser(options.directions)
+    path = Path(given) if given else Path(self._workdir) / directions.FILE
+    style = self.gan.style_based
+    space, dim = ('z', self.gan.dim_z) if style is None else ('w', style.dim_w)
+    return directions.find_steps(path, options.direction, self.identity, space, dim)
+
+  def _resolution(self, options: SamplingOptions) -> tuple[int, ArrayLike]:
+    return resolve_resolution(options.res, self.phase)
 
   def export(
     self, path: str | Path, options: SamplingOptions | None = None
@@ -285,11 +336,11 @@ class TrainedGenerator(Generator):
     self._check(options)
     for name in options.changed(IMAGE_OPTIONS):
       raise UserError(f'--{name} is for images, and --export writes a generator.')
-    res, alpha = resolve_resolution(options.res, self.phase)
+    res, alpha = self._resolution(options)
     gan = self.gan
     if gan.style_based is not None and options.truncated_layers is not None:
       gan = dataclasses.replace(gan, truncated_layers=options.truncated_layers)
-    g = self._variables(options)
+    g = self._variables(options, *resolve_truncation(options, self.defaults))
     path = os.path.expanduser(path)
     return export.export_generator(gan, g, path, res=res, alpha=alpha)
 
@@ -308,16 +359,17 @@ class TrainedGenerator(Generator):
     if self.gan.style_based is None:
       reject_style_options(options, 'is for a StyleGAN, which this model is not')
 
-  def _variables(self, options: SamplingOptions) -> Variables:
+  def _variables(
+    self, options: SamplingOptions, psi: float, truncation: float
+  ) -> Variables:
     """EMA weights with the noise strengths or the batch statistics of the options."""
     style = self.gan.style_based
     if style is None:
-      psi, truncation = self.defaults.resolve(options.psi, options.truncation)
       return self._standing(options.standing, truncation, psi)
     strength = 0.0 if options.noise == 'off' else options.noise_strength
     strengths = np.full(style.layers(style.res), strength)
     if options.noise_layers is not None:
-      res, _ = resolve_resolution(options.res, self.phase)
+      res, _ = self._resolution(options)
       bands = parse_mix_layers(options.noise_layers, style, res, 'noise_layers')
       strengths[np.setdiff1d(np.arange(len(strengths)), np.concatenate(bands))] = 0
     return style.with_noise(self._restored.g, strengths)
@@ -331,96 +383,6 @@ class TrainedGenerator(Generator):
     return standing_statistics(
       self.gan, self._mesh, g, n_batches, batch, truncation, psi
     )
-
-  def _styles(
-    self,
-    gan: StyleBased,
-    options: SamplingOptions,
-    plan: ImagePlan,
-    g: Variables,
-    z: Float[np.ndarray, 'k dim_z'],
-    classes: Float[np.ndarray, 'k classes'],
-  ) -> tuple[Float[np.ndarray, 'n layers dim_w'], Float[np.ndarray, 'n classes']]:
-    """ws and class weights of all images: truncated, then interpolated or mixed."""
-    n_truncated = options.truncated_layers
-    n_truncated = gan.truncated_layers if n_truncated is None else n_truncated
-    truncated = np.arange(gan.layers(gan.res)) < n_truncated
-    value, _ = self.defaults.resolve(options.psi)
-    psi = np.where(truncated, value, 1).astype(np.float32)
-    mapper = self._jitted(make_mapper)
-    if options.interpolate in ('z', 'class'):
-      z, classes = plan.frames_of(z), plan.frames_of(classes)
-    draw = lambda z, classes: mapper(g, z, classes, psi)
-    batch = self._batch_size(options, len(z))
-    ws = np.concatenate(list(run_in_batches(draw, [z, classes], batch)))
-    if options.interpolate == 'w':
-      return plan.frames_of(ws), plan.frames_of(classes)
-    if not options.mix:
-      return ws, classes
-    rows, columns = ws[: plan.n_rows], ws[plan.n_rows :]
-    of_rows = np.repeat(classes[: plan.n_rows], len(columns), 0)
-    return (
-      np.concatenate([ws, mix_styles(rows, columns, plan.bands)]),
-      np.concatenate([classes, *[of_rows] * len(plan.bands)]),
-    )
-
-
-class ExportedGenerator(Generator):
-  """A generator that was written by `gan_jax.sample --export`.
-
-  Attributes:
-    dim_z: number of entries of z.
-  """
-
-  def __init__(self, path: str | Path):
-    """
-    Raises:
-      UserError: the file cannot be read or is not an exported generator, or a package
-        is not installed.
-    """
-    path = Path(path)
-    otherwise = f'{path} is no generator that gan_jax.sample --export wrote.'
-    _, exported = export.read_exported(path, otherwise)
-    try:
-      z, classes, _ = (x.shape for x in exported.in_avals)
-      self.dim_z, self._n_classes = int(z[1]), int(classes[1])
-      self._resolution = int(exported.out_avals[0].shape[1])
-      self._defaults = export.read_defaults(exported)
-    except Exception as error:  # of an exported function of another kind
-      raise UserError(otherwise) from error
-    self._generate = jax.jit(exported.call)
-
-  @property
-  def n_classes(self) -> int:
-    return self._n_classes
-
-  @property
-  def class_names(self) -> tuple[str, ...]:
-    return ()
-
-  @property
-  def resolution(self) -> int:
-    return self._resolution
-
-  @property
-  def defaults(self) -> SamplingDefaults:
-    return self._defaults
-
-  def plan(self, options: SamplingOptions) -> PlannedImages:
-    reject_style_options(options, 'is not for an exported generator')
-    for name in options.changed(('res', 'standing')):
-      raise UserError(f'--{name} was fixed when this generator was exported.')
-    plan = plan_images(options, GeneratorSpec(self.n_classes, self.class_names))
-    psi, truncation = self.defaults.resolve(options.psi, options.truncation)
-    z, classes = draw_latents(
-      plan, options.batch, truncation, self.dim_z, self.n_classes
-    )
-    z, classes = (plan.selected(plan.frames_of(x)) for x in (z, classes))
-    scale = np.float32(psi)
-    draw = lambda z, classes: self._generate(z, classes[:, : self.n_classes], scale)
-    images = run_in_batches(draw, [z, classes], min(options.batch, len(z)))
-    seeds = plan.selected(plan.seeds)
-    return PlannedImages(images, classes, seeds, plan.cells, psi, truncation)
 
 
 def load(
@@ -447,17 +409,3 @@ def load(
   generator = TrainedGenerator(path, checkpoint, ema)
   _ = generator.phase  # reads the checkpoint now, so that errors occur here
   return generator
-
-
-def reject_style_options(options: SamplingOptions, reason: str) -> None:
-  """Checks that no option is set which only the weights of a StyleGAN support.
-
-  Raises:
-    UserError: one is.
-  """
-  for name in options.changed(STYLE_OPTIONS):
-    raise UserError(f'--{name} {reason}.')
-  if options.interpolate == 'w':
-    raise UserError(f'--interpolate=w {reason}.')
-  if options.psi is not None and not options.psi > 0:
-    raise UserError(f'--psi={options.psi}: it must be above 0.')

@@ -18,12 +18,14 @@ exactly one of these, and, where they are known,
   model       text: `gan_jax.config.workdir.model_identity` of the model. Without it
               the shapes alone decide which models take the latents
 
-All numbers are written as float32.
+Latents, class weights and noise are written as float32.
 """
 
 import dataclasses
 import math
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,6 +33,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from gan_jax import UserError
+from gan_jax.runtime.urls import check_path
 from gan_jax.storage.files import atomic_path
 from gan_jax.storage.npz import NPZ_ERRORS, read_npz
 
@@ -80,7 +83,7 @@ class LatentShapes(NamedTuple):
   n_classes: int = 0
   dim_w: int = 0
   layers: int = 0
-  sizes: tuple[int, ...] = ()
+  sizes: Sequence[int] = ()
   model: str = ''
 
 
@@ -95,9 +98,9 @@ def save_latents(path: Path, latents: Latents) -> None:
     is_class = np.issubdtype(latents.labels.dtype, np.integer)
     arrays['labels'] = latents.labels.astype(np.int32 if is_class else np.float32)
   if latents.psi is not None:
-    arrays['psi'] = np.array(latents.psi, np.float32)
+    arrays['psi'] = np.array(latents.psi)
   if math.isfinite(latents.truncation):
-    arrays['truncation'] = np.array(latents.truncation, np.float32)
+    arrays['truncation'] = np.array(latents.truncation)
   if latents.seeds is not None:
     arrays['seeds'] = latents.seeds.astype(np.uint32)
   arrays |= {f'noise{i}': x.astype(np.float32) for i, x in enumerate(latents.noise)}
@@ -108,12 +111,16 @@ def save_latents(path: Path, latents: Latents) -> None:
     np.savez(f, allow_pickle=False, **arrays)
 
 
-def load_latents(path: Path) -> Latents:
+def load_latents(path: Path | str) -> Latents:
   """The latents in an .npz file, checked as far as that needs no model.
+
+  Args:
+    path: '~' is the home folder.
 
   Raises:
     UserError: the file cannot be read, is no .npz file, or its arrays do not fit.
   """
+  path = Path(os.path.expanduser(check_path(str(path))))
   try:
     with path.open('rb') as f:
       arrays = read_npz(f)
@@ -173,7 +180,8 @@ def _parse(path: Path, space: Space, arrays: dict[str, np.ndarray]) -> Latents:
   numbers: dict[str, float] = {}
   for name in ('psi', 'truncation'):
     if name in arrays:
-      numbers[name] = float(_numbers(path, name, arrays[name]))
+      _numbers(path, name, arrays[name])
+      numbers[name] = float(arrays[name])
   if not numbers.get('truncation', 1) > 0:
     raise UserError(f'{path}: truncation={numbers["truncation"]:g} must be above 0.')
   return Latents(
@@ -215,8 +223,20 @@ def _noise(path: Path, n: int, arrays: dict[str, np.ndarray]) -> tuple:
   return tuple(noise)
 
 
-def check_latents(path: Path, latents: Latents, shapes: LatentShapes) -> None:
+def latents_of_z(z: np.ndarray) -> Latents:
+  """Latents from an array of z.
+
+  Raises:
+    UserError: it is no array [n, dim_z] of finite numbers.
+  """
+  return _parse(Path('latents'), 'z', {'z': np.asarray(z)})
+
+
+def check_latents(path: Path | str, latents: Latents, shapes: LatentShapes) -> None:
   """Checks that a model takes the latents.
+
+  Args:
+    path: what they are called in messages.
 
   Raises:
     UserError: they belong to another model, or have other shapes.
@@ -226,6 +246,8 @@ def check_latents(path: Path, latents: Latents, shapes: LatentShapes) -> None:
       f'{path} holds latents of another model, {latents.model}, and this one is '
       f'{shapes.model}: name the workdir that they come from.'
     )
+  if latents.psi is not None and not (latents.psi > 0 or shapes.dim_w):
+    raise UserError(f'{path}: psi={latents.psi:g} must be above 0 in this model.')
   expected: dict[Space, tuple[int, ...]] = {'z': (shapes.dim_z,)}
   if shapes.dim_w:
     expected['w'] = (shapes.dim_w,)
@@ -248,7 +270,7 @@ def _product(shape: tuple[int, ...]) -> str:
   return ' x '.join(map(str, shape))
 
 
-def _check_labels(path: Path, latents: Latents, n_classes: int) -> None:
+def _check_labels(path: Path | str, latents: Latents, n_classes: int) -> None:
   labels = latents.labels
   if labels is None:
     return
@@ -265,7 +287,7 @@ def _check_labels(path: Path, latents: Latents, n_classes: int) -> None:
       raise UserError(f'{path}: labels must be integers from 0 to {n_classes - 1}.')
 
 
-def _check_noise(path: Path, latents: Latents, shapes: LatentShapes) -> None:
+def _check_noise(path: Path | str, latents: Latents, shapes: LatentShapes) -> None:
   noise = latents.noise
   if not noise:
     return
@@ -287,3 +309,10 @@ def class_weights(
   if labels.ndim == 2:
     return labels.astype(np.float32)
   return np.eye(max(n_classes, 1), dtype=np.float32)[labels]
+
+
+def compact_labels(weights: Float[np.ndarray, 'n n_classes']) -> np.ndarray:
+  """Class weights as labels int [n] if all are of a single class; else unchanged."""
+  labels = weights.argmax(-1)
+  single = np.eye(weights.shape[-1], dtype=np.float32)[labels]
+  return labels if (weights == single).all() else weights

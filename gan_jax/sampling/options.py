@@ -5,7 +5,7 @@ import math
 import operator
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gan_jax import UserError
 from gan_jax.runtime.flags import flag, to_flags
@@ -14,6 +14,7 @@ MAX_SEED = 2**32 - 1
 MAX_NUMBERS = 2**24  # in ranges; more is a typing error, and would not fit in memory
 DEFAULT_SEEDS, DEFAULT_FRAMES, DEFAULT_COLUMNS = '0-63', 8, 8
 LAYOUTS = ('grid', 'mix', 'interpolate')  # at most one of these options
+NUMPY = 'numpy:'  # before seeds of numpy.random.RandomState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +31,18 @@ class SamplingOptions:
   """
 
   seeds: str | None = flag(
-    None, f'one image per seed, such as 0-63 or 1,5,9-12; default: {DEFAULT_SEEDS}'
+    None,
+    'one image per seed, such as 0-63 or 1,5,9-12; numpy:639 or numpy:0-15 draws z as '
+    'the original codes do for their figures, with numpy.random.RandomState; '
+    f'default: {DEFAULT_SEEDS}',
   )
   num: int | None = flag(None, 'sample seeds 0 to NUM-1 instead of --seeds')
+  latents: str = flag(
+    '',
+    'latents of the images instead of --seeds: a file that --save_latents or '
+    'gan_jax.project wrote, or any with z, w or w_plus',
+    metavar='FILE.npz',
+  )
   classes: str = flag(
     '',
     'labels or names of classes, such as 0-8 or 3,cat, assigned in turn; #3 is a label '
@@ -113,6 +123,18 @@ class SamplingOptions:
     metavar='N',
   )
   loop: bool = flag(False, 'let --interpolate go on from the last seed to the first')
+  direction: str = flag(
+    '',
+    'move all images along directions that gan_jax.directions found, such as sefa0:1.5 '
+    'or sefa0:1.5,pca2:-1; may be given several times',
+    metavar='NAME:STRENGTH',
+    joined=True,
+  )
+  directions: str = flag(
+    '',
+    'file of the directions; default: directions.npz in the workdir',
+    metavar='FILE.npz',
+  )
   only: int | None = flag(
     None, 'sample only image N of all these, counted from 0', metavar='N'
   )
@@ -143,7 +165,7 @@ class SamplingOptions:
       if choices and value not in (field.default, *choices):
         raise UserError(f'--{field.name}={value}: allowed are {", ".join(choices)}.')
     for name in self.changed(('seeds', 'mix')):
-      parse_ranges(vars(self)[name], name)
+      parse_seeds(vars(self)[name], name)
     self._check_combination()
 
   def _check_combination(self) -> None:
@@ -153,8 +175,8 @@ class SamplingOptions:
     """
     layouts = [name for name in LAYOUTS if vars(self)[name]]
     excluding = [layouts]
-    for pair in (('seeds', 'num'), ('classes', 'labels')):
-      excluding.append([name for name in pair if self.changed([name])])
+    for group in (('seeds', 'num', 'latents'), ('classes', 'labels')):
+      excluding.append(self.changed(group))
     if self.grid or self.mix:  # these have columns of their own
       excluding += [[layouts[0], name] for name in self.changed(['columns'])]
     if self.noise == 'off':
@@ -166,6 +188,7 @@ class SamplingOptions:
       ('frames', 'interpolate'),
       ('loop', 'interpolate'),
       ('mix_layers', 'mix'),
+      ('directions', 'direction'),
     ):
       if self.changed([name]) and not vars(self)[needed]:
         raise UserError(f'--{name} needs --{needed}, which is not given.')
@@ -181,32 +204,51 @@ class SamplingOptions:
     return [name for name in names if vars(self)[name] != defaults[name]]
 
 
-def parse_ranges(text: str, name: str) -> list[int]:
+class Seeds(NamedTuple):
+  """Seeds of the images, and what draws z from them."""
+
+  numbers: list[int]
+  numpy: bool  # numpy.random.RandomState; False: jax.random
+
+
+def parse_seeds(text: str, name: str) -> Seeds:
+  """'0-3,8', or 'numpy:0-3,8' for the random numbers of NumPy.
+
+  Raises:
+    UserError: as `parse_ranges`.
+  """
+  if text.startswith(NUMPY):
+    return Seeds(parse_ranges(text.removeprefix(NUMPY), name, NUMPY), True)
+  return Seeds(parse_ranges(text, name), False)
+
+
+def parse_ranges(text: str, name: str, prefix: str = '') -> list[int]:
   """'0-3,8' -> [0, 1, 2, 3, 8].
 
   Args:
     name: the flag that error messages name.
+    prefix: what stands before `text` in the value of the flag.
 
   Raises:
     UserError: `text` has another form, a range descends, a number is above 2**32 - 1,
       or there are too many.
   """
-  ranges = []
+  ranges, given = [], f'--{name}={prefix}{text}'
   for part in text.split(','):
     match = re.fullmatch(r'([0-9]{1,30})(?:-([0-9]{1,30}))?', part.strip())
     if match is None:
-      raise UserError(f'--{name}={text}: give numbers such as 0-63 or 1,5,9-12.')
+      raise UserError(f'{given}: give numbers such as 0-63 or 1,5,9-12.')
     first, last = int(match[1]), int(match[2] or match[1])
     if last > MAX_SEED:
-      raise UserError(f'--{name}={text}: numbers go up to {MAX_SEED}.')
+      raise UserError(f'{given}: numbers go up to {MAX_SEED}.')
     if last < first:
       raise UserError(
-        f'--{name}={text}: {first}-{last} runs from high to low; write {last}-{first}, '
+        f'{given}: {first}-{last} runs from high to low; write {last}-{first}, '
         f'or for this order one by one, {first},{first - 1},...'
       )
     ranges.append(range(first, last + 1))
   if sum(map(len, ranges)) > MAX_NUMBERS:
-    raise UserError(f'--{name}={text}: that is more than {MAX_NUMBERS} numbers.')
+    raise UserError(f'{given}: that is more than {MAX_NUMBERS} numbers.')
   return [number for numbers in ranges for number in numbers]
 
 

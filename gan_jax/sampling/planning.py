@@ -1,9 +1,9 @@
-"""From sampling options to images: which latents, which classes, and how they lie."""
+"""From sampling options to a plan: which latents and classes, and where they lie."""
 
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -14,6 +14,7 @@ from gan_jax.models.base import Phase, StyleBased
 from gan_jax.sampling import style_mixing
 from gan_jax.sampling.class_names import parse_classes
 from gan_jax.sampling.label_vectors import read_label_vectors
+from gan_jax.sampling.latents import Latents, class_weights
 from gan_jax.sampling.options import (
   DEFAULT_COLUMNS,
   DEFAULT_FRAMES,
@@ -21,11 +22,12 @@ from gan_jax.sampling.options import (
   LAYOUTS,
   MAX_NUMBERS,
   SamplingOptions,
-  parse_ranges,
+  Seeds,
+  parse_seeds,
 )
-from gan_jax.sampling.samplers import labels_from_seeds, latents, run_in_batches
 
 BLANK = -1  # a cell of an image grid without an image
+DRAWN = -1  # a label that is drawn from the seed
 
 
 class GeneratorSpec(NamedTuple):
@@ -44,6 +46,7 @@ class PlannedImages(NamedTuple):
   classes: Float[np.ndarray, 'n classes']  # class weights; [n, 1] without classes
   seeds: UInt32[np.ndarray, ' n']
   cells: Int[np.ndarray, 'rows columns']  # of the image grid, see `ImagePlan`
+  latents: Latents  # of which the same options make the same images
   psi: float = 1.0
   truncation: float = math.inf  # threshold of z
 
@@ -51,6 +54,23 @@ class PlannedImages(NamedTuple):
   def description(self) -> str:
     """What the metadata of an output file says of these images."""
     return f'psi={self.psi:g} truncation={self.truncation:g}'
+
+
+class Sources(NamedTuple):
+  """What k latents are made of.
+
+  Attributes:
+    numbers: seeds, or rows of a file of latents.
+    origin: what they are: seeds of jax.random, seeds of NumPy, or rows.
+    noise_seeds: seeds of the noise besides z that goes with each.
+  """
+
+  numbers: list[int]
+  origin: Literal['seed', 'numpy', 'file']
+  noise_seeds: list[int]
+
+  def first(self, n: int) -> 'Sources':
+    return Sources(self.numbers[:n], self.origin, self.noise_seeds[:n])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,28 +81,57 @@ class ImagePlan:
   or, of a style mixing grid, those of the rows and of the columns, then the mixtures.
 
   Attributes:
-    latent_seeds: of the latents; in a style mixing grid the rows, then the columns.
-    labels: of the latents, rows of `table`; None: each is drawn from its seed.
-    seeds: of the images, for the noise besides z.
+    sources: of the latents; of a style mixing grid those of the rows and of the
+      columns.
+    labels: of the latents, rows of `table`; DRAWN or None: from the seeds.
+    noise_of: the latent whose noise each image has.
     cells: of the image grid: the number of an image, or BLANK.
     frames: steps from one latent to the next; 0: no interpolation.
     closed: the path leads back to the first latent.
     bands: layers that the columns of a style mixing grid give, one entry per band.
-    n_rows: of the sources of a style mixing grid.
     only: the image to sample instead of all n.
-    table: label vectors float32 [m, n_classes] of --labels; None: labels are classes.
+    table: label vectors float32 [m, n_classes]; None: labels are classes.
   """
 
-  latent_seeds: list[int]
+  sources: tuple[Sources, ...]
   labels: list[int] | None
-  seeds: UInt32[np.ndarray, ' n']
+  noise_of: Int[np.ndarray, ' n']
   cells: Int[np.ndarray, 'rows columns']
   frames: int = 0
   closed: bool = False
   bands: tuple[list[int], ...] = ()
-  n_rows: int = 0
   only: int | None = None
   table: Float[np.ndarray, 'm classes'] | None = None
+
+  @property
+  def latent_seeds(self) -> list[int]:
+    """Seeds, or rows of a file, of all latents."""
+    return [number for source in self.sources for number in source.numbers]
+
+  @property
+  def n_rows(self) -> int:
+    """Number of latents of the first sources."""
+    return len(self.sources[0].numbers)
+
+  @property
+  def noise_seeds(self) -> UInt32[np.ndarray, ' k']:
+    """Seeds of the noise of all latents."""
+    return np.concatenate([np.array(x.noise_seeds, np.uint32) for x in self.sources])
+
+  @property
+  def seeds(self) -> UInt32[np.ndarray, ' n']:
+    """Seeds of the noise of all images."""
+    return self.noise_seeds[self.noise_of]
+
+  @property
+  def file_rows(self) -> Int[np.ndarray, ' n']:
+    """The row of a file of latents that the noise of each image comes from.
+
+    Images of other sources have that of the first one.
+    """
+    rows, *others = (np.array(source.numbers) for source in self.sources)
+    padding = [np.full_like(numbers, rows[0]) for numbers in others]
+    return np.concatenate([rows, *padding])[self.noise_of]
 
   def frames_of(self, x: Float[np.ndarray, 'k ...']) -> Float[np.ndarray, 'n ...']:
     """Values of the images from those of the latents."""
@@ -93,42 +142,83 @@ class ImagePlan:
     return x if self.only is None else x[self.only : self.only + 1]
 
 
-def plan_images(options: SamplingOptions, spec: GeneratorSpec) -> ImagePlan:
+def plan_images(
+  options: SamplingOptions, spec: GeneratorSpec, latents: Latents | None = None
+) -> ImagePlan:
   """Checks the options against the generator; computes nothing on a device.
+
+  Args:
+    latents: of the images, in place of seeds.
 
   Raises:
     UserError: the model has no such classes or layers, or there are too few seeds.
   """
-  seeds, labels = _requested_seeds(options), _requested_labels(options, spec)
-  table = None
+  sources = _requested_sources(options, latents)
+  labels = column_labels = _requested_labels(options, spec)
+  table, by_class = None, options.grid or options.interpolate == 'class'
+  if latents is not None and latents.space != 'z':
+    _check_mapped(options, latents)
   if options.labels:
     table = read_label_vectors(options.labels, spec.n_classes)
-    labels = list(range(len(table)))
-  if not (options.grid or options.interpolate == 'class'):
-    _check_turns(options, labels, seeds)
+    labels = column_labels = list(range(len(table)))
+  elif latents and latents.labels is not None and not (labels or by_class):
+    table = class_weights(latents.labels, spec.n_classes)
+    labels, column_labels = list(range(len(table))), [DRAWN]
+  n = len(sources.numbers)
+  if not by_class:
+    _check_turns(options, labels, n)
   if options.interpolate:
-    plan = _plan_interpolation(options, spec, seeds, labels)
+    plan = _plan_interpolation(options, spec, sources, labels)
   elif options.mix:
-    plan = _plan_mixing(options, spec, seeds, labels)
+    plan = _plan_mixing(options, spec, sources, labels, column_labels)
   elif options.grid:
     rows = labels or list(range(spec.n_classes))
-    _check_count(options, len(rows) * len(seeds))
-    plan = _plan_rows(seeds * len(rows), np.repeat(rows, len(seeds)), len(seeds))
+    _check_count(options, len(rows) * n)
+    repeated = Sources(
+      sources.numbers * len(rows), sources.origin, sources.noise_seeds * len(rows)
+    )
+    plan = _plan_rows(repeated, np.repeat(rows, n), n)
   else:
     columns = options.columns or DEFAULT_COLUMNS
-    plan = _plan_rows(seeds, np.resize(labels, len(seeds)) if labels else None, columns)
+    plan = _plan_rows(sources, np.resize(labels, n) if labels else None, columns)
   plan = dataclasses.replace(plan, table=table)
   return plan if options.only is None else _with_only(plan, options)
 
 
-def _requested_seeds(options: SamplingOptions) -> list[int]:
+def _requested_sources(options: SamplingOptions, latents: Latents | None) -> Sources:
+  """The rows of the latents, or seeds."""
+  if latents is not None:
+    rows = list(range(len(latents)))
+    seeds = rows if latents.seeds is None else latents.seeds.tolist()
+    return Sources(rows, 'file', seeds)
   if options.num is not None:
-    return list(range(options.num))
+    return seed_sources(Seeds(list(range(options.num)), False))
   if options.seeds is None and options.interpolate == 'class':
-    return [0]
-  return parse_ranges(
-    DEFAULT_SEEDS if options.seeds is None else options.seeds, 'seeds'
-  )
+    return seed_sources(Seeds([0], False))
+  text = DEFAULT_SEEDS if options.seeds is None else options.seeds
+  return seed_sources(parse_seeds(text, 'seeds'))
+
+
+def seed_sources(seeds: Seeds) -> Sources:
+  """The sources of latents that are drawn from seeds."""
+  return Sources(seeds.numbers, 'numpy' if seeds.numpy else 'seed', seeds.numbers)
+
+
+def _check_mapped(options: SamplingOptions, latents: Latents) -> None:
+  """
+  Raises:
+    UserError: an option needs z, which w is already mapped from.
+  """
+  for name in options.changed(('classes', 'labels', 'grid')):
+    raise UserError(
+      f'--{name}: the latents hold {latents.space}, which has its class in it: leave '
+      'it out, or give latents with z.'
+    )
+  if options.interpolate in ('z', 'class'):
+    raise UserError(
+      f'--interpolate={options.interpolate}: the latents hold {latents.space}; '
+      '--interpolate=w goes from one to the next.'
+    )
 
 
 def _requested_labels(options: SamplingOptions, spec: GeneratorSpec) -> list[int]:
@@ -143,12 +233,12 @@ def _requested_labels(options: SamplingOptions, spec: GeneratorSpec) -> list[int
   return parse_classes(options.classes, spec.n_classes, spec.class_names)
 
 
-def _check_turns(options: SamplingOptions, labels: list[int], seeds: list[int]) -> None:
+def _check_turns(options: SamplingOptions, labels: list[int], n: int) -> None:
   """
   Raises:
-    UserError: there are more classes than seeds to assign them to.
+    UserError: there are more classes than n seeds to assign them to.
   """
-  n = max(len(seeds), len(parse_ranges(options.mix, 'mix')) if options.mix else 0)
+  n = max(n, len(parse_seeds(options.mix, 'mix').numbers) if options.mix else 0)
   name = 'labels' if options.labels else 'classes'
   if len(labels) > n:
     raise UserError(
@@ -167,24 +257,26 @@ def _check_count(options: SamplingOptions, n: int) -> None:
     raise UserError(f'--{layout}: that is {n} images, and {MAX_NUMBERS} are allowed.')
 
 
-def _plan_rows(seeds: list[int], labels: np.ndarray | None, columns: int) -> ImagePlan:
+def _plan_rows(sources: Sources, labels: np.ndarray | None, columns: int) -> ImagePlan:
   """One image per latent, row by row."""
+  n = len(sources.numbers)
   return ImagePlan(
-    seeds,
+    (sources,),
     None if labels is None else labels.tolist(),
-    np.array(seeds, np.uint32),
-    row_major(len(seeds), columns),
+    np.arange(n),
+    row_major(n, columns),
   )
 
 
 def _plan_interpolation(
-  options: SamplingOptions, spec: GeneratorSpec, seeds: list[int], labels: list[int]
+  options: SamplingOptions, spec: GeneratorSpec, sources: Sources, labels: list[int]
 ) -> ImagePlan:
-  """The path through the seeds, or through the classes at one seed.
+  """The path through the latents, or through the classes at one latent.
 
   Every latent on the path is shown once. A path that ends where it began is closed, as
   one with --loop: its last image is the one before the first latent.
   """
+  seeds = sources.numbers
   if options.interpolate == 'class':
     if len(seeds) > 1:
       raise UserError(
@@ -193,11 +285,13 @@ def _plan_interpolation(
       )
     labels = labels or list(range(spec.n_classes))
     seeds = seeds * len(labels)
+    sources = Sources(seeds, sources.origin, sources.noise_seeds * len(labels))
   elif labels:
     labels = np.resize(labels, len(seeds)).tolist()
   stations = list(zip(seeds, labels or seeds, strict=True))
   if len(set(stations)) < 2:
     kind = 'classes' if options.interpolate == 'class' else 'seeds'
+    kind = 'latents' if kind == 'seeds' and sources.origin == 'file' else kind
     raise UserError(
       f'--interpolate={options.interpolate} needs at least two {kind} that differ.'
     )
@@ -209,10 +303,10 @@ def _plan_interpolation(
   # A row from each latent to the next; of two latents one row with both.
   columns = options.columns or (n_images if n_images == frames + 1 else frames)
   return ImagePlan(
-    latent_seeds=seeds[:n],
+    sources=(sources.first(n),),
     labels=labels[:n] or None,
     # One noise for all images, so that only what is interpolated changes.
-    seeds=np.full(n_images, seeds[0], np.uint32),
+    noise_of=np.zeros(n_images, np.int64),
     cells=row_major(n_images, columns),
     frames=frames,
     closed=options.loop or is_round,
@@ -232,27 +326,34 @@ def n_frames(stations: Sequence[Any], frames: int, loop: bool = False) -> int:
 
 
 def _plan_mixing(
-  options: SamplingOptions, spec: GeneratorSpec, seeds: list[int], labels: list[int]
+  options: SamplingOptions,
+  spec: GeneratorSpec,
+  rows: Sources,
+  row_labels: list[int],
+  column_labels: list[int],
 ) -> ImagePlan:
   """The sources in the first column and row, and a mixture for each pair and band."""
   if spec.style is None:
     raise UserError('--mix is for a StyleGAN, which this model is not.')
-  columns = parse_ranges(options.mix, 'mix')
+  columns = seed_sources(parse_seeds(options.mix, 'mix'))
   bands = style_mixing.parse_mix_layers(options.mix_layers, spec.style, spec.res)
-  r, c, b = len(seeds), len(columns), len(bands)
+  r, c, b = len(rows.numbers), len(columns.numbers), len(bands)
   _check_count(options, r + c + b * r * c)
   cells = np.full((1 + b * r, 1 + c), BLANK)
   cells[0, 1:] = r + np.arange(c)
   cells[1:, 0] = np.tile(np.arange(r), b)
   cells[1:, 1:] = r + c + np.arange(b * r * c).reshape(b * r, c)
-  turns = [np.resize(labels, n).tolist() for n in (r, c)] if labels else []
+  labels = None
+  if row_labels:
+    turns = ((row_labels, r), (column_labels, c))
+    labels = np.concatenate([np.resize(x, n) for x, n in turns]).tolist()
+  mixtures = np.tile(np.repeat(np.arange(r), c), b)
   return ImagePlan(
-    latent_seeds=seeds + columns,
-    labels=sum(turns, []) or None,
-    seeds=np.array(seeds + columns + list(np.repeat(seeds, c)) * b, np.uint32),
+    sources=(rows, columns),
+    labels=labels,
+    noise_of=np.concatenate([np.arange(r + c), mixtures]),
     cells=cells,
     bands=tuple(bands),
-    n_rows=r,
   )
 
 
@@ -261,7 +362,7 @@ def _with_only(plan: ImagePlan, options: SamplingOptions) -> ImagePlan:
   Raises:
     UserError: there is no such image, or the images are a style mixing grid.
   """
-  n = len(plan.seeds)
+  n = len(plan.noise_of)
   if options.mix:
     raise UserError(f'--only={options.only}: not possible for a style mixing grid.')
   if not 0 <= (options.only or 0) < n:
@@ -296,24 +397,6 @@ def resolve_resolution(requested: int, phase: Phase) -> tuple[int, ArrayLike]:
   return requested, 1.0
 
 
-def draw_latents(
-  plan: ImagePlan, batch: int, truncation: float, dim_z: int, n_classes: int
-) -> tuple[Float[np.ndarray, 'k dim_z'], Float[np.ndarray, 'k classes']]:
-  """z and class weights of the plan's latents; class weights [k, 1] without classes."""
-  seeds = np.array(plan.latent_seeds, np.uint32)
-  batch = min(batch, len(seeds))  # as in the sampler, so that z has its shape
-  draw = lambda seeds: latents(seeds, dim_z, truncation)
-  z = np.concatenate(list(run_in_batches(draw, [seeds], batch)))
-  if plan.labels is None:
-    draw = lambda seeds: labels_from_seeds(seeds, n_classes)
-    labels = np.concatenate(list(run_in_batches(draw, [seeds], batch)))
-  else:
-    labels = np.array(plan.labels)
-  if plan.table is not None:
-    return z, plan.table[labels]
-  return z, np.eye(max(n_classes, 1), dtype=np.float32)[labels]
-
-
 def interpolate(
   x: Float[np.ndarray, 'n ...'], frames: int, closed: bool = False
 ) -> Float[np.ndarray, 'm ...']:
@@ -329,10 +412,3 @@ def interpolate(
   if not closed:
     steps[-1] = x[-1:]
   return np.concatenate(steps)
-
-
-def noise_seeds(options: SamplingOptions, plan: ImagePlan) -> UInt32[np.ndarray, ' n']:
-  """The seeds of the noise besides z."""
-  if options.noise_seed is None:
-    return plan.seeds
-  return np.full(len(plan.seeds), options.noise_seed, np.uint32)

@@ -104,6 +104,16 @@ def make_mapper(gan: StyleBased, mesh: Mesh) -> Sampler:
   return jax.jit(map_latents, in_shardings=shardings, out_shardings=sharded)
 
 
+def make_truncator(gan: StyleBased, mesh: Mesh) -> Sampler:
+  """A jitted function (g, w, psi [layers]) -> ws [n, layers, dim_w].
+
+  Truncation of w [n, dim_w] or [n, layers, dim_w]; otherwise as `make_mapper`.
+  """
+  sharded, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+  shardings = (replicated, sharded, replicated)
+  return jax.jit(gan.truncate, in_shardings=shardings, out_shardings=sharded)
+
+
 def make_synthesizer(
   gan: StyleBased, mesh: Mesh, res: int = 0, stored_noise: bool = False
 ) -> Sampler:
@@ -115,6 +125,22 @@ def make_synthesizer(
 
   def synthesize(g: Variables, ws: Array, seeds: Array, alpha: Array) -> Array:
     noise = None if stored_noise else gan.fresh_noise(noise_keys(seeds), res or gan.res)
+    return to_uint8(gan.synthesize(g, ws, noise, res=res, alpha=alpha))
+
+  shardings = (replicated, sharded, sharded, replicated)
+  return jax.jit(synthesize, in_shardings=shardings, out_shardings=sharded)
+
+
+def make_noisy_synthesizer(gan: StyleBased, mesh: Mesh, res: int = 0) -> Sampler:
+  """A jitted function (g, ws, noise, alpha) -> images uint8 [n, h, w, c].
+
+  `noise` has one [n, h, w, 1] per layer; otherwise as `make_synthesizer`.
+  """
+  sharded, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+
+  def synthesize(
+    g: Variables, ws: Array, noise: tuple[Array, ...], alpha: Array
+  ) -> Array:
     return to_uint8(gan.synthesize(g, ws, noise, res=res, alpha=alpha))
 
   shardings = (replicated, sharded, sharded, replicated)

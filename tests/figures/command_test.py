@@ -10,8 +10,8 @@ from gan_jax import UserError
 from gan_jax.figures.__main__ import main
 from gan_jax.figures.catalogue import FIGURES
 from gan_jax.figures.film import read_grid
-from gan_jax.figures.layout import LINE
 from gan_jax.sampling.image_io import image_grid
+from gan_jax.sampling.layout import LINE
 
 
 @pytest.fixture

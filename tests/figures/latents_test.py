@@ -6,9 +6,9 @@ import pytest
 from gan_jax import UserError
 from gan_jax.config.workdir import read_config
 from gan_jax.figures import latents
-from gan_jax.figures.layout import GAP, LINE, enlarge, enlargement, to_rgb
 from gan_jax.figures.source import Source
 from gan_jax.sampling.generator import TrainedGenerator
+from gan_jax.sampling.layout import GAP, LINE, enlarge, enlargement, to_rgb
 from gan_jax.sampling.options import SamplingOptions
 
 

@@ -1,5 +1,8 @@
 """NVIDIA's pickles: a run that continues to grow, and both layouts of ProGAN."""
 
+import numpy as np
+
+import gan_jax
 from gan_jax import importers
 from gan_jax.importers import __main__ as cli
 from gan_jax.models.base import variable_shapes
@@ -44,3 +47,15 @@ def test_the_copy_of_progan_in_the_stylegan_repository(progan, assert_equal_tree
   assert_equal_trees(
     importers.convert_progressive(copied, *args, library='dnnlib'), want
   )
+
+
+def test_published_latents_give_the_published_images(tmp_path, pickles):
+  run, latents = tmp_path / 'run', tmp_path / 'z.npz'
+  cli.main([str(pickles / 'stylegan_tiny.pkl'), f'--workdir={run}'])
+  want = np.load(pickles / 'stylegan_tiny_expected.npz')
+  np.savez(latents, z=want['latents'])
+  generator = gan_jax.load(run)
+  for psi in (0.7, 1):
+    theirs = (want[f'Gs_images_psi{psi}'].transpose(0, 2, 3, 1) + 1) * 127.5
+    ours = generator.sample(latents=latents, psi=psi, noise='stored')
+    assert np.abs(ours - np.clip(theirs, 0, 255)).max() < 0.51  # rounded

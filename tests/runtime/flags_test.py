@@ -16,6 +16,7 @@ class Options:
   seed: int | None = flag(None, 'of the noise')
   kind: str | None = flag(None, 'of interpolation', choices=('z', 'w'))
   grid: bool = flag(False, 'classes as rows')
+  move: str = flag('', 'directions', joined=True)
   internal: int = 5  # no flag
 
 
@@ -35,6 +36,11 @@ def parse(flags):
 )
 def test_flags_and_options_are_inverse(options):
   assert parse(to_flags(options)) == options
+
+
+def test_a_joined_flag_may_be_given_several_times():
+  assert parse(['--move=a:1', '--steps=2', '--move=b,c']).move == 'a:1,b,c'
+  assert parse(to_flags(Options(move='a,b'))).move == 'a,b'
 
 
 def test_defaults_are_the_dataclass_defaults():

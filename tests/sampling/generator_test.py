@@ -12,11 +12,8 @@ from gan_jax import UserError, sample
 from gan_jax.models.stylegan import StyleGAN
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.sampling import samplers
-from gan_jax.sampling.generator import (
-  ExportedGenerator,
-  TrainedGenerator,
-  load,
-)
+from gan_jax.sampling.exported import ExportedGenerator
+from gan_jax.sampling.generator import TrainedGenerator, load
 from gan_jax.sampling.options import SamplingOptions
 from gan_jax.storage import checkpoint
 
@@ -140,6 +137,19 @@ def test_interpolation_in_w_passes_each_seed_once(draw):
 
 def test_an_earlier_resolution(draw):
   assert draw(seeds='0-2', res=4).shape == (3, 4, 4, 3)
+
+
+def test_an_exported_generator_takes_latents(exported, tmp_path):
+  options = SamplingOptions(seeds='numpy:4,5', psi=0.6, classes='3')
+  planned = exported.plan(options)
+  again = exported.plan(SamplingOptions(), planned.latents)
+  for a, b in zip(planned.images, again.images, strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert again.psi == 0.6 and planned.truncation == again.truncation == 2
+  with pytest.raises(UserError, match='z is 3 for each image'):
+    exported.sample(latents=np.zeros((2, 3)))
+  with pytest.raises(UserError, match='--direction needs the run'):
+    exported.sample(direction='up')
 
 
 def test_sample_gives_the_bits_of_the_command(digits_run, biggan, tmp_path):

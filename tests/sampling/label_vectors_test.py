@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from gan_jax import UserError
+from gan_jax.sampling.drawing import draw_latents
 from gan_jax.sampling.label_vectors import format_label_vectors, read_label_vectors
 from gan_jax.sampling.options import SamplingOptions
-from gan_jax.sampling.planning import GeneratorSpec, draw_latents, plan_images
+from gan_jax.sampling.planning import GeneratorSpec, plan_images
 
 ROWS = np.array([[0.5, -2.0], [1e-7, 0.1]], np.float32)
 

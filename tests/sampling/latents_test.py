@@ -38,8 +38,8 @@ def test_what_is_saved_is_loaded(tmp_path, rng_seed, space, shape):
     space,
     rng.normal(size=shape).astype(np.float32),
     labels=rng.random((3, 3), np.float32),
-    psi=0.5,
-    truncation=2.0,
+    psi=0.6,
+    truncation=0.7,
     seeds=np.array([2**32 - 1, 0, 7], np.uint32),
     noise=tuple(rng.normal(size=(1, s, s, 1)).astype(np.float32) for s in (4, 4, 8, 8)),
     model=STYLEGAN.model,
@@ -103,6 +103,7 @@ def test_arrays_that_are_no_latents(tmp_path, arrays, sentence):
     (BIGGAN, {'z': Z, 'labels': np.zeros((2, 4))}, 'rows of 4, .* takes rows of 3'),
     (BIGGAN, {'z': Z, 'labels': np.array([0, 3])}, 'integers from 0 to 2'),
     (BIGGAN, {'z': Z, 'labels': np.array([0.0, 1])}, 'integers from 0 to 2'),
+    (BIGGAN, {'z': Z, 'psi': 0.0}, 'psi=0 must be above 0 in this model'),
     (BIGGAN, {'z': Z, **noise()}, 'holds noise, and this model has none'),
     (
       LatentShapes(6),

@@ -9,7 +9,7 @@ import pytest
 from gan_jax import UserError
 from gan_jax.models.stylegan import StyleGAN
 from gan_jax.sampling import image_io
-from gan_jax.sampling.generator import reject_style_options
+from gan_jax.sampling.interface import reject_style_options
 from gan_jax.sampling.options import SamplingOptions
 from gan_jax.sampling.planning import GeneratorSpec, interpolate, plan_images, row_major
 

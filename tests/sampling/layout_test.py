@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gan_jax.figures.layout import GAP, LINE, enlargement, table, to_rgb
+from gan_jax.sampling.layout import GAP, LINE, enlargement, table, to_rgb
 
 
 @pytest.mark.parametrize('side, factor', [(4, 24), (32, 3), (95, 2), (96, 1), (256, 1)])
