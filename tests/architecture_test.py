@@ -20,7 +20,7 @@ ORDER = (
   {'sampling'},
   {'evaluation', 'sample', 'explore'},
   {'training', 'evaluate'},
-  {'main', 'plan', 'importers', 'figures'},
+  {'main', 'plan', 'importers', 'figures', 'directions'},
 )
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}
 OUTSIDE = {'experiments', 'configs', 'tests'}

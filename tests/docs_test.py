@@ -36,6 +36,7 @@ PARSERS = {
   'report': 'report.__main__',
   'explore': 'explore.__main__',
   'figures': 'figures.__main__',
+  'directions': 'directions.__main__',
 }
 COMMAND = re.compile(
   rf'(?:python -m gan_jax\.(\w+)|\bgan_jax ({"|".join(COMMANDS)})\b)([^;&#`\n]*)'

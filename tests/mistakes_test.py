@@ -1,4 +1,4 @@
-"""Wrong input to each of the nine commands: exit code 2, and one sentence."""
+"""Wrong input to each of the commands: exit code 2, and one sentence."""
 
 import importlib
 import json
@@ -23,6 +23,7 @@ MODULES = {
   'explore': 'gan_jax.explore.__main__',
   'importers': 'gan_jax.importers.__main__',
   'figures': 'gan_jax.figures.__main__',
+  'directions': 'gan_jax.directions.__main__',
 }
 CONFIGS = {  # folder -> the config.json in it
   'cut': b'{"model": {"family"',
@@ -37,6 +38,7 @@ RUN_OF = {  # the command line that reads the workdir RUN
   'report': 'RUN',
   'explore': '--workdir=RUN --port=18099',
   'figures': '--workdir=RUN',
+  'directions': '--workdir=RUN',
 }
 NOT_WRITABLE = {  # the command line that writes OUT
   'main': '--config=biggan_digits:tiny --workdir=OUT',
@@ -45,6 +47,7 @@ NOT_WRITABLE = {  # the command line that writes OUT
   'plan': '--config=biggan_digits:tiny --json=OUT.json',
   'report': 'no_checkpoints --out=OUT.html',
   'figures': '--workdir=no_checkpoints --out=OUT',
+  'directions': '--workdir=no_checkpoints --out=OUT.npz',
   'importers': 'weights.npz --workdir=OUT',
 }
 URLS = ('gs:/one-slash', 'hdfs://name-node')  # that cannot be meant
@@ -105,6 +108,12 @@ CASES = [
   ('main', '--config=biggan_digits:tiny --workdir=x --config.finetune.freeze_d=1'),
   ('main', '--config=biggan_digits:tiny --workdir=x --config.finetune.freeze_g=blok'),
   ('sample', '--workdir=no_checkpoints --out=x.png'),
+  ('sample', '--workdir=no_checkpoints --out=x.png --latents=weights.npz'),
+  ('sample', '--workdir=no_checkpoints --out=x.png --latents=file'),
+  ('sample', '--workdir=no_checkpoints --out=x.png --latents=gs://bucket/x.npz'),
+  ('sample', '--workdir=no_checkpoints --out=x.png --seeds=numpy:'),
+  ('sample', '--workdir=no_checkpoints --out=x.png --direction=a:b'),
+  ('sample', '--workdir=no_checkpoints --out=x.png --direction=a --directions=file'),
   ('sample', '--program=none --out=x.png'),
   ('sample', '--program=file --out=x.png'),
   ('evaluate', '--workdir=no_checkpoints --metrics=swd'),
@@ -119,6 +128,13 @@ CASES = [
   ('figures', '--workdir=no_checkpoints'),
   ('figures', '--workdir=no_checkpoints --figures=mixing'),
   ('figures', '--workdir=no_checkpoints --figures=nosuch'),
+  ('directions', '--workdir=no_checkpoints'),
+  ('directions', '--workdir=no_checkpoints --method=centers'),
+  ('directions', '--workdir=no_checkpoints --method=nosuch'),
+  ('directions', '--workdir=no_checkpoints --method=pca --classes=0,1'),
+  ('directions', '--workdir=no_checkpoints --n=0'),
+  ('directions', '--workdir=no_checkpoints --strengths=a'),
+  ('directions', '--workdir=no_checkpoints --name=1:2'),
   ('prepare', 'none sets'),
   ('prepare', 'file sets'),
   ('prepare', 'empty sets'),

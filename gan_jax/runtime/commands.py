@@ -23,6 +23,7 @@ COMMANDS = {
   'sample': Command('gan_jax.sample', 'writes images, grids and films; exports'),
   'evaluate': Command('gan_jax.evaluate', 'scores a run: FID, KID, precision, ...'),
   'figures': Command('gan_jax.figures', "draws the papers' figures from a run"),
+  'directions': Command('gan_jax.directions', 'finds directions in latent space'),
   'prepare': Command('gan_jax.prepare', 'turns images into a training set'),
   'plan': Command('gan_jax.plan', 'predicts memory, step time and cost on a TPU'),
   'report': Command('gan_jax.report', 'writes the page of one run or of several'),
@@ -47,7 +48,7 @@ def program_name(module: str) -> str:
 
 def overview() -> str:
   """The list of subcommands, one line each."""
-  lines = [f'  {name:10}{command.summary}' for name, command in COMMANDS.items()]
+  lines = [f'  {name:12}{command.summary}' for name, command in COMMANDS.items()]
   return '\n'.join(
     [
       'usage: gan_jax COMMAND [FLAGS]',

@@ -30,6 +30,7 @@ def test_the_list_has_a_line_for_each_command(monkeypatch, capsys):
     'sample',
     'evaluate',
     'figures',
+    'directions',
     'prepare',
     'plan',
     'report',

@@ -1,0 +1,1 @@
+"""Directions in latent space that change what images show."""
