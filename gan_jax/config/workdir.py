@@ -73,6 +73,7 @@ def model_identity(workdir: str | Path) -> str:
   }
   for name in ('images', 'mapped'):
     sections['train'].pop(name, None)
+  sections = {name: changed for name, changed in sections.items() if changed}
   data = {name: record.get(name) for name in ('images', 'classes')}
   imported = _read_run_record(workdir).get('weights')
   text = json.dumps([sections, data, imported], sort_keys=True)
@@ -84,7 +85,7 @@ def model_identity(workdir: str | Path) -> str:
 def _changed_keys(section: Any) -> dict[str, Any]:
   """The fields of a dataclass that differ from their defaults.
 
-  A key that a later version adds with a default changes nothing.
+  A key or a section that a later version adds with defaults changes nothing.
   """
   return {
     field.name: vars(section)[field.name]

@@ -30,3 +30,17 @@ def test_a_model_keeps_its_identity_and_shares_it_with_no_other(tmp_path):
     identity(other, data, g_adam__beta2=0.9),
   ]
   assert len({plain, *different}) == 7
+
+
+def test_new_keys_and_sections_change_no_identity(tmp_path):
+  """Files of latents and directions must stay usable: only old keys are counted."""
+  config = {
+    'model': {'family': 'progan', 'res': 8, 'dim_z': 4},
+    'schedule': {'resolutions': [8], 'batch': [4], 'stabilise': 9, 'fade': 9}
+    | {'g_lr': [0.1], 'd_lr': [0.1]},
+    'data': {'name': 'digits'},
+    'train': {'images': 8},
+    'log': {'metrics_every': 8, 'grid_every': 8, 'checkpoint_every': 8},
+  }
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  assert model_identity(tmp_path) == 'progan-8-0886b737491b'
