@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gan_jax.config import parse_config
+from gan_jax.models.augmentation import OFF
+from gan_jax.training.first_weights import draw_weights
+from gan_jax.training.train_state import init_state
 from gan_jax.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +35,11 @@ def tiny_config(name: str = 'biggan_digits', **changes: Any) -> dict[str, Any]:
 def train(raw_config, workdir, **kwargs):
   """Trains in this process; returns the last train state."""
   return Trainer(parse_config(raw_config), workdir, **kwargs).run()
+
+
+def first_state(gan, g_tx, d_tx, key, augmentation=OFF):
+  """`init_state` in less time: an array at a time, each would be a compiled program."""
+  return draw_weights(lambda key: init_state(gan, g_tx, d_tx, key, augmentation), key)
 
 
 def start_main(*flags, devices=1, **env):

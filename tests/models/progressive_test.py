@@ -19,8 +19,8 @@ from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.sharding import shard_batch
 from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.train_state import init_state
 from tests.models.growing import PROGAN, STYLEGAN, phase
+from tests.runs import first_state
 
 FAMILIES = pytest.mark.parametrize(
   'gan', [PROGAN, STYLEGAN], ids=lambda gan: type(gan).__name__
@@ -33,7 +33,7 @@ def trained(gan, devices, at, steps=2, batch=8, tx=ADAM, mapped='jit'):
   mesh = make_mesh(jax.devices()[:devices])
   b = batch // devices
   run = make_train_step(gan, tx, tx, mesh, g_batch=b, mapped=mapped)
-  state = sharding.replicate(init_state(gan, tx, tx, jax.random.key(1)), mesh)
+  state = sharding.replicate(first_state(gan, tx, tx, jax.random.key(1)), mesh)
   rng = np.random.default_rng(0)
   for _ in range(steps):
     shape = (1, devices, b, at.res, at.res, gan.channels)
@@ -62,7 +62,7 @@ def test_one_device_equals_four(gan):
 @pytest.mark.slow
 @FAMILIES
 def test_only_layers_in_use_learn(gan):
-  before = init_state(gan, *[make_optimizer(AdamConfig())] * 2, jax.random.key(1))
+  before = first_state(gan, *[make_optimizer(AdamConfig())] * 2, jax.random.key(1))
   for at, unused in (
     (phase(4, 1.0, 1e-3), ('rgb8', 'rgb16', 'conv8', 'conv16')),
     (phase(8, 0.5, 1e-3), ('rgb16', 'conv16')),

@@ -27,7 +27,8 @@ from gan_jax.runtime.sharding import shard_batch
 from gan_jax.training import noise_scale
 from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
-from gan_jax.training.train_state import flatten_kernels, init_state
+from gan_jax.training.train_state import flatten_kernels
+from tests.runs import first_state
 
 SMALL = BigGAN(
   res=16,
@@ -58,7 +59,7 @@ def trained(gan, devices, mapped='jit', d_steps=1, shard=shard_reals, **settings
   )
   key = jax.random.key(3)
   augmentation = settings.get('augmentation', OFF)
-  state = init_state(gan, SGD, SGD, jax.random.key(1), augmentation)
+  state = first_state(gan, SGD, SGD, jax.random.key(1), augmentation)
   state = sharding.replicate(state, mesh)
   rng = np.random.default_rng(0)
   metrics = {}
@@ -178,7 +179,7 @@ def test_sharded_optimizers_update_the_same(devices, monkeypatch):
     fn = make_train_step(
       SMALL, adam, adam, mesh, d_steps=2, g_batch=8 // n, mapped=mapped
     )
-    state = init_state(SMALL, adam, adam, jax.random.key(1))
+    state = first_state(SMALL, adam, adam, jax.random.key(1))
     state = sharding.replicate(state, mesh)
     split = lambda x: np.moveaxis(x.reshape(2, n, 8 // n, *x.shape[2:]), 1, 0)
     batch = shard_reals({'images': split(images), 'labels': split(labels)}, mesh)
@@ -208,7 +209,7 @@ def test_optimizers_see_kernels_as_matrices():
   seen = flatten_kernels({'kernel': jnp.ones((3, 3, 8, 4)), 'linear': jnp.ones((5, 4))})
   assert jax.tree.map(jnp.shape, seen) == {'kernel': (72, 4), 'linear': (5, 4)}
   tx = optax.scale_by_adam()
-  state = init_state(SMALL, tx, tx, jax.random.key(0))
+  state = first_state(SMALL, tx, tx, jax.random.key(0))
   assert all(x.ndim <= 2 for x in jax.tree.leaves((state.g_opt, state.d_opt)))
 
 
@@ -267,7 +268,7 @@ def test_micro_batches_do_not_matter(accum, devices):
     mesh = make_mesh(jax.devices()[:devices])
     b = 16 // accum // devices
     fn = make_train_step(gan, SGD, SGD, mesh, g_batch=b, mapped='jit')
-    state = sharding.replicate(init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+    state = sharding.replicate(first_state(gan, SGD, SGD, jax.random.key(0)), mesh)
     x = images.reshape(accum, devices, b, 4, 4, 1).swapaxes(0, 1)
     y = np.zeros((devices, accum, b), np.int32)
     batch = shard_reals({'images': x, 'labels': y}, mesh)
@@ -281,7 +282,7 @@ def test_micro_batches_do_not_matter(accum, devices):
 @pytest.mark.parametrize('simultaneous', [False, True])
 def test_g_is_updated_against_d_before_or_after_its_update(simultaneous):
   gan, key, phase = Linear(), jax.random.key(1), SCHEDULE.phase_at(0, 4)
-  start = init_state(gan, SGD, SGD, jax.random.key(0))
+  start = first_state(gan, SGD, SGD, jax.random.key(0))
   g, d = jax.device_get((start.g, start.d))
   mesh = make_mesh(jax.devices()[:1])
   run = make_train_step(gan, SGD, SGD, mesh, g_batch=4, simultaneous=simultaneous)
@@ -311,7 +312,7 @@ def test_micro_batches_of_g_do_not_matter_either(devices):
   def run(g_accum):
     g_batch = 12 // devices // max(g_accum, 1)  # more fakes than reals
     fn = make_train_step(gan, SGD, SGD, mesh, g_batch=g_batch, g_accum=g_accum)
-    state = sharding.replicate(init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+    state = sharding.replicate(first_state(gan, SGD, SGD, jax.random.key(0)), mesh)
     batch = shard_reals({'images': images, 'labels': labels}, mesh)
     return fn(state, batch, jax.random.key(1), SCHEDULE.phase_at(0, 4))
 
@@ -344,7 +345,7 @@ def test_fakes_of_g_have_the_labels_of_the_reals(devices, accum, g_accum, source
   run = make_train_step(
     gan, SGD, SGD, mesh, d_steps=2, g_batch=g_batch, g_accum=g_accum
   )
-  state = sharding.replicate(init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+  state = sharding.replicate(first_state(gan, SGD, SGD, jax.random.key(0)), mesh)
   batch = shard_reals({'images': images, 'labels': labels}, mesh)
   _, metrics = run(state, batch, jax.random.key(1), SCHEDULE.phase_at(0, 4))
   parts = devices * g_accum  # metrics are means over these
@@ -358,7 +359,7 @@ def test_one_compile_and_a_donated_state():
   mesh = make_mesh(jax.devices()[:1])
   gan = Linear()
   run = make_train_step(gan, SGD, SGD, mesh, g_batch=4, mapped='jit')
-  state = sharding.replicate(init_state(gan, SGD, SGD, jax.random.key(0)), mesh)
+  state = sharding.replicate(first_state(gan, SGD, SGD, jax.random.key(0)), mesh)
   batch = {
     'images': np.zeros((1, 1, 4, 4, 4, 1), np.uint8),
     'labels': np.zeros((1, 1, 4), np.int32),
@@ -403,7 +404,7 @@ def test_a_non_finite_update_is_skipped(fault):
   gan, tx = Broken(fault=fault), optax.scale_by_adam()
   mesh = make_mesh(jax.devices()[:2])
   run = make_train_step(gan, tx, tx, mesh, g_batch=2, mapped='jit')
-  state = init_state(gan, tx, tx, jax.random.key(0))
+  state = first_state(gan, tx, tx, jax.random.key(0))
   state = state.replace(d={**state.d, 'moving': jnp.float32(0)})
   before = jax.tree.map(np.asarray, state)
   images = np.ones((2, 1, 2, 4, 4, 1), np.float32)
@@ -464,7 +465,7 @@ def noise_scale_metrics(mapped, devices, accum, min_sharded_size=2**15):
   run = make_train_step(
     Known(), SGD, SGD, mesh, g_batch=b, mapped=mapped, noise_scale=True
   )
-  state = sharding.replicate(init_state(Known(), SGD, SGD, jax.random.key(0)), mesh)
+  state = sharding.replicate(first_state(Known(), SGD, SGD, jax.random.key(0)), mesh)
   phase = ConstantSchedule(batch=8, g_lr=0.0, d_lr=0.0).phase_at(0, 4)
   rng = np.random.default_rng(0)
   steps = []
