@@ -1,4 +1,4 @@
-"""ProGAN on the embedded emoji, 8 to 32 pixels, nine classes: ten minutes on a laptop.
+"""ProGAN on the embedded emoji, 8 to 32 pixels, six classes: ten minutes on a laptop.
 
   python -m gan_jax.main --config=configs/progan_emoji.py --workdir=runs/progan
 
@@ -18,7 +18,7 @@ def get_config(variant: str = '') -> ConfigDict:
       model=dict(
         family='progan',
         res=8 if tiny else 32,
-        n_classes=9,
+        n_classes=6,
         dim_z=4 if tiny else 64,
         g_widths=widths,
         d_widths=widths,
@@ -40,7 +40,7 @@ def get_config(variant: str = '') -> ConfigDict:
         metrics_every=8 if tiny else 1_000,
         grid_every=16 if tiny else 4_000,
         checkpoint_every=16 if tiny else 16_000,
-        grid_rows=9,
+        grid_rows=6,
         grid_columns=12,
       ),
     )

@@ -18,7 +18,7 @@ def get_config(variant: str = '') -> ConfigDict:
       model=dict(
         family='stylegan',
         res=8 if tiny else 32,
-        n_classes=9,
+        n_classes=6,
         dim_z=4 if tiny else 64,
         dim_w=4 if tiny else 64,
         mapping_layers=2 if tiny else 4,
@@ -44,7 +44,7 @@ def get_config(variant: str = '') -> ConfigDict:
         metrics_every=8 if tiny else 1_000,
         grid_every=16 if tiny else 4_000,
         checkpoint_every=16 if tiny else 16_000,
-        grid_rows=9,
+        grid_rows=6,
         grid_columns=12,
       ),
     )

@@ -21,6 +21,8 @@ from gan_jax.data.digests import array_digests
 
 BUILT_IN = ('emoji', 'digits', 'synthetic')
 
+_EMOJI_PER_CLASS = 128  # of smaller classes, at most
+
 
 def load_built_in(name: str, split: str, res: int, channels: int) -> Dataset:
   """Opens the dataset `name` of BUILT_IN.
@@ -62,16 +64,25 @@ def _read_digits() -> tuple[list[Image.Image], Sequence[int]]:
 
 
 def _read_emoji() -> tuple[list[Image.Image], Sequence[int], tuple[str, ...]]:
-  """Images (64 x 64, RGB), labels and class names, from one file of tiles."""
+  """Images (64 x 64, RGB), labels and class names, from one file of tiles.
+
+  Small classes are repeated, so that an epoch has 100 images or more of each class.
+  """
   folder = importlib.resources.files('gan_jax.data') / 'embedded'
   index = json.loads((folder / 'emoji64.json').read_text())
   tiles = Image.open(io.BytesIO((folder / 'emoji64.webp').read_bytes()))
-  side, columns = index['tile'], index['columns']
-  corners = [divmod(i, columns) for i in range(index['count'])]
+  side, columns, classes = index['tile'], index['columns'], index['classes']
+  chosen: list[int] = []
+  labels: list[int] = []
+  for label, tile_by_name in enumerate(classes.values()):
+    repeats = max(1, _EMOJI_PER_CLASS // len(tile_by_name))
+    chosen += [*tile_by_name.values()] * repeats
+    labels += [label] * len(tile_by_name) * repeats
+  corners = [divmod(tile, columns) for tile in chosen]
   images = [
     tiles.crop((x * side, y * side, (x + 1) * side, (y + 1) * side)) for y, x in corners
   ]
-  return images, index['labels'], tuple(index['classes'])
+  return images, labels, tuple(classes)
 
 
 class _SyntheticExamples:
