@@ -43,7 +43,7 @@ SMALL = {
   'schedule.d_lr': '1e-3',
   'schedule.ema': '0.995',
   'train.d_steps': '2',
-  'train.images': '80_000',
+  'train.images': '240_000',
   'log.grid_every': '20_000',
   'log.checkpoint_every': '20_000',
   'log.trackers': '()',
