@@ -52,7 +52,9 @@ def orthogonal_rows(
   tall = max(inputs, outputs), min(inputs, outputs)
   q, r = jnp.linalg.qr(jax.random.normal(key, tall, dtype))
   index = jnp.arange(tall[1])
-  diagonal = jnp.where(index[:, None] == index[None], r, -jnp.inf).max(0)
+  diagonal = jnp.where(index[:, None] == index[None], r, -jnp.inf).max(
+    0, initial=-jnp.inf
+  )
   q *= jnp.sign(diagonal)[None]
   return (q if inputs >= outputs else q.T).reshape(shape)
 
