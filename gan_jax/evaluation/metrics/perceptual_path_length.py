@@ -138,15 +138,15 @@ def make_path_length(
     g: Variables, z0: Array, z1: Array, t: Array, labels: Array, seeds: Array
   ) -> Array:
     images = images_along(g, z0, z1, labels, seeds)
-    a = _lpips_input(images(t), crop)
-    b = _lpips_input(images(t + epsilon), crop)
+    a = lpips_input(images(t), crop)
+    b = lpips_input(images(t + epsilon), crop)
     return distance(a, b) / epsilon**2
 
   shardings = (replicated, *(sharded for _ in Endpoints._fields))
   return jax.jit(lengths, in_shardings=shardings, out_shardings=sharded)
 
 
-def _lpips_input(x: Array, crop: bool) -> Array:
+def lpips_input(x: Array, crop: bool = False) -> Array:
   """Images [n, h, w, c] as LPIPS takes them: at most 256 pixels, three channels."""
   x = composite(x)
   if crop:
