@@ -37,6 +37,7 @@ PARSERS = {
   'explore': 'explore.__main__',
   'figures': 'figures.__main__',
   'directions': 'directions.__main__',
+  'project': 'project.__main__',
 }
 COMMAND = re.compile(
   rf'(?:python -m gan_jax\.(\w+)|\bgan_jax ({"|".join(COMMANDS)})\b)([^;&#`\n]*)'

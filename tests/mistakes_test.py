@@ -24,6 +24,7 @@ MODULES = {
   'importers': 'gan_jax.importers.__main__',
   'figures': 'gan_jax.figures.__main__',
   'directions': 'gan_jax.directions.__main__',
+  'project': 'gan_jax.project.__main__',
 }
 CONFIGS = {  # folder -> the config.json in it
   'cut': b'{"model": {"family"',
@@ -39,6 +40,7 @@ RUN_OF = {  # the command line that reads the workdir RUN
   'explore': '--workdir=RUN --port=18099',
   'figures': '--workdir=RUN',
   'directions': '--workdir=RUN',
+  'project': 'images/0.png --workdir=RUN',
 }
 NOT_WRITABLE = {  # the command line that writes OUT
   'main': '--config=biggan_digits:tiny --workdir=OUT',
@@ -48,6 +50,7 @@ NOT_WRITABLE = {  # the command line that writes OUT
   'report': 'no_checkpoints --out=OUT.html',
   'figures': '--workdir=no_checkpoints --out=OUT',
   'directions': '--workdir=no_checkpoints --out=OUT.npz',
+  'project': 'images/0.png --workdir=no_checkpoints --out=OUT',
   'importers': 'weights.npz --workdir=OUT',
 }
 URLS = ('gs:/one-slash', 'hdfs://name-node')  # that cannot be meant
@@ -135,6 +138,12 @@ CASES = [
   ('directions', '--workdir=no_checkpoints --n=0'),
   ('directions', '--workdir=no_checkpoints --strengths=a'),
   ('directions', '--workdir=no_checkpoints --name=1:2'),
+  ('project', '--workdir=no_checkpoints'),
+  ('project', 'none.png'),
+  ('project', 'images/0.png --workdir=no_checkpoints'),
+  ('project', 'images/0.png --workdir=no_checkpoints --space=w'),
+  ('project', 'images/0.png --workdir=no_checkpoints --space=v'),
+  ('project', 'images/0.png --workdir=no_checkpoints --lpips=none'),
   ('prepare', 'none sets'),
   ('prepare', 'file sets'),
   ('prepare', 'empty sets'),

@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   for key in ('shard_images', 'threads', 'max_pixels'):
     if getattr(args, key) < 1:
       raise UserError(f'--{key}={getattr(args, key)}: it must be at least 1.')
-  background = _parse_color(args.background)
+  background = parse_color(args.background)
   ranges = fixed_ranges(args.range, '--range')
   check_dest(args.dest)
   with _pixel_limit(args.max_pixels):
@@ -204,7 +204,12 @@ def _pixel_limit(max_pixels: int) -> Iterator[None]:
     Image.MAX_IMAGE_PIXELS = limit
 
 
-def _parse_color(text: str) -> tuple[int, int, int]:
+def parse_color(text: str) -> tuple[int, int, int]:
+  """The value of --background: 'white' or '#ff8800' -> RGB.
+
+  Raises:
+    UserError: there is no such color.
+  """
   try:
     return ImageColor.getrgb(text)[:3]
   except ValueError as error:

@@ -24,6 +24,7 @@ COMMANDS = {
   'evaluate': Command('gan_jax.evaluate', 'scores a run: FID, KID, precision, ...'),
   'figures': Command('gan_jax.figures', "draws the papers' figures from a run"),
   'directions': Command('gan_jax.directions', 'finds directions in latent space'),
+  'project': Command('gan_jax.project', 'finds latents of given images'),
   'prepare': Command('gan_jax.prepare', 'turns images into a training set'),
   'plan': Command('gan_jax.plan', 'predicts memory, step time and cost on a TPU'),
   'report': Command('gan_jax.report', 'writes the page of one run or of several'),

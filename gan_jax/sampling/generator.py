@@ -319,6 +319,11 @@ class TrainedGenerator(Generator):
   def _resolution(self, options: SamplingOptions) -> tuple[int, ArrayLike]:
     return resolve_resolution(options.res, self.phase)
 
+  def sampled_variables(self) -> Variables:
+    """The variables that images are sampled with where no options change them."""
+    options = SamplingOptions()
+    return self._variables(options, *resolve_truncation(options, self.defaults))
+
   def export(
     self, path: str | Path, options: SamplingOptions | None = None
   ) -> tuple[Path, Path]:

@@ -1,0 +1,1 @@
+"""Projection: latents of given images, by optimization."""
