@@ -1,7 +1,10 @@
 """Published figures of TPU chips, and meshes for topologies and the local devices."""
 
 import functools
+import itertools
+import math
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +16,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from gan_jax import UserError
+from gan_jax.runtime.errors import did_you_mean
 from gan_jax.runtime.mesh import make_mesh
 
 
@@ -40,6 +44,12 @@ CHIPS = {
   'v5p': Chip('TPU v5p', 95 * 2**30, 459e12, 2765e9, 600e9, 1.75e9, _DOCS + 'v5p'),
   'v6e': Chip('TPU v6e', 32e9, 918e12, 1638e9, 400e9, 1.75e9, _DOCS + 'v6e'),
 }
+# The slices that Google offers: all of v5e and v6e; of v4 and v5p those below a cube of
+# 4x4x4 chips, and from there on every box of such cubes in at most so many chips.
+_FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
+_SMALL = ('2x2x1', '2x2x2', '2x2x4', '2x4x4')
+_SLICES = {'v4': _SMALL, 'v5e': _FLAT, 'v5p': _SMALL, 'v6e': _FLAT}
+_MOST_CHIPS = {'v4': 4096, 'v5p': 6144}
 # libtpu queries the machine that it runs on and logs that it is no TPU host. A topology
 # given by name needs none of this.
 _LIBTPU_ENVIRONMENT = {
@@ -65,12 +75,8 @@ def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
   if topology == 'local':
     mesh = make_mesh()
     return mesh, measure_device(mesh.devices.flat[0])
+  check_topology(topology)
   name, _, shape = topology.partition(':')
-  if name not in CHIPS or not shape.replace('x', '').isdigit():
-    raise UserError(
-      f'--topology={topology}: give local, or a chip ({", ".join(CHIPS)}) and the '
-      'shape of its slice, such as v5e:16x16 or v4:4x4x8.'
-    )
   for key, value in _LIBTPU_ENVIRONMENT.items():
     os.environ.setdefault(key, value)
   options: dict[str, Any] = {'chip_config_name': 'megacore'} if name == 'v4' else {}
@@ -87,6 +93,54 @@ def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
       ) from error
     raise UserError(f'--topology={topology}: no such slice: {text}') from error
   return make_mesh(description.devices), CHIPS[name]
+
+
+def check_topology(topology: str) -> None:
+  """Checks that a topology exists, without libtpu.
+
+  Raises:
+    UserError: it is neither 'local' nor a slice that there is; names the nearest one.
+  """
+  name, _, shape = topology.partition(':')
+  if topology == 'local':
+    return
+  if name not in CHIPS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
+    hint = did_you_mean(name, ('local', *CHIPS)) if name not in CHIPS else ''
+    raise UserError(
+      f'--topology={topology}{hint}: give local, or a chip ({", ".join(CHIPS)}) and '
+      'the shape of its slice, such as v5e:16x16 or v4:4x4x8.'
+    )
+  sides = sorted(map(int, shape.split('x')))
+  slices = {text: sorted(map(int, text.split('x'))) for text in _SLICES[name]}
+  cubes = len(sides) == 3 and all(side % 4 == 0 for side in sides)
+  if sides in slices.values() or (
+    cubes and math.prod(sides) <= _MOST_CHIPS.get(name, 0)
+  ):
+    return
+  nearest = _nearest_slice(name, sides, slices)
+  cubes_text = ', or sides that are multiples of 4' if name in _MOST_CHIPS else ''
+  raise UserError(
+    f'--topology={topology}: there is no such slice (did you mean {name}:{nearest}?): '
+    f'slices of {name} are {", ".join(slices)}{cubes_text}.'
+  )
+
+
+def _nearest_slice(name: str, sides: list[int], slices: dict[str, list[int]]) -> str:
+  """The slice whose number of chips is closest by its ratio, then its sides."""
+  candidates = dict(slices)
+  if most := _MOST_CHIPS.get(name):
+    for box in itertools.combinations_with_replacement(range(4, 29, 4), 3):
+      if math.prod(box) <= most:
+        candidates['x'.join(map(str, box))] = list(box)
+  chips = math.log(math.prod(sides))
+  return min(
+    candidates,
+    key=lambda text: (
+      round(abs(math.log(math.prod(candidates[text])) - chips), 6),
+      abs(len(candidates[text]) - len(sides)),
+      max(candidates[text]) - min(candidates[text]),
+    ),
+  )
 
 
 @functools.cache

@@ -25,6 +25,31 @@ def test_unknown_topologies_are_refused(topology, words):
     chips.topology_mesh(topology)
 
 
+@pytest.mark.parametrize(
+  'topology, nearest',
+  [
+    ('v5e:3x3', 'v5e:2x4'),
+    ('v5e:16x32', 'v5e:16x16'),  # libtpu compiles for it, but there is none
+    ('v6e:5x13', 'v6e:8x8'),
+    ('v4:4x4', 'v4:2x2x4'),
+    ('v4:4x4x5', 'v4:4x4x4'),
+    ('v5p:16x16x28', 'v5p:16x16x24'),
+    ('v5e:2x2x2', 'v5e:2x4'),
+  ],
+)
+def test_slices_that_do_not_exist_are_refused_with_the_nearest(topology, nearest):
+  with pytest.raises(UserError, match=f'did you mean {nearest}'):
+    chips.check_topology(topology)
+
+
+@pytest.mark.parametrize(
+  'topology',
+  ['local', 'v5e:1x1', 'v5e:8x4', 'v4:2x2x1', 'v4:8x8x12', 'v5p:16x16x24', 'v6e:16x16'],
+)
+def test_slices_that_exist(topology):
+  chips.check_topology(topology)
+
+
 def test_the_local_devices_are_measured():
   mesh, chip = chips.topology_mesh('local')
   assert mesh.size == len(jax.devices())
