@@ -227,6 +227,11 @@ class TrainingSession:
     if self._context.is_main:
       update_start(self._context.workdir, fields)
 
+  def record_end(self, ended: str) -> None:
+    """Writes how this session ended: 'finished', 'stopped', or why the run is lost."""
+    if self._context.is_main:
+      update_start(self._context.workdir, {'ended': ended})
+
   def _phase_at(self, images: int) -> Phase:
     return self._config.phase_at(images)
 

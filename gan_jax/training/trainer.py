@@ -253,9 +253,10 @@ def _train(context: TrainingContext) -> TrainingSession:
       except callbacks.CollapseError as collapse:
         session.record_times()
         session.roll_back(str(collapse))
-    except UserError:
+    except UserError as error:
       context.checkpointer.wait()  # a save that has begun is still completed
       session.record_times()
+      session.record_end(str(error))
       context.report.finish()
       raise
 
@@ -275,8 +276,9 @@ def _finish(context: TrainingContext, session: TrainingSession) -> None:
       f'start again; {context.saved_steps() or "none"} are saved.'
     )
   checkpointer.close()
-  context.report.finish()
   finished = session.images >= context.config.train.images
+  session.record_end('finished' if finished else 'stopped')
+  context.report.finish()
   context.tracking.finish(End.FINISHED if finished else End.STOPPED)
   tensorboard = ''
   if 'tensorboard' in context.config.log.trackers:

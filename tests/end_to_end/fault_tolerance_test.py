@@ -231,6 +231,8 @@ def test_other_actions_on_a_collapse(tmp_path, monkeypatch, changes, words):
     train(values, tmp_path)
   assert [line['images'] for line in metric_lines(tmp_path, 'collapsed')] == [24]
   assert not (tmp_path / 'rollbacks.jsonl').exists()
+  (start,) = metric_lines(tmp_path, 'ended', 'starts.jsonl')
+  assert (words or 'finished') in start['ended']
 
 
 def on_devices(monkeypatch, n):

@@ -77,6 +77,7 @@ def test_what_a_run_leaves_behind(four_steps):
   assert list(record['digests']) == ['labels']
   (start,) = read_json_lines(folder / 'starts.jsonl')
   assert (start['images'], start['until_images']) == (0, 32)
+  assert start['ended'] == 'finished'
   assert {'compiling', 'saving', 'training'} < start['seconds'].keys()
   time = start['until'] - start['since']
   assert time == pytest.approx(sum(start['seconds'].values()), abs=0.1)
