@@ -33,6 +33,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import logging  # noqa: E402
 
+from tests.browser import chromium, new_tab  # noqa: E402, F401  (fixtures)
+
 # A missing axis in a broadcast is an error.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

@@ -118,21 +118,31 @@ def render(workdirs: Sequence[Path], folder: Path | None) -> str:
     run['name'] = name
     for entries in ('images', 'grids'):
       run[entries] = images.with_sources(run[entries], max_bytes)
-  now = time.time()
   data = {
     'runs': runs,
-    'time': int(now),
-    'written': time.strftime('%Y-%m-%d %H:%M', time.localtime(now)),
-    'command': f'python -m gan_jax.report {" ".join(map(str, workdirs))}',
     'thinned': any(run['records'] > MAX_POINTS for run in runs),
   }
-  return _fill_template(' and '.join(run['name'] for run in runs), data)
+  command = f'python -m gan_jax.report {" ".join(map(str, workdirs))}'
+  title = ' and '.join(run['name'] for run in runs)
+  return render_page(title, data, command, _STATIC / 'report.js')
 
 
-def _fill_template(title: str, data: dict[str, Any]) -> str:
-  """report.html with styles, scripts, data and a content security policy."""
+def render_page(
+  title: str, data: dict[str, Any], command: str, script_file: Path
+) -> str:
+  """A page that needs no network: styles, scripts, data, content security policy.
+
+  Args:
+    title: of the window.
+    data: JSON that the script shows.
+    command: writes the page anew.
+    script_file: runs after page.js.
+  """
+  now = time.time()
+  written = time.strftime('%Y-%m-%d %H:%M', time.localtime(now))
+  data = {**data, 'time': int(now), 'written': written, 'command': command}
   library = (_STATIC / 'uplot' / 'uPlot.iife.min.js').read_text()
-  script = (_STATIC / 'report.js').read_text()
+  script = (_STATIC / 'page.js').read_text() + script_file.read_text()
   styles = [_STATIC / 'uplot' / 'uPlot.min.css', _STATIC / 'report.css']
   hashes = ' '.join(f"'sha256-{csp_digest(text)}'" for text in (library, script))
   policy = (

@@ -19,10 +19,6 @@ from tests import runs
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
-FLAGS = (
-  *('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'),
-  *('--disable-background-networking', '--disable-component-update', '--disable-sync'),
-)
 HOSTILE = '</script><img src=x onerror=alert(1)>'
 
 
@@ -35,51 +31,6 @@ def finished_runs(tmp_path_factory):
     changes = dict(train__images=32, train__seed=seed, **often)
     runs.train(runs.tiny_config('biggan_digits', **changes), folder / name)
   return folder / 'first', folder / 'second'
-
-
-@pytest.fixture(scope='module')
-def chromium():
-  from playwright.sync_api import sync_playwright
-
-  path = shutil.which('chromium')
-  assert path, 'apt-get install chromium'
-  with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS])
-    yield browser
-    browser.close()
-
-
-class Tab:
-  """A page that records its requests, errors and warnings."""
-
-  def __init__(self, browser, **options):
-    self.context = browser.new_context(**options)
-    self.page = self.context.new_page()
-    self.complaints, self.urls = [], []
-    self.page.on('pageerror', lambda error: self.complaints.append(str(error)))
-    self.page.on('dialog', lambda dialog: self.complaints.append(dialog.message))
-    self.page.on('console', self._note)
-    self.page.on('request', lambda request: self.urls.append(request.url))
-
-  def _note(self, message):
-    if message.type in ('error', 'warning'):
-      self.complaints.append(message.text)
-
-  def requested_urls(self):
-    return [url for url in self.urls if not url.startswith('data:')]
-
-
-@pytest.fixture
-def new_tab(chromium):
-  tabs = []
-
-  def new(**options):
-    tabs.append(Tab(chromium, **options))
-    return tabs[-1]
-
-  yield new
-  for tab in tabs:
-    tab.context.close()
 
 
 def shown_pixels(page):

@@ -1,33 +1,8 @@
-'use strict';
-// The report of one run, or of several side by side. Text from a run is inserted as
-// textContent or attributes only; it is never parsed as markup.
+// The report of one run, or of several side by side; page.js comes before it.
 
 const report = JSON.parse(document.getElementById('report-data').textContent);
 const runs = report.runs;
 const several = runs.length > 1;
-const integer = new Intl.NumberFormat('en');
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-function section(title, ...children) {
-  document.getElementById('main').append(
-    make('section', { 'aria-label': title }, make('h2', {}, title), ...children));
-}
-
-const color = (i) => getComputedStyle(document.documentElement)
-  .getPropertyValue(`--${typeof i === 'number' ? `c${i % 8}` : i}`).trim();
-
-function ago(seconds) {
-  if (seconds < 90) return 'a minute ago';
-  if (seconds < 5400) return `${Math.round(seconds / 60)} minutes ago`;
-  if (seconds < 172800) return `${Math.round(seconds / 3600)} hours ago`;
-  return `${Math.round(seconds / 86400)} days ago`;
-}
 
 function swatch(i) {
   const node = make('span', { class: 'swatch' });
@@ -140,28 +115,6 @@ function listCharts() {
     data: uPlot.join(parts.map((p) => p.data)) }));
 }
 
-function formatValue(value) {
-  if (value == null) return '–';
-  const size = Math.abs(value);
-  if (size >= 1e6) return value.toExponential(2);
-  if (Number.isInteger(value)) return integer.format(value);
-  return size !== 0 && size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
-}
-
-function formatTick(value) {
-  const size = Math.abs(value);
-  if (size >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
-  return size >= 1e4 ? `${Number((value / 1e3).toPrecision(4))}k` : integer.format(value);
-}
-
-// Labels of the y axis, which has room for seven characters.
-function formatYTick(value) {
-  if (value == null) return '';
-  const size = Math.abs(value);
-  if (size >= 1e4) return formatTick(value);
-  return size !== 0 && size < 1e-3 ? Number(value.toPrecision(3)).toExponential() : formatValue(value);
-}
-
 function smooth(data, weight) {
   if (!weight) return data;
   const [x, ...series] = data;
@@ -211,8 +164,7 @@ function fullRange() {
 }
 
 function drawChart(chart, box, weight) {
-  const axis = { stroke: color('soft'), grid: { stroke: color('grid'), width: 1 },
-    ticks: { stroke: color('grid'), width: 1 }, font: '11px system-ui, sans-serif' };
+  const axis = axisStyle();
   const points = chart.data[0].length < 5;
   const u = new uPlot({
     width: Math.max(box.clientWidth, 200), height: 190,
@@ -352,5 +304,4 @@ if (several) {
     make('summary', {}, 'Show all values'), make('pre', {}, `${text}\n\n${runs[0].environment}`)));
 }
 
-document.getElementById('footer').append(
-  `Written ${report.written} (${ago(Date.now() / 1000 - report.time)}). Update it with: ${report.command}`);
+writeFooter(report);
