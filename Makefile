@@ -51,7 +51,7 @@ test-browser: $(VENV)/browser.stamp
 	@command -v chromium >/dev/null || { echo 'the browser tests need Chromium: on Debian and Ubuntu, apt-get install chromium' >&2; exit 1; }
 	@echo 'test-browser: running the tests of the pages in Chromium'
 	@JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR='$(JAX_COMPILATION_CACHE_DIR)' \
-	  $(PY) -m pytest -q -m browser tests/explore/browser_test.py
+	  $(PY) -m pytest -q -m browser tests/explore/browser_test.py tests/study/browser_test.py
 
 test-stores: $(VENV)/stores.stamp
 	@echo 'test-stores: running the tests of object stores; their servers run on loopback'

@@ -192,13 +192,18 @@ def main(argv: Sequence[str] | None = None) -> None:
   if args.show:
     print(list_keys(config, args.keys))
     return
+  prepare_process()
+  end_process(train(args, config))
+
+
+def prepare_process() -> None:
+  """Sets the signals and the log of a process that trains."""
   faulthandler.enable()
   print_stacks_at_signal()
   stop_at_sigusr2()
   flags.FLAGS.mark_as_parsed()  # absl's log handler asks for it
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
-  _exit(train(args, config))
 
 
 def train(args: argparse.Namespace, config: Config) -> ExitCode:
@@ -228,7 +233,7 @@ def train(args: argparse.Namespace, config: Config) -> ExitCode:
     return report_failure(error)
 
 
-def _exit(code: ExitCode) -> NoReturn:
+def end_process(code: ExitCode) -> NoReturn:
   """Ends the process without waiting for threads that compile."""
   if code in (ExitCode.FINISHED, ExitCode.USER_ERROR, ExitCode.STOPPED):
     leave()

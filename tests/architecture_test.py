@@ -21,7 +21,7 @@ ORDER = (
   {'evaluation', 'sample', 'explore'},
   {'training', 'evaluate'},
   {'main', 'plan', 'importers', 'figures', 'directions'},
-  {'project'},
+  {'project', 'study'},
 )
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}
 OUTSIDE = {'experiments', 'configs', 'tests'}

@@ -38,6 +38,7 @@ PARSERS = {
   'figures': 'figures.__main__',
   'directions': 'directions.__main__',
   'project': 'project.__main__',
+  'study': 'study.__main__',
 }
 COMMAND = re.compile(
   rf'(?:python -m gan_jax\.(\w+)|\bgan_jax ({"|".join(COMMANDS)})\b)([^;&#`\n]*)'
@@ -86,7 +87,7 @@ def test_the_pages_have_commands():
 def test_a_command_parses(module, arguments):
   if module == 'main':
     return check_training_command(arguments)
-  if module == 'plan':
+  if module in ('plan', 'study'):
     arguments, _ = split_overrides(arguments)
   importlib.import_module(f'gan_jax.{PARSERS[module]}').make_parser().parse_args(
     arguments

@@ -25,6 +25,7 @@ MODULES = {
   'figures': 'gan_jax.figures.__main__',
   'directions': 'gan_jax.directions.__main__',
   'project': 'gan_jax.project.__main__',
+  'study': 'gan_jax.study.__main__',
 }
 CONFIGS = {  # folder -> the config.json in it
   'cut': b'{"model": {"family"',
@@ -41,6 +42,7 @@ RUN_OF = {  # the command line that reads the workdir RUN
   'figures': '--workdir=RUN',
   'directions': '--workdir=RUN',
   'project': 'images/0.png --workdir=RUN',
+  'study': 'run --study=x --config=RUN/config.json',
 }
 NOT_WRITABLE = {  # the command line that writes OUT
   'main': '--config=biggan_digits:tiny --workdir=OUT',
@@ -52,9 +54,10 @@ NOT_WRITABLE = {  # the command line that writes OUT
   'directions': '--workdir=no_checkpoints --out=OUT.npz',
   'project': 'images/0.png --workdir=no_checkpoints --out=OUT',
   'importers': 'weights.npz --workdir=OUT',
+  'study': 'run --study=OUT --config=biggan_digits:tiny',
 }
 URLS = ('gs:/one-slash', 'hdfs://name-node')  # that cannot be meant
-ON_THIS_MACHINE = ('sample', 'prepare', 'plan', 'report')  # where they write
+ON_THIS_MACHINE = ('sample', 'prepare', 'plan', 'report', 'study')  # where they write
 FILES_OF = {  # the command line that reads or writes a file or folder at URL
   'main': '--config=URL/x.py --workdir=x',
   'sample': '--program=URL/x.stablehlo --out=x.png',
@@ -152,6 +155,20 @@ CASES = [
   ('plan', '--config=nosuch'),
   ('plan', '--config=biggan_digits:tiny --topology=v9:1x1'),
   ('report', 'empty none'),
+  ('study', 'train --study=x --config=biggan_digits:tiny'),
+  ('study', 'run --config=biggan_digits:tiny'),
+  ('study', 'report --study=empty'),
+  ('study', 'run --study=x --config=biggan_digits:tiny --spec=none'),
+  ('study', 'run --study=x --config=biggan_digits:tiny --spec=images'),
+  ('study', 'run --study=x --config=biggan_digits:tiny --batches=8,x'),
+  ('study', 'run --study=x --config=biggan_digits:tiny --batches=12'),  # 8 devices
+  ('study', 'run --study=x --config=biggan_digits:tiny --jobs=0'),
+  ('study', 'run --study=x --config=biggan_digits:tiny --cell=1'),
+  ('study', 'run --study=x --config=biggan_digits:tiny --distributed=auto'),
+  ('study', 'run --study=x --config=biggan_digits:tiny --config.data.name=./nosuch'),
+  ('study', 'run --study=x --config=biggan_digits:tiny --sweep=model.remt=True'),
+  ('study', 'plan --study=x --config=biggan_digits:tiny --topologies=v5e:3x3'),
+  ('study', 'plan --study=x --config=biggan_digits:tiny --cache=file'),
   ('explore', '--workdir=no_checkpoints --port=99999'),
   ('explore', '--workdir=no_checkpoints --port=0'),
   ('explore', '--workdir=no_checkpoints --host=no.such.host.invalid'),

@@ -27,6 +27,7 @@ COMMANDS = {
   'project': Command('gan_jax.project', 'finds latents of given images'),
   'prepare': Command('gan_jax.prepare', 'turns images into a training set'),
   'plan': Command('gan_jax.plan', 'predicts memory, step time and cost on a TPU'),
+  'study': Command('gan_jax.study', 'plans and trains a grid of runs, on one page'),
   'report': Command('gan_jax.report', 'writes the page of one run or of several'),
   'explore': Command('gan_jax.explore', 'opens a generator in the browser'),
   'import': Command('gan_jax.importers', 'turns published weights into a run'),

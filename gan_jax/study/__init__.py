@@ -1,0 +1,1 @@
+"""Scaling studies: grids of runs, planned and trained, with one page of answers."""
