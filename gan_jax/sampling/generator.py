@@ -54,6 +54,7 @@ from gan_jax.sampling.samplers import (
 from gan_jax.sampling.style_mixing import parse_mix_layers
 from gan_jax.sampling.styles import Mapped, make_styles
 from gan_jax.storage import checkpoint as checkpoints
+from gan_jax.storage.working_copy import local_workdir
 
 STANDING_BATCH = 64  # latents per batch of standing statistics
 MAPPING_BATCH = 512  # latents per batch of `map_latents`
@@ -397,14 +398,14 @@ def load(
 
   Args:
     path: the workdir of a run or of imported weights, or an exported .stablehlo file;
-      '~' is the home folder.
+      '~' is the home folder, and 'showcase' the generator that comes with gan_jax.
     checkpoint: step of the checkpoint in a workdir; None for the newest.
     ema: the EMA weights; False: the raw weights of a workdir.
 
   Raises:
     UserError: there is no such generator.
   """
-  path = Path(os.path.expanduser(check_path(str(path))))
+  path = local_workdir(check_path(str(path)))
   if path.is_file() or path.suffix.lower() == export.SUFFIX:
     if checkpoint is not None:
       raise UserError(f'checkpoint={checkpoint}: {path} is an exported generator.')

@@ -7,6 +7,7 @@ locally and put with its manifest last; it counts when that is there.
 
 import contextlib
 import hashlib
+import importlib.resources
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from gan_jax.runtime.urls import is_url
 from gan_jax.storage.store import Store, StoredFile
 from gan_jax.storage.store_lock import BEAT, StoreLock, machine
 
+SHOWCASE = 'showcase'  # the name of the workdir in this package
 SEAL = 'default/manifest.json'  # of a checkpoint; put last, deleted first
 PUSH_EVERY = 4  # beats of the lock
 
@@ -235,6 +237,17 @@ def working_copy(folder: Path | str) -> WorkingCopy | None:
   return _open.get(Path(folder)) if _open else None
 
 
+def local_workdir(workdir: str | Path) -> Path:
+  """The folder of a workdir that is read: the one in this package for SHOWCASE.
+
+  A folder of that name takes precedence.
+  """
+  folder = Path(workdir).expanduser()
+  if str(workdir) != SHOWCASE or folder.exists():
+    return folder
+  return Path(str(importlib.resources.files('gan_jax.data'))) / 'embedded' / SHOWCASE
+
+
 @contextlib.contextmanager
 def open_workdir(
   workdir: str | Path,
@@ -253,7 +266,7 @@ def open_workdir(
     UserError: the store cannot be read or written, or is in use by another process.
   """
   if not is_url(str(workdir)):
-    yield Path(workdir).expanduser()
+    yield Path(workdir).expanduser() if write else local_workdir(workdir)
     return
   errors = shared_errors if write else contextlib.nullcontext
   with contextlib.ExitStack() as stack:

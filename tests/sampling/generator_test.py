@@ -279,3 +279,15 @@ def test_mistakes_in_load(digits_run, tmp_path):
   shutil.copy(digits_run / 'config.json', tmp_path)
   with pytest.raises(UserError, match='no checkpoints'):
     load(tmp_path)
+
+
+def test_the_showcase_draws_what_its_classes_say():
+  showcase = load('showcase')
+  names = ('clock', 'face', 'flag', 'heart', 'moon', 'person')
+  assert (showcase.class_names, showcase.resolution) == (names, 32)
+  images = showcase.sample(range(16), labels=['face', 'clock'], standing=0) / 255.0
+  faces, clocks = images[::2], images[1::2]
+  assert images[:, 0, 0].min() > 0.9, 'the background is white'
+  red, green, blue = np.median(faces[:, 8:24, 8:24], axis=(0, 1, 2))
+  assert red > 0.85 and green > 0.6 and blue < 0.4, 'faces are yellow'
+  assert np.median(clocks[:, 8:24, 8:24]) > 0.9, 'dials are white'

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 from urllib.parse import unquote
 
 import jax
@@ -12,7 +13,7 @@ from gan_jax import UserError
 from gan_jax.storage.checkpoint import Checkpointer, restore_subtrees
 from gan_jax.storage.json_lines import append_json_lines
 from gan_jax.storage.store import Store
-from gan_jax.storage.working_copy import open_workdir, working_copy
+from gan_jax.storage.working_copy import local_workdir, open_workdir, working_copy
 
 
 def tree(step):
@@ -172,3 +173,16 @@ def test_folders_of_killed_processes_are_removed(url, tmp_path, monkeypatch):
     with open_workdir(url):
       assert len(list(tmp_path.iterdir())) == 2 and folder.is_dir()
   assert list(tmp_path.iterdir()) == []
+
+
+def test_the_showcase_is_a_workdir_by_name_unless_there_is_a_folder(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  with open_workdir('showcase') as folder:
+    assert folder.parts[-3:] == ('data', 'embedded', 'showcase')
+  with open_workdir('showcase', write=True) as folder:
+    assert folder == Path('showcase'), 'the package is not written to'
+  (tmp_path / 'showcase').mkdir()
+  assert local_workdir('showcase') == Path('showcase')
+  assert local_workdir('runs/showcase') == Path('runs/showcase')
