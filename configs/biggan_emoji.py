@@ -1,4 +1,4 @@
-"""BigGAN on the embedded emoji, 32 x 32, six classes: a laptop CPU in ten minutes.
+"""BigGAN on the embedded emoji, 32 x 32, six classes: a laptop CPU in five minutes.
 
   python -m gan_jax.main --config=configs/biggan_emoji.py --workdir=runs/emoji
 
