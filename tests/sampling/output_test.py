@@ -11,16 +11,16 @@ from PIL import ExifTags, Image
 from gan_jax import UserError
 from gan_jax.sampling import output
 from gan_jax.sampling.image_io import write_images
+from gan_jax.sampling.latents import Latents
 from gan_jax.sampling.planning import PlannedImages, row_major
 
 
 def planned(n=3, value=7, shape=(4, 4, 3)):
   """Images that are already there; image i has the value `value + i`."""
   images = np.stack([np.full(shape, value + i, np.uint8) for i in range(n)])
-  classes = np.eye(n, dtype=np.float32)
-  return PlannedImages(
-    iter([images]), classes, np.arange(n, dtype=np.uint32), row_major(n, 2)
-  )
+  classes, seeds = np.eye(n, dtype=np.float32), np.arange(n, dtype=np.uint32)
+  latents = Latents('z', np.zeros((n, 2), np.float32))
+  return PlannedImages(iter([images]), classes, seeds, row_major(n, 2), latents)
 
 
 def values(folder):
