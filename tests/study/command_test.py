@@ -68,7 +68,7 @@ def start(log, folder, *flags):
 @pytest.mark.slow
 def test_no_cell_is_lost_or_run_twice_after_a_kill(tmp_path):
   folder = tmp_path / 'a'
-  flags = ['--batches=8,16', '--seeds=2', '--images=32', '--score=swd']
+  flags = ['--batches=8,16', '--images=32', '--score=swd']
   flags += ['--score_every=32', '--targets=1e9']
   flags += ['--config.score.n=64', '--config.score.reals=64']  # quick
   _, cells, _ = described(folder, CONFIG, *flags[:-2])
@@ -85,12 +85,12 @@ def test_no_cell_is_lost_or_run_twice_after_a_kill(tmp_path):
       owner = json.loads((cell.workdir(folder) / 'owner.json').read_text())
       os.kill(owner['pid'], signal.SIGKILL)
   killed = states()
-  assert killed.count('finished') < 4
+  assert killed.count('finished') == 1
   second = start(log, folder)
   code, text = second.wait(), log.read_text()
   assert code == 0, text
-  assert f'{killed.count("finished")} of 4 cells are complete' in text
-  assert states() == ['finished'] * 4
+  assert '1 of 2 cells are complete' in text
+  assert states() == ['finished'] * 2
   for cell, state in zip(cells, killed, strict=True):
     starts = (cell.workdir(folder) / 'starts.jsonl').read_text().splitlines()
     ended = [line for line in starts if '"finished"' in line]
