@@ -19,7 +19,7 @@ from absl import logging
 
 from gan_jax import UserError, data
 from gan_jax.config import Config
-from gan_jax.config.workdir import read_config, read_data_record
+from gan_jax.config.workdir import read_config
 from gan_jax.evaluation import memorization_grid, results, truncation_sweep
 from gan_jax.evaluation.applicability import DEFAULT_METRICS, needs_images
 from gan_jax.evaluation.evaluator import Evaluator
@@ -32,7 +32,7 @@ from gan_jax.evaluation.metrics import (
 )
 from gan_jax.evaluation.metrics.named_network import NamedNetworks, read_networks
 from gan_jax.evaluation.protocol import PROTOCOLS, EvaluationProtocol
-from gan_jax.evaluation.real_images import without_images
+from gan_jax.evaluation.real_images import load_real_images, without_images
 from gan_jax.evaluation.statistics_files import StatisticsFile, read_statistics
 from gan_jax.models.base import Variables
 from gan_jax.runtime.environment import keep_freed_memory
@@ -316,49 +316,6 @@ def default_metrics(
 
 def _note(sentence: str) -> None:
   print(sentence, file=sys.stderr)
-
-
-def load_real_images(
-  folder: Path,
-  config: Config,
-  split: str,
-  name: str | None = None,
-  sets: Path | str | None = None,
-  cache: Path | None = None,
-) -> data.Dataset:
-  """The images that a run is scored against; notes if they are not its training data.
-
-  Args:
-    folder: workdir of the run.
-    name: path, URL or name of a dataset; None: that of the config.
-    sets: folder or URL of tensorflow-datasets sets; None: that of the config.
-    cache: folder of copied sets; None: that of the config for the data of the config.
-
-  Raises:
-    UserError: as `data.load_dataset`; names --data if the data of the run are missing.
-  """
-  source = config.source(split)
-  if name:
-    source['name'] = name
-  if sets:
-    source['data_dir'] = str(sets)
-  if cache or name or sets:
-    source['cache'] = str(cache) if cache else None
-  try:
-    dataset = data.load_dataset(**source)
-  except data.MissingDataError as error:
-    if name:
-      raise
-    tfds = '' if data.is_path(source['name']) else ' or --data_dir=DIR'
-    raise UserError(
-      f'{str(error).rstrip(".")}; if the data of this run have moved, name them with '
-      f'--data=NEW{tfds}.'
-    ) from error
-  if split == config.data.split:
-    changes = data.find_changes(read_data_record(folder), dataset)
-    if changes:
-      _note(f'note: not the data that the run began with: {"; ".join(changes)}')
-  return dataset
 
 
 class TrainedWeights(NamedTuple):

@@ -11,7 +11,7 @@ from absl import logging
 from gan_jax import UserError
 from gan_jax.directions import finding, latent_sets
 from gan_jax.directions.finding import Found
-from gan_jax.directions.sheet import draw_sheet
+from gan_jax.directions.image_grid import draw_grid
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, path, workdir
@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     description='Finds directions in the latent space of a run and shows them: z, or w '
     'of a StyleGAN. gan_jax.sample --direction=NAME:1.5 moves images along them.',
     epilog='example: python -m gan_jax.directions --workdir=runs/stylegan '
-    '--method=centers --classes=flags,symbols --name=flag',
+    '--method=centers --classes=face,flag --name=flag',
   )
   p.add_argument(
     '--workdir', type=workdir, help='folder of the run, or a gs:// or s3:// URL'
@@ -88,10 +88,10 @@ def make_parser() -> argparse.ArgumentParser:
     '--out', type=path, help=f'file of the directions; default: {FILE} in the workdir'
   )
   p.add_argument(
-    '--sheet',
+    '--grid',
     type=path,
     metavar='FILE.png',
-    help='image with a row per direction and a column per strength; default: '
+    help='image grid with a row per direction and a column per strength; default: '
     'directions_NAME.png beside the file',
   )
   p.add_argument(
@@ -121,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     before = load_directions(out, generator.identity).by_name if out.exists() else {}
     layers = parse_layers(args.layers, generator)
     name = args.name or default_name(args, generator)
-    sheet = args.sheet or out.with_name(f'directions_{name}.png')
-    check_output_file(sheet, '--sheet', ('.png',))
+    grid = args.grid or out.with_name(f'directions_{name}.png')
+    check_output_file(grid, '--grid', ('.png',))
     found = find(args, generator, np.flatnonzero(layers))
     names = [name]
     if args.method in ('sefa', 'pca'):
@@ -135,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
       save_directions(out, all_)
       print(f'{", ".join(names)} in {shown}')
-      write_sheet(sheet, args, generator, out, names)
+      write_grid(grid, args, generator, out, names)
     except OSError as error:
       raise cannot_write(out, error) from error
-    print(f'image: {args.sheet or f"{Path(shown).parent}/{sheet.name}"}')
+    print(f'image: {args.grid or f"{Path(shown).parent}/{grid.name}"}')
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -263,8 +263,8 @@ def first_of(found: Found, n: int) -> Found:
   return Found(*(x[kept][:n] for x in found))
 
 
-def write_sheet(
-  sheet: Path,
+def write_grid(
+  grid: Path,
   args: argparse.Namespace,
   generator: TrainedGenerator,
   out: Path,
@@ -279,10 +279,10 @@ def write_sheet(
     psi=args.psi, truncation=args.truncation, directions=str(out), direction=names[0]
   )
   strengths = parse_strengths(args)
-  image = draw_sheet(generator, names, options, seeds, strengths)
+  image = draw_grid(generator, names, options, seeds, strengths)
   columns = ','.join(f'{x:g}' for x in strengths)
   text = f'directions={",".join(names)} strengths={columns} seeds={args.seeds or seeds}'
-  with atomic_path(sheet) as part:
+  with atomic_path(grid) as part:
     image.save(part, pnginfo=png_description(text), optimize=True)
 
 

@@ -1,15 +1,19 @@
 """Which real images are scored, in which order, and which process reads them."""
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
-from gan_jax import data
+from gan_jax import UserError, data
+from gan_jax.config import Config
+from gan_jax.config.workdir import read_data_record
 from gan_jax.data.dataset import InMemoryExamples
 from gan_jax.data.digests import digest, identity
 from gan_jax.evaluation.metrics import transparency
@@ -19,6 +23,50 @@ def without_images(name: str, res: int, channels: int) -> data.Dataset:
   """A dataset without images, for metrics that need none."""
   images = np.zeros((0, res, res, channels), np.uint8)
   return data.Dataset(name, InMemoryExamples(images, np.zeros(0, np.int32)))
+
+
+def load_real_images(
+  folder: Path,
+  config: Config,
+  split: str,
+  name: str | None = None,
+  sets: Path | str | None = None,
+  cache: Path | None = None,
+) -> data.Dataset:
+  """The images that a run is scored against; notes if they are not its training data.
+
+  Args:
+    folder: workdir of the run.
+    name: path, URL or name of a dataset; None: that of the config.
+    sets: folder or URL of tensorflow-datasets sets; None: that of the config.
+    cache: folder of copied sets; None: that of the config for the data of the config.
+
+  Raises:
+    UserError: as `data.load_dataset`; names --data if the data of the run are missing.
+  """
+  source = config.source(split)
+  if name:
+    source['name'] = name
+  if sets:
+    source['data_dir'] = str(sets)
+  if cache or name or sets:
+    source['cache'] = str(cache) if cache else None
+  try:
+    dataset = data.load_dataset(**source)
+  except data.MissingDataError as error:
+    if name:
+      raise
+    tfds = '' if data.is_path(source['name']) else ' or --data_dir=DIR'
+    raise UserError(
+      f'{str(error).rstrip(".")}; if the data of this run have moved, name them with '
+      f'--data=NEW{tfds}.'
+    ) from error
+  if split == config.data.split:
+    changes = data.find_changes(read_data_record(folder), dataset)
+    if changes:
+      sentence = f'not the data that the run began with: {"; ".join(changes)}'
+      print(f'note: {sentence}', file=sys.stderr)
+  return dataset
 
 
 def real_order(total: int, n: int) -> Int[np.ndarray, ' n']:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from gan_jax import UserError
 from gan_jax.config.workdir import read_config
-from gan_jax.evaluate import load_real_images
+from gan_jax.evaluation.real_images import load_real_images
 from gan_jax.figures.catalogue import FIGURES, choose
 from gan_jax.figures.source import Figure, Source
 from gan_jax.models.base import GAN

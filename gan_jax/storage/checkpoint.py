@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from gan_jax import UserError
 from gan_jax.runtime.distributed import shared_errors
 from gan_jax.storage.manifest import find_corruption, write_manifest
+from gan_jax.storage.retention import preservation_policy, score_of
 from gan_jax.storage.working_copy import working_copy
 
 _NONE, _UNREADABLE = -1, -2  # what `newest` sends to other processes instead of a step
@@ -90,8 +91,8 @@ class Checkpointer:
     self._log, self._read_only = log, read_only
     writing: dict[str, Any] = dict(
       # Without best_fn Orbax does not write the scores.
-      best_fn=_score_of if best else None,
-      preservation_policy=_preservation_policy(keep, keep_periodic, spacing, best),
+      best_fn=score_of if best else None,
+      preservation_policy=preservation_policy(keep, keep_periodic, spacing, best),
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
     )
@@ -333,27 +334,6 @@ def _local(x: Any) -> Any:
 def _spread(x: np.ndarray, like: Any) -> jax.Array:
   """An array that is the same on all processes, with the sharding of `like`."""
   return jax.make_array_from_callback(x.shape, like.sharding, lambda i: x[i])
-
-
-def _score_of(metrics: Any) -> float:
-  return metrics['score']
-
-
-def _preservation_policy(keep: int, keep_periodic: int, spacing: int, best: int) -> Any:
-  """Orbax's policy for the arguments of `Checkpointer`."""
-  policies = ocp.checkpoint_managers
-  preserved: list[Any] = [policies.LatestN(keep)]
-  if keep_periodic:
-    preserved.append(
-      policies.EveryNSteps(spacing, exact_interval=False, max_to_keep=keep_periodic)
-    )
-  if best:
-    preserved.append(
-      policies.BestN(
-        get_metric_fn=_score_of, n=best, keep_checkpoints_without_metrics=False
-      )
-    )
-  return policies.AnyPreservationPolicy(preserved)
 
 
 def _reason(error: BaseException) -> str:

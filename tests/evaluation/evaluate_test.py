@@ -14,6 +14,7 @@ from gan_jax.config.workdir import read_config
 from gan_jax.evaluation import results
 from gan_jax.evaluation.metrics import inception, lpips
 from gan_jax.evaluation.metrics.feature_network import FeatureNetwork
+from gan_jax.evaluation.real_images import load_real_images
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.storage.files import cache_folder
 
@@ -214,10 +215,10 @@ def test_missing_data_are_asked_for(workdir, tmp_path):
     with pytest.raises(
       UserError, match=f'have moved, name them with --data=NEW{more}.$'
     ):
-      evaluate.load_real_images(workdir, moved, 'train', None, None)
+      load_real_images(workdir, moved, 'train', None, None)
     with pytest.raises(UserError, match='elsewhere: there is no such folder'):
-      evaluate.load_real_images(workdir, moved, 'train', './elsewhere', None)
-  dataset = evaluate.load_real_images(workdir, moved, 'train', 'digits', None)
+      load_real_images(workdir, moved, 'train', './elsewhere', None)
+  dataset = load_real_images(workdir, moved, 'train', 'digits', None)
   assert dataset.name == 'digits' and dataset.examples[0][0].shape == (16, 16, 1)
 
 
@@ -229,7 +230,7 @@ def test_the_cache_of_a_run_is_that_of_its_data(workdir, monkeypatch):
   monkeypatch.setattr(data, 'load_dataset', lambda **source: taken.append(source))
   monkeypatch.setattr(data, 'find_changes', lambda *_: [])
   for arguments in ((), ('s3://b/y',), (None, 's3://b'), (None, None, Path('/nvme'))):
-    evaluate.load_real_images(workdir, config, 'train', *arguments)
+    load_real_images(workdir, config, 'train', *arguments)
   found = [(source['name'], source['data_dir'], source['cache']) for source in taken]
   assert found == [
     ('gs://b/x', None, '/ssd'),

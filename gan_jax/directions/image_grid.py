@@ -1,4 +1,4 @@
-"""The image that shows directions: a row for each, a column for each strength."""
+"""The image grid that shows directions: a row for each, a column for each strength."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from gan_jax.sampling.options import SamplingOptions
 MAX_ROWS = 40  # of the image, so that it stays readable
 
 
-def draw_sheet(
+def draw_grid(
   generator: TrainedGenerator,
   names: Sequence[str],
   options: SamplingOptions,
