@@ -18,7 +18,11 @@ from jax.experimental import multihost_utils
 from gan_jax import UserError
 from gan_jax.runtime.distributed import shared_errors
 from gan_jax.storage.manifest import find_corruption, write_manifest
-from gan_jax.storage.retention import preservation_policy, score_of
+from gan_jax.storage.retention import (
+  preservation_policy,
+  remove_unfinished,
+  score_of,
+)
 from gan_jax.storage.working_copy import working_copy
 
 _NONE, _UNREADABLE = -1, -2  # what `newest` sends to other processes instead of a step
@@ -242,8 +246,7 @@ class Checkpointer:
       with contextlib.suppress(Exception):
         self._manager.wait_until_finished()
       if jax.process_index() == 0:
-        for part in self.folder.glob('*.orbax-checkpoint-tmp*'):
-          shutil.rmtree(part, ignore_errors=True)
+        remove_unfinished(self.folder)
         if self._copy:
           self._drop_unsaved()
       self._manager.reload()

@@ -1,8 +1,14 @@
-"""Which checkpoints of a run are kept."""
+"""Which checkpoints of a run are kept, and how unfinished ones are deleted."""
 
+import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+
+_UNFINISHED = '*.orbax-checkpoint-tmp*'
+_TRIES, _PAUSE = 20, 0.1  # of remove_unfinished, and seconds between them
 
 
 def score_of(metrics: Any) -> float:
@@ -31,3 +37,13 @@ def preservation_policy(keep: int, keep_periodic: int, spacing: int, best: int) 
       )
     )
   return policies.AnyPreservationPolicy(preserved)
+
+
+def remove_unfinished(folder: Path) -> None:
+  """Deletes what failed saves have written; their last threads may still add to it."""
+  for _ in range(_TRIES):
+    for part in folder.glob(_UNFINISHED):
+      shutil.rmtree(part, ignore_errors=True)
+    if not any(folder.glob(_UNFINISHED)):
+      return
+    time.sleep(_PAUSE)
