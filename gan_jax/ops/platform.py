@@ -14,3 +14,10 @@ def platform() -> str:
     return jax.default_backend()
   device = mesh.abstract_device
   return device.platform if device else ''
+
+
+def device_kind() -> str:
+  """Model of the devices that `platform` names, such as 'NVIDIA H200'; '' if none."""
+  mesh = jax.sharding.get_abstract_mesh()
+  device = jax.devices()[0] if mesh.empty else mesh.abstract_device
+  return device.device_kind if device else ''

@@ -12,7 +12,7 @@ from gan_jax.ops.convolution import NHWC, conv, conv_stride2, matmul
 from gan_jax.ops.platform import platform
 from gan_jax.ops.winograd import transpose_kernel
 
-UpForm = Literal['plain', 'products', 'dilated', 'phases']
+UpForm = Literal['plain', 'products', 'dilated', 'phases', 'transposed']
 DownForm = Literal['plain', 'products', 'strided']
 
 
@@ -44,7 +44,7 @@ def up_conv(
     form: how a 3x3 kernel is applied; None for the fastest form, `up_form`.
       plain: `upsample`, then `conv`. products: nine products per input pixel.
       dilated: one 4x4 convolution of the dilated input. phases: one 2x2 convolution per
-      parity.
+      parity. transposed: 'dilated' as cuDNN's input gradient of a convolution.
   """
   if kernel.shape[:2] == (1, 1):
     if platform() == 'tpu':
@@ -81,7 +81,7 @@ def down_conv(
   if form == 'products':
     products = _gather_products(x)
     return matmul(products, _nine_taps(kernel[::-1, ::-1] / 4, 0).reshape(-1, o))
-  return conv_stride2(x, _shifted_sum(kernel) / 4, 1)
+  return conv_stride2(x, _opaque(_shifted_sum(kernel) / 4), 1)
 
 
 def up_form(device: str, images: int, width: int) -> UpForm:
@@ -90,7 +90,8 @@ def up_form(device: str, images: int, width: int) -> UpForm:
   Folding costs work for each kernel, so it pays where feature maps are larger than
   kernels. On a CPU it always pays (measured, experiments/peer_speed). The limits for
   TPUs are estimates of the compiler (experiments/step_speed): a dilated convolution of
-  fewer than 16 images uses half of the TPU's matrix unit.
+  fewer than 16 images uses half of the TPU's matrix unit. The limit for GPUs is where
+  the multiplications that are saved outweigh a kernel of 16 instead of 9 taps.
 
   Args:
     device: the platform.
@@ -99,6 +100,8 @@ def up_form(device: str, images: int, width: int) -> UpForm:
   """
   if device == 'cpu':
     return 'products'
+  if device == 'gpu':
+    return 'transposed' if images * width**2 >= 2**9 else 'plain'
   if device != 'tpu' or images * width**2 < 2**11:
     return 'plain'
   return 'dilated' if images >= 16 else 'phases'
@@ -108,7 +111,17 @@ def down_form(device: str, images: int, width: int) -> DownForm:
   """The fastest form of `down_conv`; arguments as in `up_form`."""
   if device == 'cpu':
     return 'products'
-  return 'strided' if device == 'tpu' and images * width**2 >= 2**12 else 'plain'
+  least = {'tpu': 2**12, 'gpu': 2**11}.get(device)
+  return 'strided' if least and images * width**2 >= least else 'plain'
+
+
+def _opaque(kernel: Array) -> Array:
+  """A folded kernel that XLA:GPU does not look into.
+
+  It would move the reversal of the input gradient into the sum, and no longer see that
+  cuDNN has that gradient: it would write the dilated feature map instead.
+  """
+  return lax.optimization_barrier(kernel) if platform() == 'gpu' else kernel
 
 
 def _images_and_width(x: Array) -> tuple[int, int]:
@@ -157,14 +170,17 @@ def _conv_parities(x: Array, kernels: Array) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _upsample_conv(form: UpForm, x: Array, kernel: Array) -> Array:
-  """`conv(upsample(x), kernel)` in the form 'phases' or 'dilated'.
+  """`conv(upsample(x), kernel)` in the form 'phases', 'dilated' or 'transposed'.
 
-  Both equal the transpose of a 4x4 convolution of stride 2, which gives the gradients.
+  All equal the transpose of a 4x4 convolution of stride 2, which gives the gradients.
   """
   if form == 'phases':
     return _conv_parities(x, _parity_kernels(kernel))
   pads = ((2, 2), (2, 2))
-  four = _shifted_sum(kernel)
+  if form == 'transposed':
+    four = _opaque(_shifted_sum(kernel[::-1, ::-1]))[::-1, ::-1]
+  else:
+    four = _shifted_sum(kernel)
   return lax.conv_general_dilated(x, four, (1, 1), pads, (2, 2), dimension_numbers=NHWC)
 
 
@@ -181,7 +197,7 @@ def _upsample_conv_backward(
   x, kernel = residuals
 
   def transposed(kernel: Array) -> Array:
-    return conv_stride2(g, _shifted_sum(transpose_kernel(kernel)), 1)
+    return conv_stride2(g, _opaque(_shifted_sum(transpose_kernel(kernel))), 1)
 
   by_x, by_kernel = jax.vjp(transposed, kernel)
   return by_x, by_kernel(x)[0]

@@ -1,5 +1,7 @@
 """Every form of resampling against the plain one, and where each form is used."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from tests.gradients import (
   penalty,
   scalar,
 )
-from tests.platforms import traced_for
+from tests.platforms import lowered_for_cuda, traced_for
 
 FORMS = (  # images, input width of up_conv and half that of down_conv, their forms
   (8, 8, 'plain', 'plain'),
@@ -31,16 +33,32 @@ def plain_down(x, k):
   return resampling.downsample(conv(x, k))
 
 
+UP_CASES = [
+  (resampling.up_conv, form, plain_up, device)
+  for form, devices in (
+    ('phases', ('cpu', 'tpu')),
+    ('products', ('cpu', 'tpu')),
+    ('dilated', ('cpu', 'tpu')),
+    ('transposed', ('gpu',)),
+  )
+  for device in devices
+]
+DOWN_CASES = [
+  (resampling.down_conv, form, plain_down, device)
+  for form, devices in (
+    ('products', ('cpu', 'tpu')),
+    ('strided', ('cpu', 'tpu', 'gpu')),
+  )
+  for device in devices
+]
+
+
 @pytest.mark.parametrize('size', [1, 3])
-@pytest.mark.parametrize('device', ['cpu', pytest.param('tpu', marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-  'folded, form, plain',
+  'folded, form, plain, device',
   [
-    (resampling.up_conv, 'phases', plain_up),
-    (resampling.up_conv, 'products', plain_up),
-    (resampling.up_conv, 'dilated', plain_up),
-    (resampling.down_conv, 'products', plain_down),
-    (resampling.down_conv, 'strided', plain_down),
+    pytest.param(*case, marks=pytest.mark.slow if case[-1] == 'tpu' else ())
+    for case in UP_CASES + DOWN_CASES
   ],
 )
 def test_every_form_equals_the_plain_one(folded, form, plain, device, size, rng_seed):
@@ -65,6 +83,37 @@ def test_an_unknown_platform_takes_the_plain_form_and_a_cpu_products():
 def test_a_tpu_folds_where_feature_maps_outweigh_kernels(images, width, up, down):
   assert resampling.up_form('tpu', images, width) == up
   assert resampling.down_form('tpu', images, 2 * width) == down
+
+
+@pytest.mark.parametrize(
+  'images, width, up, down',
+  [
+    (8, 4, 'plain', 'plain'),
+    (32, 4, 'transposed', 'strided'),
+    (2, 512, 'transposed', 'strided'),
+  ],
+)
+def test_a_gpu_folds_where_feature_maps_outweigh_kernels(images, width, up, down):
+  assert resampling.up_form('gpu', images, width) == up
+  assert resampling.down_form('gpu', images, 2 * width) == down
+
+
+@pytest.mark.parametrize('folded', [resampling.up_conv, resampling.down_conv])
+def test_a_gpu_dilates_by_cudnns_input_gradient(folded):
+  """It writes no upsampled map, neither for values nor for gradients.
+
+  XLA knows the input gradient by its kernel: the reversal of something that it must not
+  look into.
+  """
+  x, k = (jax.ShapeDtypeStruct(s, 'bfloat16') for s in ((8, 32, 32, 6), (3, 3, 6, 4)))
+  text = lowered_for_cuda(jax.grad(scalar(folded), (0, 1)), x, k)
+  value = r'(%\w+) = stablehlo\.'
+  operation = dict(re.findall(value + r'(\w+)', text))
+  operand = dict(re.findall(value + r'reverse (%\w+)', text))
+  kernels = re.findall(r'convolution\(%\w+, (%\w+)\).*lhs_dilate = \[2, 2\]', text)
+  assert len(kernels) == 1
+  assert operation[operand[kernels[0]]] == 'optimization_barrier'
+  assert not re.search(r'tensor<8x\d+x2x\d+x2x', text)
 
 
 def test_folding_for_a_cpu_rounds_no_more_than_the_plain_form(rng_seed):
