@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gan_jax.models.progan import ProGAN
-from gan_jax.nn.layers import EqualizedConv, EqualizedDense, leaky_relu
+from gan_jax.nn.layers import EqualizedConv, EqualizedDense
 from gan_jax.nn.norms import minibatch_stddev, pixel_norm
+from gan_jax.ops.activations import leaky_relu
 from gan_jax.ops.resampling import downsample, up_conv
 from gan_jax.runtime.keys import key
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Num
 
 from gan_jax.nn.layers import Attention, Conv, Dense, Embed, ModuleDef, orthogonal_rows
 from gan_jax.nn.norms import BatchStatistics, Norm
+from gan_jax.ops.activations import relu
 from gan_jax.ops.convolution import conv
 from gan_jax.ops.reductions import accumulation_dtype
 from gan_jax.ops.resampling import down_conv, downsample, up_conv, upsample
@@ -49,9 +50,9 @@ class GBlock(nn.Module):
   def __call__(
     self, x: Float[Array, 'b h w c'], condition: Array | None, train: bool
   ) -> Float[Array, 'b 2*h 2*w features']:
-    h = nn.relu(self.norm(name='bn1')(x, condition, train))
+    h = relu(self.norm(name='bn1')(x, condition, train))
     h = self.conv(self.features, apply_kernel=up_conv, name='conv1')(h)
-    h = nn.relu(self.norm(name='bn2')(h, condition, train))
+    h = relu(self.norm(name='bn2')(h, condition, train))
     h = self.conv(self.features, name='conv2')(h)
     return h + self.conv(self.features, size=1, apply_kernel=up_conv, name='conv_sc')(x)
 
@@ -69,13 +70,13 @@ class DeepGBlock(nn.Module):
     self, x: Float[Array, 'b h w c'], condition: Array | None, train: bool
   ) -> Float[Array, 'b h2 w2 features']:
     hidden = x.shape[-1] // 4
-    h = nn.relu(self.norm(name='bn1')(x, condition, train))
+    h = relu(self.norm(name='bn1')(x, condition, train))
     h = self.conv(hidden, size=1, name='conv1')(h)
-    h = nn.relu(self.norm(name='bn2')(h, condition, train))
+    h = relu(self.norm(name='bn2')(h, condition, train))
     h = self.conv(hidden, apply_kernel=up_conv if self.up else conv, name='conv2')(h)
-    h = nn.relu(self.norm(name='bn3')(h, condition, train))
+    h = relu(self.norm(name='bn3')(h, condition, train))
     h = self.conv(hidden, name='conv3')(h)
-    h = nn.relu(self.norm(name='bn4')(h, condition, train))
+    h = relu(self.norm(name='bn4')(h, condition, train))
     h = self.conv(self.features, size=1, name='conv4')(h)
     skip = x[..., : self.features]
     return h + (upsample(skip) if self.up else skip)
@@ -141,7 +142,7 @@ class Generator(nn.Module):
       x = block(x, condition, train)
       if i in self.attention:
         x = Attention(conv_, name=f'attention{i}')(x)
-    x = nn.relu(Norm(self.rgb_stats, name='norm')(x, None, train))
+    x = relu(Norm(self.rgb_stats, name='norm')(x, None, train))
     x = jnp.tanh(conv_(self.channels, name='rgb')(x))
     return x.astype(accumulation_dtype(x.dtype))
 
@@ -185,8 +186,8 @@ class DBlock(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 features']:
     apply_kernel = down_conv if self.down else conv
-    h = x if self.first else nn.relu(x)
-    h = nn.relu(self.conv(self.hidden, name='conv1')(h))
+    h = x if self.first else relu(x)
+    h = relu(self.conv(self.hidden, name='conv1')(h))
     h = self.conv(self.features, apply_kernel=apply_kernel, name='conv2')(h)
     if self.down or x.shape[-1] != self.features:
       sc = self.conv(self.features, size=1, apply_kernel=apply_kernel, name='conv_sc')
@@ -204,10 +205,10 @@ class DeepDBlock(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 features']:
     hidden = self.features // 4
-    h = self.conv(hidden, size=1, name='conv1')(nn.relu(x))
-    h = self.conv(hidden, name='conv2')(nn.relu(h))
-    h = self.conv(hidden, name='conv3')(nn.relu(h))
-    h, skip = nn.relu(h), x
+    h = self.conv(hidden, size=1, name='conv1')(relu(x))
+    h = self.conv(hidden, name='conv2')(relu(h))
+    h = self.conv(hidden, name='conv3')(relu(h))
+    h, skip = relu(h), x
     if self.down:
       h, skip = downsample(h), downsample(skip)
     h = self.conv(self.features, size=1, name='conv4')(h)
@@ -262,7 +263,7 @@ class Discriminator(nn.Module):
       if i in self.attention:
         x = Attention(conv_, name=f'attention{i}')(x)
     wide = accumulation_dtype(x.dtype)
-    h = nn.relu(x).astype(wide).sum((1, 2))
+    h = relu(x).astype(wide).sum((1, 2))
     score = Dense(1, init_kernel=init, dtype=wide, name='linear')(h)
     if self.n_classes:
       embed = Embed(h.shape[-1], self.n_classes, init, wide, name='embed')

@@ -24,9 +24,10 @@ from gan_jax.models.base import (
   example_keys,
 )
 from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
-from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
+from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.minibatch_discrimination import MinibatchDiscrimination
 from gan_jax.nn.norms import BatchStatistics, LayerNorm, Norm, pixel_norm
+from gan_jax.ops.activations import leaky_relu, relu
 from gan_jax.ops.resampling import up_conv, upsample
 from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
@@ -73,7 +74,7 @@ class Generator(nn.Module):
     def finish(x: Array, name: str) -> Array:
       if self.batch_norm is not None:
         x = self.batch_norm(name=f'{name}_norm')(x, None, train)
-      x = nn.relu(x) if self.relu else leaky_relu(x)
+      x = relu(x) if self.relu else leaky_relu(x)
       return pixel_norm(x) if self.norm else x
 
     x = jnp.concatenate([z, weights.astype(z.dtype)], -1)

@@ -30,8 +30,9 @@ from gan_jax.models.base import (
   Variables,
   to_float,
 )
-from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
+from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.norms import minibatch_stddev
+from gan_jax.ops.activations import leaky_relu, relu
 from gan_jax.ops.convolution import conv
 from gan_jax.ops.resampling import blur, down_conv, downsample, upsample
 
@@ -182,7 +183,7 @@ class ProgressiveDiscriminator(nn.Module):
     weights = dict(equalized=self.equalized, dtype=self.dtype)
     conv_ = partial(EqualizedConv, bias=self.norm is None, **weights)
     dense = partial(EqualizedDense, **weights)
-    act = nn.relu if self.relu else leaky_relu
+    act = relu if self.relu else leaky_relu
     widths = {2 << i: w for i, w in enumerate(self.widths)}  # at 2: the dense layer's
     initializing = self.is_initializing()
 

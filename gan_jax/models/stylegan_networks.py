@@ -8,8 +8,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from gan_jax.models.progressive import lerp
-from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef, leaky_relu
+from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.norms import instance_norm, pixel_norm
+from gan_jax.ops.activations import leaky_relu, relu
 from gan_jax.ops.reductions import add_bias
 from gan_jax.ops.resampling import blur, up_conv, upsample
 
@@ -43,7 +44,7 @@ class Mapping(nn.Module):
         dtype=self.dtype,
         name=f'dense{i}',
       )
-      x = nn.relu(layer(x)) if self.relu else leaky_relu(layer(x))
+      x = relu(layer(x)) if self.relu else leaky_relu(layer(x))
     return x
 
 
@@ -67,7 +68,7 @@ class Epilogue(nn.Module):
       strength = self.param('strength', nn.initializers.zeros, shape)
       x += (noise @ strength[0, 0]).astype(x.dtype)
     x = add_bias(x, self.param('bias', nn.initializers.zeros, shape).astype(x.dtype))
-    x = nn.relu(x) if self.relu else leaky_relu(x)
+    x = relu(x) if self.relu else leaky_relu(x)
     if self.pixel_norm:
       x = pixel_norm(x)
     gain: ArrayLike = 1

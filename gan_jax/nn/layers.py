@@ -161,11 +161,6 @@ class Attention(nn.Module):
 # ProGAN and StyleGAN: layers with equalized learning rate.
 
 
-def leaky_relu(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
-  """Leaky ReLU of slope 0.2; its gradient at 0 is 1, as in the original code."""
-  return jnp.where(x >= 0, x, 0.2 * x)
-
-
 def _equalized_kernel(
   module: nn.Module, shape: tuple[int, ...], gain: float, lrmul: float, equalized: bool
 ) -> Array:

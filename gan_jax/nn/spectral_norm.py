@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
+from gan_jax.ops.platform import platform
 from gan_jax.runtime.mesh import AXIS
 
 Tree = Mapping[str, Any]
@@ -134,9 +135,16 @@ _singular_value.defvjp(_singular_value_forward, _singular_value_backward)
 
 def _iterate(matrices: ByPath, us: ByPath, eps: float) -> tuple[ByPath, ByPath, ByPath]:
   """One power iteration of matrices [rest, rows] and u [n, rows] -> u, v, sigma."""
-  new_u, new_v, sigma = {}, {}, {}
-  for path, matrix in matrices.items():
-    result = _power_iteration(matrix, us[path], eps)
+  new_u: ByPath = {}
+  new_v: ByPath = {}
+  sigma: ByPath = {}
+  joint = [p for p in matrices if platform() == 'gpu' and len(us[p]) == 1]
+  if joint:
+    v = {path: matrices[path] @ us[path][0] for path in joint}
+    stretched = {path: v[path] @ matrices[path] for path in joint}
+    new_u, new_v, sigma = _iterate_jointly(v, stretched, eps)
+  for path in matrices.keys() - joint:
+    result = _power_iteration(matrices[path], us[path], eps)
     new_u[path], new_v[path], sigma[path] = result
   return new_u, new_v, sigma
 
@@ -165,7 +173,12 @@ def _iterate_shared(
     padded = lax.dynamic_update_slice_in_dim(padded, v, start, 0)
     partial[path] = padded, v @ rows
   new_u, new_v, sigma = _iterate(others, us, eps)
-  for path, (v, stretched) in lax.psum(partial, AXIS).items():
+  sums = lax.psum(partial, AXIS)
+  if platform() == 'gpu' and sums:
+    vs, stretches = ({path: x[i] for path, x in sums.items()} for i in range(2))
+    joint = _iterate_jointly(vs, stretches, eps)
+    return new_u | joint[0], new_v | joint[1], sigma | joint[2]
+  for path, (v, stretched) in sums.items():
     length = jnp.maximum(jnp.linalg.norm(v), eps)
     stretched /= length
     u = _normalize(stretched, eps)
@@ -186,6 +199,31 @@ def _power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array,
     us.append(_normalize(_orthogonalize(stretched, us, eps), eps))
     sigmas.append(stretched @ us[-1])
   return jnp.stack(us), jnp.stack(vs), jnp.stack(sigmas)
+
+
+def _iterate_jointly(
+  v: ByPath, stretched: ByPath, eps: float
+) -> tuple[ByPath, ByPath, ByPath]:
+  """One power iteration from v = W u and W^T v, neither of which is normalized yet.
+
+  A GPU computes the lengths of all vectors in two kernels, not in two for each weight.
+  """
+  _, by_v = _lengths(v, eps)
+  stretched = {path: x * by_v[path] for path, x in stretched.items()}
+  length, by_u = _lengths(stretched, eps)
+  new_u = {path: (x * by_u[path])[None] for path, x in stretched.items()}
+  new_v = {path: (x * by_v[path])[None] for path, x in v.items()}
+  return new_u, new_v, {path: (length[path] ** 2 * by_u[path])[None] for path in v}
+
+
+def _lengths(vectors: ByPath, eps: float) -> tuple[ByPath, ByPath]:
+  """Length of each vector, and 1 / max(length, eps)."""
+  longest = max(map(len, vectors.values()))
+  rows = [jnp.pad(x, (0, longest - len(x))) for x in vectors.values()]
+  length = jnp.linalg.norm(jnp.stack(rows), axis=1)
+  inverse = 1 / jnp.maximum(length, eps)
+  by_path = lambda x: {path: x[i] for i, path in enumerate(vectors)}
+  return by_path(length), by_path(inverse)
 
 
 def _normalize(x: Array, eps: float) -> Array:

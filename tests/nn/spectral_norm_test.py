@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from gan_jax.nn import spectral_norm as norm
 from gan_jax.runtime.mesh import make_mesh
+from tests.platforms import traced_for
 
 
 def on_devices(n, f, *args, out_specs=None):
@@ -100,3 +101,28 @@ def test_singular_values_beyond_the_rank_are_zero_and_finite(rng_seed):
 def test_a_weight_without_u_has_no_scale():
   params = {'a': {'kernel': jnp.full((2, 2), 3.0)}}
   assert norm.spectral_scales(params, {}, eps=1e-12) == ({}, {})
+
+
+def test_a_gpu_iterates_all_weights_jointly_to_the_same_numbers(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  programs, numbers = {}, {}
+  with jax.enable_x64(True):
+    params = {
+      'a': {'kernel': jnp.asarray(rng.normal(size=(3, 3, 5, 6)))},
+      'b': {'kernel': jnp.asarray(rng.normal(size=(5, 7)))},
+      'zero': {'embedding': jnp.zeros((4, 3))},  # shorter than eps
+    }
+    spectral = norm.init_spectral(jax.random.key(0), params, ('kernel', 'embedding'))
+    for platform in ('gpu', 'cpu'):
+
+      def scales(params):
+        scales, after = norm.spectral_scales(params, spectral, eps=1e-4)
+        return sum(map(jnp.sum, jax.tree.leaves(scales))), (scales, after)
+
+      with traced_for(platform):
+        programs[platform] = str(jax.make_jaxpr(scales)(params))
+        numbers[platform] = jax.jit(jax.value_and_grad(scales, has_aux=True))(params)
+  for x, y in zip(*map(jax.tree.leaves, numbers.values()), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12)
+  # Two kernels of lengths in place of two for each of three weights.
+  assert [program.count('name=norm') for program in programs.values()] == [2, 6]
