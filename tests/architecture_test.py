@@ -18,10 +18,11 @@ ORDER = (
   {'models', 'report', 'prepare'},
   {'config'},
   {'sampling'},
-  {'evaluation', 'sample', 'explore'},
+  {'evaluation', 'sample'},
   {'training', 'evaluate'},
   {'main', 'plan', 'importers', 'figures', 'directions'},
   {'project', 'study'},
+  {'explore'},
 )
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}
 OUTSIDE = {'experiments', 'configs', 'tests'}

@@ -12,6 +12,7 @@ from gan_jax import UserError
 from gan_jax.directions import finding, latent_sets
 from gan_jax.directions.finding import Found
 from gan_jax.directions.image_grid import draw_grid
+from gan_jax.directions.layers import factorize_layers, first_of, parse_layers
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, path, workdir
@@ -28,7 +29,6 @@ from gan_jax.sampling.directions import (
 from gan_jax.sampling.generator import TrainedGenerator
 from gan_jax.sampling.options import SamplingOptions, parse_ranges
 from gan_jax.sampling.output import cannot_write
-from gan_jax.sampling.style_mixing import parse_mix_layers
 from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.files import atomic_path, check_output_file
 from gan_jax.storage.working_copy import open_workdir
@@ -187,28 +187,6 @@ def parse_strengths(args: argparse.Namespace) -> list[float]:
   return strengths
 
 
-def parse_layers(text: str | None, generator: TrainedGenerator) -> np.ndarray:
-  """The layers of --layers, as booleans [n].
-
-  Raises:
-    UserError: the model has no such layers.
-  """
-  style = generator.gan.style_based
-  if style is None:
-    n = last = len(generator.gan.latent_kernels(generator.variables))
-    chosen = range(n) if text is None else parse_ranges(text, 'layers')
-  else:
-    n, res = style.layers(style.res), generator.resolution
-    last = style.layers(res)
-    chosen = range(last)
-    if text is not None:
-      bands = parse_mix_layers(text, style, res, 'layers')
-      chosen = sorted(layer for band in bands for layer in band)
-  if max(chosen) >= last:
-    raise UserError(f'--layers={text}: layers are 0-{last - 1}.')
-  return np.isin(np.arange(n), chosen)
-
-
 def default_name(args: argparse.Namespace, generator: TrainedGenerator) -> str:
   """'sefa', 'pca', or the names of both classes or files."""
   if args.method in ('sefa', 'pca'):
@@ -232,17 +210,14 @@ def find(
     UserError: the model has no latent that the method could use.
   """
   gan = generator.gan
-  kernels = [np.asarray(x) for x in gan.latent_kernels(generator.variables)]
   if args.method == 'sefa':
-    chosen = [kernels[i] for i in layers if i < len(kernels)]
-    if not chosen:
-      raise UserError('--method=sefa: no layer of this model takes w as its input.')
-    return first_of(finding.factorize(chosen), args.n)
+    return first_of(factorize_layers(generator, layers), args.n)
   if args.method == 'pca':
     points = latent_sets.of_seeds(generator, args.samples, 0)
     if gan.style_based is not None:
       return first_of(finding.principal_components(points), args.n)
-    return first_of(finding.feature_components(points, kernels[layers[0]]), args.n)
+    kernel = np.asarray(gan.latent_kernels(generator.variables)[layers[0]])
+    return first_of(finding.feature_components(points, kernel), args.n)
   if args.latents:
     first, second = latent_sets.two_files(generator, args.latents)
   else:
@@ -255,12 +230,6 @@ def find(
   found, accuracy = finding.boundary(first, second)
   print(f'{accuracy:.1%} of the latents are on the right side of the boundary')
   return found
-
-
-def first_of(found: Found, n: int) -> Found:
-  """The first n directions of a strength above 0."""
-  kept = found.values > 1e-9 * found.values[0]
-  return Found(*(x[kept][:n] for x in found))
 
 
 def write_grid(

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from absl import logging
 
 from gan_jax import UserError
-from gan_jax.explore.session import ControlValues, ExplorerSession
+from gan_jax.explore.controls import ControlValues
+from gan_jax.explore.session import ExplorerSession, GeneratorChoice
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
-from gan_jax.runtime.flags import CommandParser, workdir
+from gan_jax.runtime.flags import CommandParser, path, workdir
+from gan_jax.sampling.directions import FILE
 from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.durations import timed_phase
 from gan_jax.storage.working_copy import open_workdir
@@ -34,6 +36,12 @@ def make_parser() -> argparse.ArgumentParser:
   )
   p.add_argument(
     '--raw', action='store_true', help='raw weights instead of EMA weights'
+  )
+  p.add_argument(
+    '--directions',
+    type=path,
+    metavar='FILE.npz',
+    help=f'file of the directions; default: {FILE} in the workdir, or SeFa',
   )
   p.add_argument('--port', type=int, default=8080, help='default: 8080')
   p.add_argument(
@@ -58,8 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   with open_workdir(args.workdir) as folder:
     if not folder.is_dir():
       raise UserError(f'--workdir={folder}: there is no such folder.')
-    session = ExplorerSession(folder, not args.raw)
+    session = ExplorerSession(folder, not args.raw, args.directions)
     choice = session.select()
+    if args.directions:
+      check_directions(session, choice)
     log = functools.partial(print, flush=True)
     with timed_phase(folder, f'opening and compiling {choice.name}', log):
       capabilities = session.capabilities(choice)
@@ -67,6 +77,21 @@ def main(argv: Sequence[str] | None = None) -> None:
       session.render_png(choice, session.displayed_options(capabilities, values))
     log(f'ready: http://{args.host}:{args.port} in a browser (Ctrl-C ends this)')
     view.serve(session, args.host, args.port, args.open)
+
+
+def check_directions(session: ExplorerSession, choice: GeneratorChoice) -> None:
+  """Checks the value of --directions.
+
+  Raises:
+    UserError: there is no such file, it holds directions of another model, or the
+      generator was exported and has none.
+  """
+  file = session.directions_file
+  if choice.path is not None:
+    raise UserError(f'--directions={file}: {choice.path} is exported and has none.')
+  if not file.exists():
+    raise UserError(f'--directions={file}: there is no such file.')
+  session.directions(choice)
 
 
 def check_address(host: str, port: int) -> None:

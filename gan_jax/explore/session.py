@@ -1,57 +1,37 @@
-"""Explorer sessions: control values as sampling options, images and command lines."""
+"""Explorer sessions: control values become images, files and command lines."""
 
+import contextlib
 import dataclasses
 import functools
 import io
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.sampling import image_io
+from gan_jax.explore import moves, photographs
+from gan_jax.explore.controls import Capabilities, ControlValues, shared_options
+from gan_jax.explore.photographs import Status, spaces_of
+from gan_jax.project.options import ProjectOptions
+from gan_jax.sampling import directions, image_io
 from gan_jax.sampling.animation import ANIMATIONS, png_description
-from gan_jax.sampling.class_names import format_labels, read_class_names
+from gan_jax.sampling.class_names import read_class_names
 from gan_jax.sampling.exported import ExportedGenerator
 from gan_jax.sampling.generator import TrainedGenerator
 from gan_jax.sampling.interface import Generator
+from gan_jax.sampling.latents import save_latents
 from gan_jax.sampling.options import SamplingOptions
-from gan_jax.sampling.output import cannot_write, check_output
+from gan_jax.sampling.output import cannot_write, check_output, check_writable
 from gan_jax.sampling.planning import PlannedImages, n_frames
 from gan_jax.sampling.style_mixing import style_ranges
 
 SAVE_FOLDER = 'explored'  # in the workdir
-MAX_TRUNCATION = 3.0  # upper end of the slider, where truncation is off
 FPS = 24  # of saved animations
 GRID_COLUMNS = 4
-DRAFT_STANDING = 1  # batches of standing statistics while a slider moves
-
-
-@dataclasses.dataclass
-class ControlValues:
-  """The values of all controls of the page.
-
-  `mode` is 'single' (one image), 'grid' (consecutive seeds), 'mixing' (styles of
-  another seed) or 'interpolation' (between pinned seeds).
-  """
-
-  mode: str = 'single'
-  seed: int = 0
-  label: int | None = None  # None: drawn from each seed
-  truncation: float = MAX_TRUNCATION
-  psi: float = 1.0
-  truncated_layers: int = 0  # on which psi acts in a StyleGAN
-  noise_strength: float = 1.0
-  n_seeds: int = 12  # in mode 'grid'
-  style_seed: int = 1  # whose styles are taken in mode 'mixing'
-  styles: Sequence[str] = ('coarse',)
-  pinned_seeds: Sequence[int] = (1, 2)
-  frames: int = 24  # from one pinned seed to the next
-  loop: bool = False  # from the last pinned seed on to the first
-  frame: int = 0  # the one on display
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +41,6 @@ class GeneratorChoice:
   name: str
   step: int | None = None  # of a checkpoint
   path: Path | None = None  # of an exported generator
-
-
-@dataclasses.dataclass(frozen=True)
-class Capabilities:
-  """Which controls apply to a generator."""
-
-  class_names: tuple[str, ...] = ()  # with the label, 3 cat
-  style_based: bool = False
-  n_layers: int = 0  # of the synthesis network
-  truncated_layers: int = 0  # default number of layers on which psi acts
-  psi: float = 1.0  # where a command line has none
-  style_ranges: tuple[str, ...] = ()  # names such as 'coarse'
-  standing_statistics: bool = False  # taken anew for each truncation
 
 
 def path_inside(folder: Path, name: str) -> Path:
@@ -93,16 +60,18 @@ def path_inside(folder: Path, name: str) -> Path:
 class ExplorerSession:
   """Samples from the generators of one workdir. Thread-safe."""
 
-  def __init__(self, workdir: Path, ema: bool = True):
+  def __init__(self, workdir: Path, ema: bool = True, directions: Path | None = None):
     """
     Args:
       ema: the EMA weights of checkpoints; False: the raw ones.
+      directions: their file; None: the one in the workdir.
 
     Raises:
       UserError: the folder has no generator.
     """
     self.workdir, self._ema = workdir, ema
-    self._lock = threading.Lock()
+    self._directions = directions
+    self._lock, self._projecting = threading.Lock(), threading.Lock()
     self._load = functools.lru_cache(2)(self._load_generator)  # more would hold memory
     self.choices()
 
@@ -160,10 +129,12 @@ class ExplorerSession:
     psi = generator.defaults.psi
     if not isinstance(generator, TrainedGenerator):
       return Capabilities(class_names, psi=psi)
-    style = generator.gan.style_based
+    style, spaces = generator.gan.style_based, spaces_of(generator)
     if style is None:
       standing = generator.gan.has_batch_stats
-      return Capabilities(class_names, psi=psi, standing_statistics=standing)
+      return Capabilities(
+        class_names, psi=psi, standing_statistics=standing, spaces=spaces
+      )
     n_layers = style.layers(style.res)
     ranges = style_ranges(style, generator.resolution).items()
     return Capabilities(
@@ -173,7 +144,81 @@ class ExplorerSession:
       n_layers=n_layers,
       truncated_layers=min(style.truncated_layers, n_layers),
       style_ranges=tuple(name for name, layers in ranges if layers),
+      spaces=spaces,
     )
+
+  def _trained(self, choice: GeneratorChoice) -> TrainedGenerator:
+    with self._lock:
+      generator = self._load(choice)
+    assert isinstance(generator, TrainedGenerator)
+    return generator
+
+  @property
+  def directions_file(self) -> Path:
+    """The file of the directions, which need not exist."""
+    return self._directions or self.workdir / directions.FILE
+
+  def directions(self, choice: GeneratorChoice) -> list[str]:
+    """Names of the first directions of a checkpoint, for sliders.
+
+    Raises:
+      UserError: their file holds something else, or directions of another model.
+    """
+    found = moves.find_directions(self._trained(choice), self.directions_file)
+    return list(found.by_name)[: moves.SHOWN]
+
+  def name_direction(self, choice: GeneratorChoice, old: str, new: str) -> None:
+    """Gives a direction a name, in the file; its old name stays valid.
+
+    Raises:
+      UserError: `new` is no name or taken, or the file cannot be written.
+    """
+    found = moves.find_directions(self._trained(choice), self.directions_file)
+    moves.write_directions(self.directions_file, moves.renamed(found, old, new))
+
+  def photographs(self, choice: GeneratorChoice) -> list[str]:
+    """Names of the projections that were saved for this model."""
+    if choice.path is not None:
+      return []
+    folder = path_inside(self.workdir, SAVE_FOLDER)
+    return photographs.find_latents(folder, self._trained(choice))
+
+  def project(
+    self,
+    choice: GeneratorChoice,
+    file: str,
+    content: bytes,
+    options: ProjectOptions,
+    status: Status,
+  ) -> str:
+    """Projects a photograph and saves its latents; the name that they are given.
+
+    Args:
+      file: name of its file.
+
+    Raises:
+      UserError: it is no image, another projection is running, or the latents cannot
+        be written.
+      photographs.CancelledError: `status.cancel` was called.
+    """
+    folder = path_inside(self.workdir, SAVE_FOLDER)
+    try:
+      check_writable(folder / 'photo.npz')
+    except OSError as error:
+      raise cannot_write(folder, error) from error
+    if not self._projecting.acquire(blocking=False):
+      raise UserError('Another photograph is being projected: wait, or cancel it.')
+    with contextlib.ExitStack() as stack:
+      stack.callback(self._projecting.release)
+      generator = self._trained(choice)
+      args = generator, file, content, options, status
+      latents = photographs.project_photograph(*args)
+      name = photographs.free_name(folder, file)
+      try:
+        save_latents(folder / f'{name}.npz', latents)
+      except OSError as error:
+        raise cannot_write(folder, error) from error
+    return name
 
   def sampling_options(
     self, capabilities: Capabilities, values: ControlValues, draft: bool = False
@@ -186,10 +231,15 @@ class ExplorerSession:
     Raises:
       UserError: a control needs a value first.
     """
-    shared = _shared_options(capabilities, values, draft)
+    shared = shared_options(capabilities, values, draft)
     seed = str(int(values.seed))
+    base: dict[str, Any] = {'seeds': seed}
+    if values.shown_photograph:
+      base = {'latents': str(self.photograph_file(values.shown_photograph))}
+    if values.strengths:
+      shared |= self._moves(values.strengths)
     if values.mode == 'single':
-      return SamplingOptions(seeds=seed, **shared)
+      return SamplingOptions(**base, **shared)
     shared['batch'] = 1  # the program of a single image, so that nothing is compiled
     if values.mode == 'grid':
       last = int(values.seed) + int(values.n_seeds) - 1
@@ -200,7 +250,7 @@ class ExplorerSession:
         allowed = ', '.join(capabilities.style_ranges)
         raise UserError(f'Choose at least one range of styles: {allowed}.')
       mix, layers = str(int(values.style_seed)), '+'.join(names)
-      return SamplingOptions(seeds=seed, mix=mix, mix_layers=layers, **shared)
+      return SamplingOptions(**base, mix=mix, mix_layers=layers, **shared)
     if len(values.pinned_seeds) < 2:
       raise UserError('Pin at least two seeds to interpolate between them.')
     return SamplingOptions(
@@ -210,6 +260,23 @@ class ExplorerSession:
       loop=values.loop,
       **shared,
     )
+
+  def photograph_file(self, name: str) -> Path:
+    """The latents of a photograph, below the workdir as that was given.
+
+    Raises:
+      UserError: it lies elsewhere.
+    """
+    path_inside(self.workdir / SAVE_FOLDER, f'{name}.npz')
+    return self.workdir / SAVE_FOLDER / f'{name}.npz'
+
+  def _moves(self, strengths: Mapping[str, float]) -> dict[str, str]:
+    """The options that move images along directions."""
+    steps = [f'{name}:{round(x, 4):g}' for name, x in strengths.items() if x]
+    options = {'direction': ','.join(steps)}
+    if steps and self._directions:
+      options['directions'] = str(self._directions)
+    return options
 
   def displayed_options(
     self, capabilities: Capabilities, values: ControlValues, draft: bool = False
@@ -269,24 +336,9 @@ class ExplorerSession:
     return out
 
   def _plan(self, choice: GeneratorChoice, options: SamplingOptions) -> PlannedImages:
-    return self._load(choice).plan(options)
-
-
-def _shared_options(
-  capabilities: Capabilities, values: ControlValues, draft: bool
-) -> dict[str, Any]:
-  """Options that do not depend on the mode."""
-  psi = round(values.psi, 4)
-  options: dict[str, Any] = {'psi': None if psi == capabilities.psi else psi}
-  if values.label is not None and capabilities.class_names:
-    names = [entry.partition(' ')[2] for entry in capabilities.class_names]
-    options['classes'] = format_labels(values.label, names)
-  if values.truncation < MAX_TRUNCATION:
-    options['truncation'] = round(values.truncation, 4)
-  if capabilities.style_based:
-    options['noise_strength'] = round(values.noise_strength, 4)
-    if values.truncated_layers != capabilities.truncated_layers:
-      options['truncated_layers'] = int(values.truncated_layers)
-  if capabilities.standing_statistics and draft:
-    options['standing'] = DRAFT_STANDING
-  return options
+    generator = self._load(choice)
+    if options.direction and not self.directions_file.exists():
+      assert isinstance(generator, TrainedGenerator)
+      found = moves.find_directions(generator, self.directions_file)
+      moves.write_directions(self.directions_file, found)
+    return generator.plan(options)

@@ -12,13 +12,15 @@ from PIL import Image
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from gan_jax import UserError
-from gan_jax.explore.session import (
+from gan_jax.explore.controls import (
   MAX_TRUNCATION,
+  PHOTOGRAPH_PSI,
   Capabilities,
   ControlValues,
-  ExplorerSession,
-  GeneratorChoice,
 )
+from gan_jax.explore.direction_panel import DirectionPanel
+from gan_jax.explore.photo_panel import PhotoPanel
+from gan_jax.explore.session import ExplorerSession, GeneratorChoice
 from gan_jax.sampling.options import MAX_SEED, SamplingOptions
 from gan_jax.sampling.planning import n_frames
 
@@ -77,7 +79,11 @@ class View:
     self._values = BoundValues(
       truncated_layers=capabilities.truncated_layers, psi=capabilities.psi
     )
+    self._directions = DirectionPanel(
+      session, choice, self._redraw_draft, self._redraw, self._say
+    )
     self._displayed: SamplingOptions | None = None
+    self._class: ui.select | None = None
     self._pending: bool | None = None  # a redraw waits: whether it is a draft
     self._busy = False
 
@@ -116,7 +122,7 @@ class View:
     modes.bind_value(values, 'mode').on_value_change(self._redraw)
     modes.props('unelevated no-caps spread id=modes')
     with self._visible_in('single', 'grid', 'mixing'):
-      self._add_seed('Seed', 'seed')
+      self._seed = self._add_seed('Seed', 'seed')
     with self._visible_in('mixing'):
       self._add_style_controls()
     with self._visible_in('grid'):
@@ -133,6 +139,30 @@ class View:
       self._add_slider('Noise strength', 'noise_strength', 0.0, 2.0, 0.05)
     else:
       self._add_slider('Scale of z: psi', 'psi', 0.05, 1.0, 0.01)
+    if capabilities.spaces:  # a checkpoint
+      self._add_latents_controls()
+
+  def _add_latents_controls(self) -> None:
+    """The controls of photographs and directions."""
+    panel = PhotoPanel(
+      self._session,
+      self._choice,
+      self._capabilities,
+      self._select_photograph,
+      self._say,
+    )
+    with self._visible_in('single', 'mixing'):
+      panel.build()
+    try:
+      self._directions.build()
+    except UserError as error:
+      ui.label(str(error)).classes('message').props('role=alert id=no-directions')
+
+  async def _select_photograph(self, name: str) -> None:
+    """Displays a photograph; '' displays the seed."""
+    self._values.photograph = name
+    self._values.psi = PHOTOGRAPH_PSI if name else self._capabilities.psi
+    await self._redraw()
 
   def _add_generator_menu(self) -> None:
     names = [choice.name for choice in self._session.choices()]
@@ -147,6 +177,7 @@ class View:
     menu = ui.select(options, with_input=len(options) > 12)
     menu.bind_value(self._values, 'label').on_value_change(self._redraw)
     menu.props('dense outlined label=Class for=class')
+    self._class = menu
 
   def _add_style_controls(self) -> None:
     self._add_seed('Styles of seed', 'style_seed')
@@ -192,7 +223,7 @@ class View:
       slider.on('change', self._redraw)  # it was released
     return slider
 
-  def _add_seed(self, title: str, name: str) -> None:
+  def _add_seed(self, title: str, name: str) -> ui.number:
     with ui.element('div').classes('seed'):
       start = getattr(self._values, name)
       number = ui.number(title, value=start, min=0, max=MAX_SEED, precision=0)
@@ -203,6 +234,7 @@ class View:
       if name == 'seed':
         pin = ui.button(icon='push_pin', on_click=self._pin_seed)
         pin.props('flat dense id=pin aria-label="pin this seed"')
+    return number
 
   def _randomize(self, name: str) -> None:
     setattr(self._values, name, random.randrange(100_000))
@@ -220,6 +252,9 @@ class View:
     seeds = [int(x) for x in self._pinned.value if str(x).isdecimal()]
     self._values.pinned_seeds = seeds
     await self._redraw()
+
+  def _say(self, sentence: str) -> None:
+    self._message.set_text(sentence)
 
   async def _redraw_draft(self) -> None:
     await self._schedule(draft=True)
@@ -242,19 +277,23 @@ class View:
 
   async def _display(self, draft: bool) -> None:
     """Samples the image of the control values and displays it or an error."""
-    values = dataclasses.replace(self._values)
+    values = dataclasses.replace(self._values, strengths=self._directions.strengths)
     last = n_frames(values.pinned_seeds, int(values.frames or 1), values.loop) - 1
     self._frame.props(f'max={last}')
+    photograph = bool(values.shown_photograph)
+    self._seed.set_enabled(not photograph)
+    if self._class:
+      self._class.set_enabled(not (photograph and self._capabilities.style_based))
     try:
       options = self._session.displayed_options(self._capabilities, values, draft)
       png = await run.io_bound(self._session.render_png, self._choice, options)
     except UserError as error:
-      self._message.set_text(str(error))
+      self._say(str(error))
       return
     if png is None:  # the server shuts down
       return
     self._displayed = options
-    self._message.set_text('')
+    self._say('')
     self._update_command()
     with Image.open(io.BytesIO(png)) as image:
       width = max(MIN_WIDTH, PIXEL_SCALE * image.width)
@@ -282,9 +321,10 @@ class View:
 
   async def _save_animation(self) -> None:
     try:
-      options = self._session.sampling_options(self._capabilities, self._values)
+      values = dataclasses.replace(self._values, strengths=self._directions.strengths)
+      options = self._session.sampling_options(self._capabilities, values)
     except UserError as error:
-      self._message.set_text(str(error))
+      self._say(str(error))
       return
     await self._write(options, f'{Path(self._file_name()).stem}.webp')
 
@@ -292,9 +332,9 @@ class View:
     try:
       path = await run.io_bound(self._session.save, self._choice, options, name)
     except UserError as error:
-      self._message.set_text(str(error))
+      self._say(str(error))
       return
-    self._message.set_text(f'saved: {path}')
+    self._say(f'saved: {path}')
 
   async def _download(self) -> None:
     if self._displayed:

@@ -1,7 +1,7 @@
 """The images that are projected: read, cropped and resized as in gan_jax.prepare."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,15 +31,32 @@ class Targets(NamedTuple):
 def read_targets(
   paths: Sequence[Path], res: int, channels: int, pad: bool, background: Color
 ) -> Targets:
-  """Reads images, each cropped or padded to a square and resized to res x res.
+  """`make_targets` of files.
+
+  Raises:
+    UserError: as `make_targets`, or a file cannot be read.
+  """
+  files = ((str(path), _content(path)) for path in paths)
+  return make_targets(files, res, channels, pad, background)
+
+
+def make_targets(
+  files: Iterable[tuple[str, bytes]],
+  res: int,
+  channels: int,
+  pad: bool,
+  background: Color,
+) -> Targets:
+  """Decodes images, each cropped or padded to a square and resized to res x res.
 
   Args:
+    files: what each one is called, and its content.
     pad: pad to a square instead of cropping to the centered one.
     background: RGB in 0..255, behind padding and transparency.
 
   Raises:
-    UserError: a file cannot be read, is no image, or has too many pixels; or the model
-      has a number of channels that no image has.
+    UserError: a file is no image, or has too many pixels; or the model has a number of
+      channels that no image has.
   """
   if channels not in PIL_MODES:
     allowed = ', '.join(map(str, PIL_MODES))
@@ -56,13 +73,14 @@ def read_targets(
     png_level=0,
     shard_images=1,
   )
-  images = []
-  for path in paths:
+  names, images = [], []
+  for name, content in files:
     try:
-      images.append(fit_image(_content(path), options)[1])
+      images.append(fit_image(content, options)[1])
     except UnusableImageError as error:
-      raise UserError(f'{path} {error}: give an image, such as a PNG.') from error
-  return Targets(tuple(map(str, paths)), np.stack(images))
+      raise UserError(f'{name} {error}: give an image, such as a PNG.') from error
+    names.append(name)
+  return Targets(tuple(names), np.stack(images))
 
 
 def _content(path: Path) -> bytes:

@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from gan_jax import report, sample
 from tests import runs
@@ -259,6 +261,63 @@ def test_the_explorer_follows_its_controls(explorer, new_tab, monkeypatch):
   assert not tab.complaints
   foreign = [url for url in tab.requested_urls() if not url.startswith(address)]
   assert not foreign
+
+
+def command_with(page, words):
+  """Waits for these words in the command line; returns the image that it writes."""
+  page.wait_for_function(
+    "words => document.querySelector('#command').textContent.includes(words)", arg=words
+  )
+  shown = changed_image(page, '')
+  line = shlex.split(page.inner_text('#command'))
+  sample.main(line[3:])
+  out = Path(line[-1].removeprefix('--out='))
+  assert base64.b64decode(shown.partition(',')[2]) == out.read_bytes()
+  return out
+
+
+def test_a_photograph_is_projected_and_moved(explorer, new_tab, tmp_path):
+  folder, port = explorer
+  pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+  Image.fromarray(pixels).save(tmp_path / 'cat.png')
+  (tmp_path / 'text.png').write_text('text')
+  tab = new_tab()
+  page = tab.page
+  says = lambda name, text: page.wait_for_function(
+    '([name, text]) => document.querySelector(name).textContent.includes(text)',
+    arg=[name, text],
+  )
+  opened = lambda name: page.set_input_files('input[type=file]', tmp_path / name)
+  page.goto(f'http://127.0.0.1:{port}')
+  first = changed_image(page, '')
+  page.click('#loss')
+  page.get_by_role('option', name='pixels').click()
+  opened('text.png')
+  says('#message', 'text.png is not an image')
+
+  page.fill('#steps', '9999')
+  opened('cat.png')
+  says('#progress', 'of 9999, pixels')
+  page.locator('#psi').click(position={'x': 100, 'y': 10})  # meanwhile
+  changed_image(page, first)
+  assert 'step' in page.inner_text('#progress')
+  page.click('#cancel')
+  says('#message', 'cancelled')
+  assert not list((folder / 'explored').glob('*.npz'))
+
+  page.fill('#steps', '3')
+  opened('cat.png')
+  command_with(page, '--latents=')
+  page.get_by_text('Directions').click()
+  page.locator('#direction0').click(position={'x': 200, 'y': 10})
+  moved = command_with(page, '--direction=sefa0:')
+  page.fill('#name0', 'smile')
+  page.press('#name0', 'Enter')
+  command_with(page, '--direction=smile:')
+  page.get_by_role('button', name='Mix', exact=True).click()
+  assert command_with(page, '--mix=1') == moved  # the same file, another image
+  assert {p.name for p in (folder / 'explored').glob('*.npz')} == {'cat.npz'}
+  assert not tab.complaints
 
 
 def test_the_explorer_opens_nothing_elsewhere(explorer, new_tab):

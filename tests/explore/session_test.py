@@ -14,17 +14,17 @@ from PIL import Image
 
 from gan_jax import UserError, sample
 from gan_jax.explore import __main__ as command
-from gan_jax.explore.session import (
-  SAVE_FOLDER,
-  Capabilities,
-  ControlValues,
-  ExplorerSession,
-  path_inside,
-)
+from gan_jax.explore import photographs
+from gan_jax.explore.controls import Capabilities, ControlValues
+from gan_jax.explore.photographs import CancelledError, Status, encode_png
+from gan_jax.explore.session import SAVE_FOLDER, ExplorerSession, path_inside
 from gan_jax.importers import __main__ as importers
 from gan_jax.importers import sources
+from gan_jax.project import spaces
+from gan_jax.project.options import ProjectOptions
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.sampling import samplers
+from gan_jax.sampling.directions import load_directions, save_directions
 from gan_jax.sampling.options import SamplingOptions
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
@@ -105,19 +105,20 @@ def numbers(n):
 
 
 PUBLISHED = {
-  'progan_stylegan/progan_tiny.pkl': Capabilities(numbers(3)),
+  'progan_stylegan/progan_tiny.pkl': Capabilities(numbers(3), spaces=('z',)),
   'progan_stylegan/stylegan_tiny.pkl': Capabilities(
     style_based=True,
     psi=0.7,
     n_layers=6,
     truncated_layers=6,
     style_ranges=('coarse', 'middle', 'fine'),
+    spaces=('w', 'w+', 'z'),
   ),
   'biggan_metrics/checkpoints/exp_zip': Capabilities(
-    numbers(10), standing_statistics=True
+    numbers(10), standing_statistics=True, spaces=('z',)
   ),
   # Its file has the batch statistics of each truncation.
-  'biggan_metrics/checkpoints/hf_zip': Capabilities(numbers(5)),
+  'biggan_metrics/checkpoints/hf_zip': Capabilities(numbers(5), spaces=('z',)),
 }
 
 
@@ -181,6 +182,120 @@ def test_controls_change_the_image_and_compile_nothing(stylegan_session, caplog)
     assert draw(values(psi=0.0, truncated_layers=0)) == first  # psi acts on no layer
   assert len({first, *others}) == 1 + len(others)
   assert not [r.getMessage() for r in caplog.records if 'Compiling' in r.getMessage()]
+
+
+@pytest.fixture(scope='module')
+def photograph(stylegan_session):
+  """The name of a photograph that was projected in two steps."""
+  pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+  status = Status()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(spaces, 'SAMPLES', 64)
+    session, options = stylegan_session, ProjectOptions(steps=2, loss='pixels')
+    args = session.select(), 'my cat!.jpg', encode_png(pixels), options, status
+    name = session.project(*args)
+  assert status.text.startswith('step 2 of 2, pixels 0.') and status.share == 1
+  sides = []
+  for png in (status.target, status.preview):
+    with Image.open(io.BytesIO(png)) as image:
+      sides.append(image.size)
+  assert sides == [(8, 8)] * 2
+  return name
+
+
+@pytest.mark.parametrize(
+  'controls',
+  [
+    values(psi=1.0, strengths={'sefa0': 1.5, 'sefa1': 0.0}),
+    values(psi=0.5),
+    values('mixing', psi=1.0, style_seed=9, styles=('coarse',), strengths={'sefa1': 2}),
+  ],
+  ids=['moved', 'truncated', 'mixed'],
+)
+def test_the_command_line_writes_a_projected_photograph(
+  stylegan_session, photograph, controls
+):
+  session, choice = stylegan_session, stylegan_session.select()
+  assert photograph == 'my_cat' and photograph in session.photographs(choice)
+  controls = dataclasses.replace(controls, photograph=photograph)
+  capabilities = session.capabilities(choice)
+  options = session.displayed_options(capabilities, controls)
+  png = session.render_png(choice, options)
+  line = session.command_line(choice, options, 'a.png')
+  assert f'--latents={session.workdir}/explored/my_cat.npz' in line
+  assert ('--direction=sefa0:1.5 ' in line) == ('sefa0' in controls.strengths)
+  assert ('--psi=1.0' in line) == (controls.mode == 'mixing')  # its columns are seeds
+  assert png == written_file(line)
+  seed = dataclasses.replace(controls, photograph='')
+  assert png != session.render_png(
+    choice, session.displayed_options(capabilities, seed)
+  )
+
+
+def test_a_cancelled_projection_leaves_nothing(stylegan_session, photograph):
+  session, status = stylegan_session, Status()
+  before = session.photographs(session.select())
+  status.cancel()
+  args = session.select(), 'my cat.png', encode_png(np.zeros((8, 8, 3), np.uint8))
+  with pytest.raises(CancelledError):
+    session.project(*args, ProjectOptions(loss='pixels'), status)
+  with pytest.raises(UserError, match='^x.png is not an image .*: give an image'):
+    session.project(session.select(), 'x.png', b'text', ProjectOptions(), Status())
+  assert session.photographs(session.select()) == before == [photograph]
+  assert (
+    photographs.free_name(session.workdir / SAVE_FOLDER, 'my cat.png') == 'my_cat_2'
+  )
+
+
+def test_a_photograph_has_its_class_in_w_but_beside_z(exported_run):
+  session = ExplorerSession(exported_run)
+  controls = ControlValues(label=1, photograph='me')
+  names, classes = ('0 cat', '1 dog'), []
+  for is_style in (False, True):
+    capabilities = Capabilities(names, style_based=is_style, psi=0.7)
+    classes.append(session.sampling_options(capabilities, controls).classes)
+  assert classes == ['1', '']
+  grid = dataclasses.replace(controls, mode='grid')
+  assert not session.sampling_options(capabilities, grid).latents
+  with pytest.raises(UserError, match='lies outside'):
+    session.photograph_file('../x')
+
+
+def test_directions_are_named_and_saved(stylegan_session):
+  session, choice = stylegan_session, stylegan_session.select()
+  session.directions_file.unlink(missing_ok=True)
+  names = session.directions(choice)
+  assert names == ['sefa0', 'sefa1', 'sefa2', 'sefa3']
+  assert not session.directions_file.exists()
+  session.name_direction(choice, 'sefa1', 'smile')
+  assert session.directions(choice)[:2] == ['sefa0', 'smile']
+  saved = load_directions(session.directions_file, '').by_name
+  np.testing.assert_array_equal(saved['smile'].vector, saved['sefa1'].vector)
+  for name, words in (
+    ('sefa0', 'another direction has'),
+    ('9', 'begins with a letter'),
+  ):
+    with pytest.raises(UserError, match=words):
+      session.name_direction(choice, 'smile', name)
+  session.name_direction(choice, 'smile', 'sefa1')
+  assert session.directions(choice) == ['sefa0', 'sefa1', 'sefa2', 'sefa3', 'smile']
+
+
+def test_directions_of_another_file(stylegan_session, tmp_path):
+  session = ExplorerSession(stylegan_session.workdir, directions=tmp_path / 'd.npz')
+  choice = session.select()
+  with pytest.raises(UserError, match='--directions=.*d.npz: there is no such file'):
+    command.check_directions(session, choice)
+  session.name_direction(choice, 'sefa0', 'up')
+  command.check_directions(session, choice)
+  controls = values(strengths={'up': -1})
+  options = session.displayed_options(session.capabilities(choice), controls)
+  line = session.command_line(choice, options, 'a.png')
+  assert f'--direction=up:-1 --directions={tmp_path}/d.npz' in line
+  found = load_directions(tmp_path / 'd.npz', '')
+  save_directions(tmp_path / 'd.npz', found._replace(model='biggan-8'))
+  with pytest.raises(UserError, match='directions of another model, biggan-8'):
+    command.check_directions(session, choice)
 
 
 def test_an_interpolation_is_saved_with_all_frames(stylegan_session):
