@@ -80,6 +80,11 @@ class TrainConfig:
     choices=('pmap', 'jit'),
   )
   noise_scale: bool = key(False, 'log gradient noise scales')
+  matmul_precision: str = key(
+    'default',
+    'of float32 products and convolutions; default: TF32 on GPUs, bfloat16 on TPUs',
+    choices=('default', 'tensorfloat32', 'float32'),
+  )
   seed: int = key(
     0,
     'of the weights, the noise and the order of images',

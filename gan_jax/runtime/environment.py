@@ -1,6 +1,7 @@
 """Process settings that must precede JAX: XLA flags and memory allocation."""
 
 import ctypes
+import functools
 import glob
 import logging
 import os
@@ -10,6 +11,14 @@ import sys
 # slow; this flag selects Eigen. XLA reads it when jax is imported. The compilers of
 # accelerators may reject it, so it is set on the CPU only.
 _CPU_FLAG = '--xla_cpu_experimental_ynn_fusion_type=individual_dot'
+# Compiler options of a program for several GPUs: collectives overlap with computation,
+# and are few and large.
+_GPU_OPTIONS = {
+  'xla_gpu_enable_latency_hiding_scheduler': True,
+  'xla_gpu_all_reduce_combine_threshold_bytes': 2**27,
+  'xla_gpu_all_gather_combine_threshold_bytes': 2**27,
+  'xla_gpu_reduce_scatter_combine_threshold_bytes': 2**27,
+}
 _ACCELERATORS = ('/dev/accel*', '/dev/vfio/*', '/dev/nvidia[0-9]*', '/dev/kfd')
 
 
@@ -48,6 +57,39 @@ def one_off_compiler_options() -> dict[str, int] | None:
   if not runs_on_cpu() or level in os.environ.get('XLA_FLAGS', ''):
     return None
   return {level: 1}
+
+
+def gpu_compiler_options(n_devices: int) -> dict[str, bool | int] | None:
+  """Compiler options of a training step for GPUs; None where the defaults are best.
+
+  They belong to the program rather than to XLA_FLAGS: a plan compiles with them without
+  a GPU, and XLA reports an option that it does not know, where an unknown flag ends the
+  process. What XLA_FLAGS names is left to it, and what XLA does not know is left out.
+  """
+  if n_devices == 1:
+    return None
+  flags = os.environ.get('XLA_FLAGS', '')
+  ours = {name: value for name, value in _GPU_OPTIONS.items() if name not in flags}
+  return known_compiler_options(ours) or None
+
+
+def known_compiler_options(options: dict[str, bool | int]) -> dict[str, bool | int]:
+  """The options that the installed XLA knows."""
+  return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(option: str, value: bool | int) -> bool:
+  """Whether the installed XLA has a compiler option."""
+  import jax  # not at the top: XLA_FLAGS must be set first
+
+  try:
+    jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    if 'No such compile option' not in str(error):
+      raise
+    return False
+  return True
 
 
 def keep_freed_memory() -> None:

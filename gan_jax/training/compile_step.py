@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from gan_jax.models.augmentation import OFF, Augmentation
 from gan_jax.models.base import GAN, Batch, Metrics, Phase
+from gan_jax.runtime.environment import gpu_compiler_options
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.runtime.sharding import replicate
 from gan_jax.training.step import StepConfig, train_step
@@ -121,7 +122,10 @@ class _JitStep:
       )
       return mapped_step(state, batch, key, phase)
 
-    self._step: Any = jax.jit(step, donate_argnums=0)
+    options = None
+    if mesh.devices.flat[0].platform == 'gpu':
+      options = gpu_compiler_options(mesh.size)
+    self._step: Any = jax.jit(step, donate_argnums=0, compiler_options=options)
 
   def __call__(
     self, state: TrainState, batch: Batch, key: PRNGKeyArray, phase: Phase

@@ -192,6 +192,7 @@ def step_config(config: Config, stage: Stage, n_devices: int) -> StepConfig:
     g_accum=config.train.g_accum,
     simultaneous=config.train.simultaneous,
     noise_scale=config.train.noise_scale,
+    matmul_precision=config.train.matmul_precision,
     augmentation=config.augment,
     g_frozen=frozen['g'],
     d_frozen=frozen['d'],

@@ -63,6 +63,7 @@ class StepConfig:
   # Adds the metrics of `estimate_noise_scale`. Costs one more pass over the gradients
   # of each device and micro-batch.
   noise_scale: bool = False
+  matmul_precision: str = 'default'  # of float32; see `jax.default_matmul_precision`
   augmentation: Augmentation = OFF
   g_frozen: Frozen = NONE  # paths of parameters that keep their bits
   d_frozen: Frozen = NONE
@@ -146,6 +147,16 @@ def train_step(
   Returns:
     The new state, and metrics averaged over the devices.
   """
+  if config.matmul_precision == 'default':
+    return _train_step(config, state, batch, key, phase)
+  with jax.default_matmul_precision(config.matmul_precision):
+    return _train_step(config, state, batch, key, phase)
+
+
+def _train_step(
+  config: StepConfig, state: TrainState, batch: Batch, key: PRNGKeyArray, phase: Phase
+) -> tuple[TrainState, Metrics]:
+  """`train_step` in the matmul precision of the config."""
   d_steps, (n, d_batch) = config.d_steps, batch.labels.shape[:2]
   device, n_devices = lax.axis_index(AXIS), lax.axis_size(AXIS)
   key = jax.random.fold_in(key, state.step)

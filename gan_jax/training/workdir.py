@@ -96,7 +96,8 @@ def write_run_record(
   summary = data.make_record(dataset)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / 'run.json', environment_record(mesh) | {'dataset': summary})
+    record = environment_record(mesh) | {'matmul_precision': _matmul_precision(config)}
+    write_json(workdir / 'run.json', record | {'dataset': summary})
     write_json(workdir / 'config.json', config.to_dict())
   except OSError as error:
     raise UserError(
@@ -132,6 +133,13 @@ def update_start(workdir: Path, fields: dict[str, Any]) -> None:
       lines[-1] |= fields
       with atomic_path(workdir / STARTS) as part:
         append_json_lines(part, lines)
+
+
+def _matmul_precision(config: Config) -> str:
+  """The precision of float32 products: the config's, else JAX's own setting."""
+  if config.train.matmul_precision != 'default':
+    return config.train.matmul_precision
+  return jax.config.values['jax_default_matmul_precision'] or 'default'
 
 
 def environment_record(mesh: Mesh) -> dict[str, Any]:

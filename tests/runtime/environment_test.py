@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gan_jax.runtime import environment
+
 PROGRAMS = Path(__file__).parent / 'programs'
 ROOT = Path(__file__).parents[2]
 
@@ -36,3 +38,19 @@ def test_freed_memory_is_reused_by_the_next_execution_unless_malloc_is_configure
 def test_programs_execute_on_the_calling_thread_on_a_cpu_only():
   assert not printed_number('async_dispatch.py', JAX_PLATFORMS='cpu')
   assert printed_number('async_dispatch.py', JAX_PLATFORMS='cuda')
+
+
+def test_options_of_a_program_for_several_gpus(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '')
+  assert environment.gpu_compiler_options(1) is None
+  options = environment.gpu_compiler_options(2)
+  assert options['xla_gpu_enable_latency_hiding_scheduler'] is True
+  assert sum('combine_threshold_bytes' in name for name in options) == 3
+  monkeypatch.setenv('XLA_FLAGS', '--xla_gpu_enable_latency_hiding_scheduler=false')
+  left = environment.gpu_compiler_options(2)
+  assert options.keys() - left.keys() == {'xla_gpu_enable_latency_hiding_scheduler'}
+
+
+def test_an_option_that_xla_does_not_know_is_left_out():
+  options = {'xla_gpu_autotune_level': 4, 'xla_gpu_no_such_option': 1}
+  assert environment.known_compiler_options(options) == {'xla_gpu_autotune_level': 4}

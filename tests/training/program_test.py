@@ -1,8 +1,10 @@
 """What the training step's program must stay like: types, collectives, donation."""
 
+import functools
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from gan_jax.runtime.mesh import AXIS, make_mesh
 from gan_jax.training import step
 from gan_jax.training.compile_step import make_train_step
 from gan_jax.training.optimizers import make_optimizer
+from gan_jax.training.stages import step_config
 from gan_jax.training.train_state import init_state
 from tests.training.programs import biggan_32px
 
@@ -41,14 +44,14 @@ def equations(jaxpr):
           yield from equations(inner)
 
 
+@functools.cache
 def traced(config, platform, devices=2):
-  """Equations of the training step for an abstract mesh of devices of a platform."""
+  """The training step for an abstract mesh of devices of a platform."""
   device = AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
   mesh = AbstractMesh((devices,), (AXIS,), abstract_device=device)
-  txs = make_optimizer(config.g_adam), make_optimizer(config.d_adam)
   stage, gan = config.stages[-1], config.gan
-  k, b, g_batch = config.shape(stage, devices)
-  fixed = step.StepConfig(gan, *txs, g_batch=g_batch, d_steps=config.train.d_steps)
+  k, b, _ = config.shape(stage, devices)
+  fixed = step_config(config, stage, devices)
 
   def per_device(state, batch, key, phase):
     batch = jax.tree.map(lambda x: x[0], batch)
@@ -61,6 +64,7 @@ def traced(config, platform, devices=2):
     out_specs=P(),
     check_vma=False,
   )
+  txs = fixed.g_tx, fixed.d_tx
   state = jax.eval_shape(lambda: init_state(gan, *txs, jax.random.key(0)))
   shape = (devices, k, b, stage.res, stage.res, gan.channels)
   batch = Batch(
@@ -68,15 +72,20 @@ def traced(config, platform, devices=2):
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
   phase = config.schedule.phase_at(stage.after + 1, gan.res)
-  return list(equations(jax.make_jaxpr(mapped)(state, batch, key, phase).jaxpr))
+  return jax.jit(mapped).trace(state, batch, key, phase)
+
+
+def equations_of(config, platform, name):
+  """All equations of the training step that are called `name`."""
+  jaxpr = traced(config, platform).jaxpr.jaxpr
+  return [eqn for eqn in equations(jaxpr) if eqn.primitive.name == name]
 
 
 @pytest.mark.parametrize('platform', ['cpu', 'tpu', 'gpu'])
 def test_no_float32_convolution_under_bfloat16(biggan, platform):
   types = [
     {str(x.aval.dtype) for x in eqn.invars}
-    for eqn in traced(biggan, platform)
-    if eqn.primitive.name == 'conv_general_dilated'
+    for eqn in equations_of(biggan, platform, 'conv_general_dilated')
   ]
   assert len(types) > 50
   assert all(t == {'bfloat16'} for t in types)
@@ -84,14 +93,72 @@ def test_no_float32_convolution_under_bfloat16(biggan, platform):
 
 def test_the_forms_differ_between_platforms(biggan):
   counts = {
-    platform: sum(
-      eqn.primitive.name == 'conv_general_dilated' for eqn in traced(biggan, platform)
-    )
+    platform: len(equations_of(biggan, platform, 'conv_general_dilated'))
     for platform in ('cpu', 'tpu', 'gpu')
   }
   # Pooled shortcuts are convolutions on a TPU; on a CPU upsampling and downsampling
-  # convolutions are matrix products; a GPU takes the plain forms.
+  # convolutions are matrix products.
   assert counts['tpu'] > counts['gpu'] > counts['cpu']
+
+
+@pytest.fixture(scope='module')
+def cuda():
+  """The values of the step lowered for two NVIDIA GPUs: name -> line that defines it.
+
+  With attention, enough images for the forms of large batches, and exact float32.
+  """
+  config = biggan_32px.get_config()
+  config.schedule.batch = 256
+  config.model.g_attention = config.model.d_attention = (16,)
+  config.model.g_ch = config.model.d_ch = 16
+  config.train.matmul_precision = 'float32'
+  lowered = traced(parse_config(config.to_dict()), 'gpu')
+  text = lowered.lower(lowering_platforms=('cuda',)).as_text()
+  values = {}
+  for i, function in enumerate(text.split('func.func ')):
+    for line in function.splitlines():
+      if found := re.match(r' *(%\w+)(?::\d+)? = (.*)', line):
+        values[i, found[1]] = found[2]
+  return values
+
+
+def test_gpu_attention_is_cudnns_and_loops_over_no_images(cuda):
+  lines = list(cuda.values())
+  calls = [line for line in lines if '@__cudnn$fmhaSoftmax(' in line]
+  gradients = [line for line in lines if '@__cudnn$fmhaSoftmaxBackward(' in line]
+  # Of two D steps and one G step; a gradient computes its attention again, which XLA
+  # merges with the first.
+  assert (len(calls), len(gradients)) == (10, 4)
+  assert not [line for line in lines if 'stablehlo.while' in line]
+
+
+def test_a_gpu_convolves_no_upsampled_or_dilated_map(cuda):
+  def origin(function, name):
+    line = cuda.get((function, name), '')
+    return line, re.findall(r'%\w+', line)
+
+  dilated = convolutions = 0
+  for (function, _), line in cuda.items():
+    if not line.startswith('stablehlo.convolution'):
+      continue
+    convolutions += 1
+    x, kernel = re.findall(r'%\w+', line)[:2]
+    source, _ = origin(function, x)
+    # An upsampled map is a broadcast to [b, h, 2, w, 2, c], reshaped.
+    assert not re.search(r'reshape.*tensor<\d+x\d+x2x\d+x2x', source)
+    if 'lhs_dilate = [2, 2]' in line:
+      dilated += 1
+      source, (folded, *_) = origin(function, kernel)
+      assert source.startswith('stablehlo.reverse')
+      assert 'optimization_barrier' in origin(function, folded)[0]
+  assert convolutions > 50 and dilated > 10
+
+
+def test_the_config_states_the_matmul_precision(biggan, cuda):
+  convolutions = [x for x in cuda.values() if x.startswith('stablehlo.convolution')]
+  assert all(x.count('precision HIGHEST') == 2 for x in convolutions)
+  by_default = equations_of(biggan, 'gpu', 'conv_general_dilated')
+  assert {eqn.params['precision'] for eqn in by_default} == {None}
 
 
 @pytest.fixture(scope='module')

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import pytest
 
 from gan_jax import UserError, data, prepare
@@ -148,3 +149,14 @@ def test_a_run_of_an_earlier_version_resumes(run):
     assert check(workdir, folder) == []
   path.unlink()
   assert check(workdir, folder) == []
+
+
+def test_the_record_states_the_matmul_precision(run):
+  workdir, folder = run
+  precision = lambda: json.loads((workdir / 'run.json').read_text())['matmul_precision']
+  assert precision() == 'default'
+  config = config_of(folder, train__matmul_precision='float32')
+  dataset = data.load_dataset(**config.source())
+  with jax.default_matmul_precision('tensorfloat32'):  # the config takes precedence
+    write_run_record(workdir, config, make_mesh(), dataset)
+  assert precision() == 'float32'
