@@ -21,7 +21,7 @@ ORDER = (
   {'evaluation', 'sample'},
   {'training', 'evaluate'},
   {'main', 'plan', 'importers', 'figures', 'directions'},
-  {'project', 'study'},
+  {'project', 'study', 'exporters'},
   {'explore'},
 )
 VAGUE = {'utils', 'util', 'helpers', 'helper', 'misc', 'common'}

@@ -32,6 +32,7 @@ PARSERS = {
   'evaluate': 'evaluate',
   'prepare': 'prepare.command',
   'importers': 'importers.__main__',
+  'exporters': 'exporters.__main__',
   'plan': 'plan.__main__',
   'report': 'report.__main__',
   'explore': 'explore.__main__',

@@ -26,6 +26,7 @@ MODULES = {
   'directions': 'gan_jax.directions.__main__',
   'project': 'gan_jax.project.__main__',
   'study': 'gan_jax.study.__main__',
+  'exporters': 'gan_jax.exporters.__main__',
 }
 CONFIGS = {  # folder -> the config.json in it
   'cut': b'{"model": {"family"',
@@ -43,6 +44,7 @@ RUN_OF = {  # the command line that reads the workdir RUN
   'directions': '--workdir=RUN',
   'project': 'images/0.png --workdir=RUN',
   'study': 'run --study=x --config=RUN/config.json',
+  'exporters': '--workdir=RUN --out=x',
 }
 NOT_WRITABLE = {  # the command line that writes OUT
   'main': '--config=biggan_digits:tiny --workdir=OUT',
@@ -55,9 +57,11 @@ NOT_WRITABLE = {  # the command line that writes OUT
   'project': 'images/0.png --workdir=no_checkpoints --out=OUT',
   'importers': 'weights.npz --workdir=OUT',
   'study': 'run --study=OUT --config=biggan_digits:tiny',
+  'exporters': '--workdir=no_checkpoints --out=OUT',
 }
 URLS = ('gs:/one-slash', 'hdfs://name-node')  # that cannot be meant
-ON_THIS_MACHINE = ('sample', 'prepare', 'plan', 'report', 'study')  # where they write
+# Commands that write on this machine.
+ON_THIS_MACHINE = ('sample', 'prepare', 'plan', 'report', 'study', 'exporters')
 FILES_OF = {  # the command line that reads or writes a file or folder at URL
   'main': '--config=URL/x.py --workdir=x',
   'sample': '--program=URL/x.stablehlo --out=x.png',
@@ -175,6 +179,10 @@ CASES = [
   ('importers', 'none --workdir=x'),
   ('importers', 'empty --workdir=x'),
   ('importers', 'file --workdir=x'),
+  ('exporters', '--workdir=no_checkpoints'),
+  ('exporters', '--workdir=no_checkpoints --out=x'),
+  ('exporters', '--workdir=no_checkpoints --out=images'),
+  ('exporters', '--workdir=no_checkpoints --out=x --format=onnx'),
 ]
 
 

@@ -1,6 +1,6 @@
 """Converts published weights into our variables, and both into runs."""
 
-from gan_jax.importers.biggan_pytorch import (
+from gan_jax.importers.biggan_names import (
   BIGGAN_D,
   BIGGAN_DEEP_D,
   BIGGAN_G,

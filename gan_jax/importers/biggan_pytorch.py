@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gan_jax import UserError
+from gan_jax.importers.biggan_names import (
+  BIGGAN_D,
+  BIGGAN_DEEP_D,
+  BIGGAN_G,
+  convert_biggan,
+)
 from gan_jax.importers.biggan_settings import biggan_from_kwargs, infer_settings
 from gan_jax.importers.folders import ROLES, role_file
-from gan_jax.importers.name_mapping import (
-  Arrays,
-  NameTable,
-  fill_variables,
-  translate,
-)
+from gan_jax.importers.name_mapping import Arrays, NameTable
 from gan_jax.importers.network_states import (
   NetworkState,
   assign_roles,
@@ -35,113 +34,6 @@ from gan_jax.models.base import GAN, Variables, variable_shapes
 from gan_jax.models.biggan import BigGAN
 from gan_jax.sampling.export import model_section
 from gan_jax.storage import weights
-from gan_jax.storage.nested import flatten
-
-# The module part of an official name -> the path of our layer.
-BIGGAN_G: NameTable = (
-  (r'shared|linear', r'\g<0>'),
-  (r'blocks\.(\d+)\.0\.(conv\w+)', r'block\1/\2'),
-  (r'blocks\.(\d+)\.0\.(bn\d)\.(gain|bias)', r'block\1/\2/\3'),
-  (r'blocks\.(\d+)\.0\.(bn\d)(?:\.bn)?', r'block\1/\2'),
-  (r'blocks\.(\d+)\.1\.(theta|phi|g|o)', r'attention\1/\2'),
-  (r'blocks\.(\d+)\.1', r'attention\1'),
-  (r'output_layer\.0(?:\.bn)?', 'norm'),
-  (r'output_layer\.2', 'rgb'),
-)
-BIGGAN_D: NameTable = (
-  (r'linear|embed', r'\g<0>'),
-  (r'blocks\.(\d+)\.0\.(conv\w+)', r'block\1/\2'),
-  (r'blocks\.(\d+)\.1\.(theta|phi|g|o)', r'attention\1/\2'),
-  (r'blocks\.(\d+)\.1', r'attention\1'),
-)
-BIGGAN_DEEP_D: NameTable = (
-  (r'linear|embed', r'\g<0>'),
-  (r'input_conv', 'stem'),
-  (r'blocks\.(\d+)\.(\d+)\.(conv\w+)', r'block\1_\2/\3'),
-  (r'blocks\.(\d+)\.\d+\.(theta|phi|g|o)', r'attention\1/\2'),
-  (r'blocks\.(\d+)\.\d+', r'attention\1'),
-)
-# The last part of an official name -> our collection and leaf.
-_LEAVES = {
-  'weight': ('params', 'kernel'),
-  'bias': ('params', 'bias'),
-  'gain': ('params', 'gain'),
-  'gamma': ('params', 'gamma'),
-  'stored_mean': ('batch_stats', 'stats/mean'),
-  'stored_var': ('batch_stats', 'stats/var'),
-  'running_mean': ('batch_stats', 'stats/mean'),  # of the cross-replica norm
-  'running_var': ('batch_stats', 'stats/var'),
-}
-_COUNTERS = ('accumulation_counter', 'num_batches_tracked')  # have no place in ours
-
-
-def convert_biggan(state: Arrays, table: NameTable, like: Variables) -> Variables:
-  """Variables of one network from its state_dict.
-
-  Args:
-    state: arrays in PyTorch's layouts by official name.
-    table: BIGGAN_G, BIGGAN_D or BIGGAN_DEEP_D.
-    like: variables of the network, or their shapes.
-
-  Raises:
-    UserError: an array without a place in the network, a missing array or a wrong
-      shape.
-  """
-  like_by_path = flatten(like, '/')
-  is_generator = 'params/rgb/kernel' in like_by_path
-  arrays: dict[str, np.ndarray] = {}
-  singular: dict[str, dict[int, np.ndarray]] = {}  # spectral path -> arrays by number
-  unknown = []
-  for name, value in state.items():
-    module, _, leaf = name.rpartition('.')
-    if leaf in _COUNTERS:
-      continue
-    layer = translate(module, table)
-    vector = re.fullmatch(r'(u|sv)(\d+)', leaf)
-    first_of_g = is_generator and layer == 'linear'
-    if layer is None or not (vector or leaf in _LEAVES):
-      unknown.append(name)
-    elif vector:
-      kind, number = vector.groups()
-      if first_of_g and kind == 'u':
-        value = _rows_to_nhwc(value.reshape(-1))
-      path = f'spectral/{layer}/{"u" if kind == "u" else "sigma"}'
-      singular.setdefault(path, {})[int(number)] = value.reshape(-1)
-    else:
-      path = _path_of_leaf(layer, leaf, like_by_path)
-      arrays[path] = to_flax_layout(path, _rows_to_nhwc(value) if first_of_g else value)
-  arrays |= {path: _stack(path, rows) for path, rows in singular.items()}
-  return fill_variables(arrays, unknown, like, like_by_path)
-
-
-def _path_of_leaf(layer: str, leaf: str, like_by_path: Mapping[str, Any]) -> str:
-  collection, ours = _LEAVES[leaf]
-  path = f'{collection}/{layer}/{ours}'
-  if ours == 'kernel' and path not in like_by_path:
-    return f'{collection}/{layer}/embedding'
-  return path
-
-
-def _stack(path: str, rows: Mapping[int, np.ndarray]) -> np.ndarray:
-  """Singular vectors [number, outputs] or singular values [number]."""
-  if sorted(rows) != list(range(len(rows))):
-    raise UserError(f'some of the singular vectors of {path} are missing.')
-  stacked = np.stack([rows[i] for i in range(len(rows))])
-  return stacked if path.endswith('/u') else stacked.reshape(-1)
-
-
-def to_flax_layout(path: str, value: np.ndarray) -> np.ndarray:
-  """Transposes kernels: [out, in, h, w] to [h, w, in, out], [out, in] to [in, out]."""
-  if not path.endswith('kernel'):
-    return value
-  return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
-
-
-def _rows_to_nhwc(value: np.ndarray) -> np.ndarray:
-  """Reorders the outputs of G's first layer from (c, 4, 4) to (4, 4, c)."""
-  shape = value.shape[1:]
-  return value.reshape(-1, 16, *shape).swapaxes(0, 1).reshape(-1, *shape)
-
 
 # Settings of the launch scripts that weights do not determine.
 SCRIPT_SETTINGS = {'SN_eps': 1e-6, 'BN_eps': 1e-5, 'adam_eps': 1e-6}
@@ -382,3 +274,10 @@ def _dataset_name(official: str) -> str:
   if official.startswith('I'):
     return 'imagenet2012'
   return _DATASETS.get(official, UNKNOWN_DATASET)
+
+
+def official_dataset(name: str, res: int) -> dict[str, str]:
+  """The setting of a data set that BigGAN-PyTorch has: inverse of `_dataset_name`."""
+  names = {ours: official for official, ours in _DATASETS.items()}
+  names['imagenet2012'] = f'I{res}'
+  return {'dataset': names[name]} if name in names else {}

@@ -1,4 +1,4 @@
-"""The constructor arguments of BigGAN-PyTorch, given or inferred from weights."""
+"""The constructor arguments of BigGAN-PyTorch: given, inferred, or those of a model."""
 
 import re
 from collections.abc import Mapping
@@ -48,6 +48,43 @@ def biggan_from_kwargs(
     g_init=g.get('G_init', 'ortho'),
     d_init=d.get('D_init', 'ortho'),
   )
+
+
+def official_settings(gan: BigGAN) -> dict[str, Any]:
+  """Constructor arguments of a model: inverse of `biggan_from_kwargs`.
+
+  Whether BigGAN-PyTorch can build it, comparing it with `biggan_from_kwargs` of the
+  result tells.
+  """
+  d_attention = gan.d_attention
+  if gan.res in _ATTENTION_LABELS and d_attention:
+    d_attention = _ATTENTION_LABELS[gan.res][:1]
+  depth = {side: gan.depth for side in ('G_depth', 'D_depth') if gan.depth}
+  return {
+    'model': 'BigGANdeep' if gan.depth else 'BigGAN',
+    'resolution': gan.res,
+    'n_classes': gan.n_classes,
+    'dim_z': gan.dim_z,
+    'hier': gan.hier,
+    'G_shared': gan.shared_dim > 0,
+    'shared_dim': gan.shared_dim,
+    'G_ch': gan.g_ch,
+    'D_ch': gan.d_ch,
+    'G_attn': '_'.join(map(str, gan.g_attention)) or '0',
+    'D_attn': '_'.join(map(str, d_attention)) or '0',
+    **depth,
+    'D_wide': gan.d_wide,
+    'BN_eps': gan.bn_eps,
+    'SN_eps': gan.sn_eps,
+    'mybn': gan.bn_ddof == 0,
+    'num_G_SV_itrs': gan.g_sn_iterations,
+    'num_D_SV_itrs': gan.d_sn_iterations,
+    'num_G_SVs': gan.g_sn_vectors,
+    'num_D_SVs': gan.d_sn_vectors,
+    'G_init': gan.g_init,
+    'D_init': gan.d_init,
+    'split_D': gan.split_d,
+  }
 
 
 def _parse_resolutions(text: str) -> tuple[int, ...]:

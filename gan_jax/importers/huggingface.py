@@ -1,4 +1,4 @@
-"""Reads the BigGAN-deep generators of pytorch-pretrained-BigGAN (Hugging Face).
+"""The BigGAN-deep generators of pytorch-pretrained-BigGAN (Hugging Face).
 
 Its weights are stored before spectral normalization, whose vectors are constant in
 evaluation; they are imported already divided, so that our generator has none. Batch
@@ -15,17 +15,9 @@ from typing import Any
 import numpy as np
 
 from gan_jax import UserError
-from gan_jax.importers.biggan_pytorch import (
-  SCRIPT_SETTINGS,
-  biggan_training_config,
-  to_flax_layout,
-)
-from gan_jax.importers.name_mapping import (
-  Arrays,
-  NameTable,
-  fill_variables,
-  translate,
-)
+from gan_jax.importers.biggan_names import to_flax_layout, to_torch_layout
+from gan_jax.importers.biggan_pytorch import SCRIPT_SETTINGS, biggan_training_config
+from gan_jax.importers.name_mapping import Arrays, fill_variables
 from gan_jax.importers.network_states import NetworkState, assign_roles
 from gan_jax.importers.published_model import (
   PublishedModel,
@@ -33,6 +25,7 @@ from gan_jax.importers.published_model import (
 )
 from gan_jax.models.base import Variables, variable_shapes
 from gan_jax.models.biggan import BigGAN
+from gan_jax.models.biggan_config import parse_blocks
 from gan_jax.storage import weights
 from gan_jax.storage.file_kinds import IMPORTED
 from gan_jax.storage.nested import flatten
@@ -43,19 +36,6 @@ _CONFIG_KEYS = {
   'output_dim', 'z_dim', 'class_embed_dim', 'channel_width', 'num_classes', 'layers',
   'attention_layer_position', 'eps', 'n_stats',
 }  # fmt: skip
-
-_MODULES: NameTable = (
-  (r'generator\.gen_z', 'linear'),
-  (r'generator\.bn', 'norm'),
-  (r'generator\.conv_to_rgb', 'rgb'),
-  (r'generator\.layers\.(\d+)\.conv_(\d)', r'block\1/conv\2'),
-  (r'generator\.layers\.(\d+)\.bn_(\d)\.scale', r'block\1/bn\2/gain'),
-  (r'generator\.layers\.(\d+)\.bn_(\d)\.offset', r'block\1/bn\2/bias'),
-  (r'generator\.layers\.(\d+)\.bn_(\d)', r'block\1/bn\2'),
-  (r'generator\.layers\.(\d+)\.snconv1x1_(theta|phi|g|o)(?:_conv)?', r'attention/\2'),
-  (r'generator\.layers\.(\d+)', 'attention'),
-  (r'embeddings', 'shared'),
-)
 
 
 def huggingface_file(folder: Path) -> Path | None:
@@ -141,12 +121,13 @@ def huggingface_gan(config: Mapping[str, Any]) -> BigGAN:
   Raises:
     UserError: a first layer of another width than 16 channels, in units of `g_ch`.
   """
-  attention_block, layers = config['attention_layer_position'] - 1, config['layers']
+  layers = config['layers']
   if layers[0][1] != 16:
     raise UserError(f'the first layer has {layers[0][1]} channels: it needs 16.')
   blocks = [str(layers[0][1])]
   for i, (upsample, _, width) in enumerate(layers):
-    attention = ' attention' if i == attention_block else ''
+    before_next = i + 1 == config['attention_layer_position'] < len(layers)
+    attention = ' attention' if before_next else ''
     blocks.append(f'{"up " if upsample else ""}{width}{attention}')
   return BigGAN(
     res=config['output_dim'],
@@ -178,10 +159,11 @@ def convert_huggingface(state: Arrays, config: Mapping[str, Any]) -> Variables:
       shape.
   """
   like, _ = variable_shapes(huggingface_gan(config))
+  layers = _layers(config)
   arrays, unknown = {}, []
   for name, value in state.items():
     module, _, leaf = name.rpartition('.')
-    layer = _layer_path(module, config['attention_layer_position'])
+    layer = layers.get(module)
     if layer and leaf in ('weight_u', 'weight_v'):
       continue
     if layer and leaf == 'weight_orig':
@@ -195,19 +177,25 @@ def convert_huggingface(state: Arrays, config: Mapping[str, Any]) -> Variables:
   return fill_variables(arrays, unknown, like, flatten(like, '/'))
 
 
-def _layer_path(module: str, attention_position: int) -> str | None:
-  """Our path of an official module."""
-  path = translate(module, _MODULES)
-  if path is None:
-    return None
-  if path.startswith('attention'):
-    return path.replace('attention', f'attention{attention_position - 1}', 1)
-  block = re.match(r'block(\d+)(/(?:conv|bn))(\d)', path)
-  if not block:
-    return path
-  layer, kind, number = block.groups()
-  index = int(layer) - (int(layer) > attention_position)  # attention counts as a layer
-  return f'block{index}{kind}{int(number) + 1}{path[block.end() :]}'
+def _layers(config: Mapping[str, Any]) -> dict[str, str]:
+  """Official module -> path of our layer. Attention counts as a layer there."""
+  attention = config['attention_layer_position']
+  layers = {'embeddings': 'shared', 'generator.gen_z': 'linear'}
+  for i in range(len(config['layers'])):
+    if i == attention:
+      module, ours = f'generator.layers.{i}', f'attention{i - 1}'
+      layers[module] = ours
+      for projection in ('theta', 'phi', 'g'):
+        layers[f'{module}.snconv1x1_{projection}'] = f'{ours}/{projection}'
+      layers[f'{module}.snconv1x1_o_conv'] = f'{ours}/o'
+    module = f'generator.layers.{i + (i >= attention)}'
+    for n in range(4):
+      norm = f'block{i}/bn{n + 1}'
+      layers[f'{module}.bn_{n}'] = norm
+      layers[f'{module}.bn_{n}.scale'] = f'{norm}/gain'
+      layers[f'{module}.bn_{n}.offset'] = f'{norm}/bias'
+      layers[f'{module}.conv_{n}'] = f'block{i}/conv{n + 1}'
+  return {**layers, 'generator.bn': 'norm', 'generator.conv_to_rgb': 'rgb'}
 
 
 def _spectral_norm(state: Arrays, module: str) -> np.ndarray:
@@ -229,7 +217,7 @@ def _convert_leaf(
     case 'running_vars':
       return f'batch_stats/{layer}/stats/var', value
     case 'weight_orig':
-      if layer == 'linear' or layer.endswith(('/gain', '/bias')):
+      if _takes_latents(layer):
         value = np.concatenate([value[:, dim_z:], value[:, :dim_z]], 1)
       return f'params/{layer}/kernel', to_flax_layout('kernel', value)
     case _ if layer == 'shared':
@@ -239,3 +227,97 @@ def _convert_leaf(
     case 'bias' | 'gamma':
       return f'params/{layer}/{leaf}', value
   return None
+
+
+def _takes_latents(layer: str) -> bool:
+  """Whether the inputs of a layer are z and the class."""
+  return layer == 'linear' or layer.endswith(('/gain', '/bias'))
+
+
+def huggingface_config(gan: BigGAN) -> dict[str, Any]:
+  """The config.json of a generator: inverse of `huggingface_gan`.
+
+  Args:
+    gan: any BigGAN with `g_blocks`; whether the package can build it, comparing it with
+      `huggingface_gan` of the result tells.
+  """
+  first, *blocks = parse_blocks(gan.g_blocks) or []
+  widths = [block.width for block in (first, *blocks)]
+  attention = [i for i, block in enumerate(blocks) if block.attention]
+  return {
+    'output_dim': gan.res,
+    'z_dim': gan.dim_z,
+    'class_embed_dim': gan.shared_dim,
+    'channel_width': gan.g_ch,
+    'num_classes': gan.n_classes,
+    'layers': [
+      [block.up, before, block.width]
+      for before, block in zip(widths, blocks, strict=False)
+    ],
+    'attention_layer_position': attention[0] + 1 if attention else len(blocks) + 1,
+    'eps': gan.bn_eps,
+    'n_stats': gan.stats_rows,
+  }
+
+
+def huggingface_state(
+  variables: Variables, config: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """Arrays of a generator by official name: inverse of `convert_huggingface`.
+
+  A kernel is stored with two vectors for which its spectral norm is 1, as in the
+  package's evaluation mode; each has one entry, so that no rounding enters.
+
+  Raises:
+    UserError: a kernel has only zeros, which the package would divide by 0.
+  """
+  arrays = flatten(variables, '/')
+  names = {'embedding': 'weight', 'gain': 'weight', 'bias': 'bias', 'gamma': 'gamma'}
+  names |= {'mean': 'running_means', 'var': 'running_vars'}
+  modules = {ours: official for official, ours in _layers(config).items()}
+  state: dict[str, np.ndarray] = {}
+  for path, x in arrays.items():
+    layer, _, leaf = path.partition('/')[2].rpartition('/')
+    layer = layer.removesuffix('/stats')
+    module = modules[layer]
+    value = np.asarray(x)
+    if path.startswith('params/') and leaf != 'embedding':
+      value = to_torch_layout(path, value)
+      if layer == 'rgb':  # the package computes channel_width of them and keeps 3
+        more = config['channel_width'] - len(value)
+        value = np.pad(value, ((0, more), *((0, 0),) * (value.ndim - 1)))
+    if leaf == 'kernel':
+      if _takes_latents(layer):
+        dim_class = value.shape[1] - config['z_dim']
+        value = np.concatenate([value[:, dim_class:], value[:, :dim_class]], 1)
+      u, v = _vectors_of_norm_one(path, value)
+      state |= {f'{module}.weight_u': u, f'{module}.weight_v': v}
+      name = f'{module}.weight_orig'
+    elif leaf in ('mean', 'var'):
+      value = value.reshape(len(value), -1)
+      name = f'{module}.{names[leaf]}'
+    else:
+      value = value.T if leaf == 'embedding' else value
+      value = value.reshape(1) if leaf == 'gamma' else value
+      name = f'{module}.{names[leaf]}'
+    state[name] = np.array(value, order='C')
+  return state
+
+
+def _vectors_of_norm_one(
+  path: str, kernel: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """u and v with u^T W v = 1, exactly in float32."""
+  w = kernel.reshape(len(kernel), -1)
+  with np.errstate(divide='ignore', over='ignore', invalid='ignore'):
+    factors = 1 / w
+    exact = np.isfinite(factors) & (w * factors == 1)
+  if not exact.any():
+    raise UserError(
+      f'{path} cannot be written with a spectral norm of 1, since its values are 0: '
+      'the Hugging Face package divides by that norm.'
+    )
+  row, column = np.unravel_index(np.argmax(np.where(exact, np.abs(w), 0)), w.shape)
+  u, v = np.zeros(w.shape[0], w.dtype), np.zeros(w.shape[1], w.dtype)
+  u[row], v[column] = 1, factors[row, column]
+  return u, v

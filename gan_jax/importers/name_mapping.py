@@ -11,16 +11,42 @@ from gan_jax import UserError
 from gan_jax.models.base import Variables
 
 Arrays = Mapping[str, np.ndarray]  # by official name
-NameTable = tuple[tuple[str, str], ...]  # (pattern of a name, template of our path)
+# (official template, our template). Text in place of <slot> is the same on both sides.
+NameTable = tuple[tuple[str, str], ...]
+
+_SLOTS = {
+  'i': r'\d+',
+  'j': r'\d+',
+  'last': r'\d+',
+  'conv': r'conv\w+',
+  'bn': r'bn\d',
+  'affine': 'gain|bias',
+  'projection': 'theta|phi|g|o',
+  'linear': 'shared|linear|embed',
+}
 
 
-def translate(name: str, table: NameTable) -> str | None:
-  """Our path of an official name, by the first pattern that matches all of it."""
-  for pattern, template in table:
-    match = re.fullmatch(pattern, name)
-    if match:
-      return match.expand(template)
+def translate(name: str, table: NameTable, **slots: Any) -> str | None:
+  """The other name, by the first template that matches all of `name`.
+
+  Args:
+    table: from the names that `name` is one of; see `inverse`.
+    slots: values of slots that only the other template has.
+  """
+  for template, other in table:
+    pattern = re.sub(
+      r'<(\w+)>', lambda m: f'(?P<{m[1]}>{_SLOTS[m[1]]})', template.replace('.', r'\.')
+    )
+    if match := re.fullmatch(pattern, name):
+      for slot, text in {**slots, **match.groupdict()}.items():
+        other = other.replace(f'<{slot}>', str(text))
+      return other
   return None
+
+
+def inverse(table: NameTable) -> NameTable:
+  """The table from our names to the official ones."""
+  return tuple((ours, official) for official, ours in table)
 
 
 def tree_path(path: Any) -> str:

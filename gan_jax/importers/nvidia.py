@@ -1,4 +1,4 @@
-"""Reads the official TensorFlow ProGAN and StyleGAN (NVIDIA).
+"""The official TensorFlow ProGAN and StyleGAN (NVIDIA), in both directions.
 
 Names are those of tkarras/progressive_growing_of_gans and NVlabs/stylegan. Weights are
 stored before the equalized-learning-rate factor, like ours. Layouts differ from ours
@@ -179,8 +179,8 @@ def convert_progressive(
       shape.
   """
   is_stylegan = isinstance(gan, StyleGAN)
-  fused = kwargs.get('fused_scale', 'auto' if is_stylegan else True)
-  paths = _official_paths(gan, side)
+  fused = _fused_scale(gan, kwargs)
+  paths = _official_paths(gan, side, fused)
   arrays, unknown = {}, []
   for name, value in state.items():
     if name.rpartition('/')[2] == 'lod':
@@ -189,8 +189,7 @@ def convert_progressive(
     if path is None:
       unknown.append(name)
       continue
-    up = re.fullmatch(r'params/(?:synthesis/)?conv(\d+)_up/kernel', path)
-    if up and _is_fused(fused, int(up[1])):
+    if _is_rotated(path, fused):
       value = value[::-1, ::-1]
       if not is_stylegan and library == 'tfutil':
         value = value.swapaxes(2, 3)
@@ -198,8 +197,47 @@ def convert_progressive(
   return fill_variables(arrays, unknown, like, flatten(like, '/'))
 
 
-def _is_fused(fused: bool | str, size: int) -> bool:
-  return size >= 128 if fused == 'auto' else bool(fused)
+def progressive_state(
+  variables: Variables,
+  gan: ProGAN | StyleGAN,
+  side: str,
+  kwargs: Kwargs,
+  lod: float,
+) -> dict[str, np.ndarray]:
+  """Official variables of one network, of library 'tfutil' for a ProGAN.
+
+  The inverse of `convert_progressive`.
+
+  Args:
+    kwargs: see `convert_progressive`.
+    lod: level of detail, see `_level_of_detail`.
+  """
+  is_stylegan = isinstance(gan, StyleGAN)
+  fused = _fused_scale(gan, kwargs)
+  arrays = flatten(variables, '/')
+  scopes = ('', 'G_synthesis/') if is_stylegan and side == 'G' else ('',)
+  state = {f'{scope}lod': np.array(lod, np.float32) for scope in scopes}
+  for name, path in _official_paths(gan, side, fused).items():
+    if path not in arrays:
+      continue  # of a layer that this model lacks, such as noise
+    value = _to_nchw(path, np.asarray(arrays[path]))
+    if _is_rotated(path, fused):
+      value = value[::-1, ::-1]
+      value = value if is_stylegan else value.swapaxes(2, 3)
+    state[name] = np.array(value, order='C')
+  return state
+
+
+def _fused_scale(gan: ProGAN | StyleGAN, kwargs: Kwargs) -> bool | str:
+  return kwargs.get('fused_scale', 'auto' if isinstance(gan, StyleGAN) else True)
+
+
+def _is_rotated(path: str, fused: bool | str) -> bool:
+  """Whether this is the kernel of a transposed convolution."""
+  up = re.fullmatch(r'params/(?:synthesis/)?conv(\d+)_up/kernel', path)
+  if not up:
+    return False
+  return int(up[1]) >= 128 if fused == 'auto' else bool(fused)
 
 
 def _to_nhwc(path: str, value: np.ndarray) -> np.ndarray:
@@ -216,13 +254,31 @@ def _to_nhwc(path: str, value: np.ndarray) -> np.ndarray:
   return value
 
 
-def _official_paths(gan: ProGAN | StyleGAN, side: str) -> dict[str, str]:
-  """Official name -> path of our variable."""
+def _to_nchw(path: str, value: np.ndarray) -> np.ndarray:
+  """The inverse of `_to_nhwc`; vectors lose their axes of size 1."""
+  layer, _, leaf = path.rpartition('/')
+  name = layer.rpartition('/')[2]
+  if leaf == 'const' or path.startswith('noise/'):
+    return value.transpose(0, 3, 1, 2)
+  if leaf in ('bias', 'strength', 'w_avg'):
+    return value.reshape(-1)
+  if leaf == 'kernel' and name == 'dense':
+    return value.reshape(len(value), 16, -1).swapaxes(1, 2).reshape(len(value), -1)
+  if leaf == 'kernel' and name == 'dense0' and 'mapping' not in path:
+    outputs = value.shape[-1]
+    return value.reshape(16, -1, outputs).swapaxes(0, 1).reshape(-1, outputs)
+  return value
+
+
+def _official_paths(
+  gan: ProGAN | StyleGAN, side: str, fused: bool | str
+) -> dict[str, str]:
+  """Official name -> path of our variable, each of them once."""
   if side == 'D':
-    return _discriminator_paths(gan.res)
+    return _discriminator_paths(gan.res, isinstance(gan, StyleGAN) or bool(fused))
   if isinstance(gan, StyleGAN):
     return _stylegan_paths(gan)
-  return _progan_paths(gan.res)
+  return _progan_paths(gan.res, bool(fused))
 
 
 def _sizes(res: int) -> list[tuple[int, int]]:
@@ -241,23 +297,30 @@ def _leaf_paths(layers: Mapping[str, str]) -> dict[str, str]:
   }
 
 
-def _discriminator_paths(res: int) -> dict[str, str]:
+def _discriminator_paths(res: int, down: bool) -> dict[str, str]:
+  """
+  Args:
+    down: the second convolution of a block downsamples, which its name says.
+  """
   layers = {'4x4/Conv': 'conv4', '4x4/Dense0': 'dense0', '4x4/Dense1': 'dense1'}
   layers[f'FromRGB_lod{res.bit_length() - 3}'] = 'rgb4'
   for size, lod in _sizes(res):
     layers[f'{size}x{size}/Conv0'] = f'conv{size}'
-    layers[f'{size}x{size}/Conv1'] = f'conv{size}_down'
-    layers[f'{size}x{size}/Conv1_down'] = f'conv{size}_down'
+    name = 'Conv1_down' if down else 'Conv1'
+    layers[f'{size}x{size}/{name}'] = f'conv{size}_down'
     layers[f'FromRGB_lod{lod}'] = f'rgb{size}'
   return _leaf_paths(layers)
 
 
-def _progan_paths(res: int) -> dict[str, str]:
+def _progan_paths(res: int, up: bool) -> dict[str, str]:
+  """
+  Args:
+    up: the first convolution of a block upsamples, which its name says.
+  """
   layers = {'4x4/Dense': 'dense', '4x4/Conv': 'conv4'}
   layers[f'ToRGB_lod{res.bit_length() - 3}'] = 'rgb4'
   for size, lod in _sizes(res):
-    layers[f'{size}x{size}/Conv0'] = f'conv{size}_up'
-    layers[f'{size}x{size}/Conv0_up'] = f'conv{size}_up'
+    layers[f'{size}x{size}/{"Conv0_up" if up else "Conv0"}'] = f'conv{size}_up'
     layers[f'{size}x{size}/Conv1'] = f'conv{size}'
     layers[f'ToRGB_lod{lod}'] = f'rgb{size}'
   return _leaf_paths(layers)

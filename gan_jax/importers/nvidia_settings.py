@@ -1,5 +1,10 @@
-"""The keyword arguments of the official TensorFlow networks as ProGAN and StyleGAN."""
+"""The keyword arguments of the official TensorFlow networks as ProGAN and StyleGAN.
 
+`official_kwargs` is the inverse. Whether the official code can build a model, comparing
+it with `progan_from_kwargs` or `stylegan_from_kwargs` of the result tells.
+"""
+
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -135,3 +140,54 @@ def _is_relu(name: str) -> bool:
   if name not in ('relu', 'lrelu'):
     raise UserError(f'nonlinearity is {name!r}: allowed are relu and lrelu.')
   return name == 'relu'
+
+
+def official_kwargs(gan: ProGAN | StyleGAN) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Keyword arguments of G and D; nearest ones where the official code has none."""
+  values = (gan.channels, gan.res, gan.n_classes, gan.equalized)
+  shared = dict(zip(_SHARED, values, strict=True))
+  g = {**shared, **_width_kwargs(gan.g_widths or published_widths(gan.res))}
+  d = {**shared, **_width_kwargs(gan.d_widths or published_widths(gan.res))}
+  d['mbstd_group_size'] = gan.mbstd_group
+  g |= {'latent_size': gan.dim_z, 'normalize_latents': gan.normalize_z}
+  if isinstance(gan, ProGAN):
+    g |= {'use_pixelnorm': gan.g_norm, 'use_leakyrelu': not gan.g_relu}
+    return g, {**d, 'fused_scale': gan.d_fused}
+  relu = lambda is_relu: 'relu' if is_relu else 'lrelu'
+  g |= {
+    'dlatent_size': gan.dim_w,
+    'mapping_layers': gan.mapping_layers,
+    'mapping_fmaps': gan.mapping_width,
+    'mapping_lrmul': gan.mapping_lrmul,
+    'mapping_nonlinearity': relu(gan.mapping_relu),
+    'use_styles': gan.styles,
+    'const_input_layer': gan.const,
+    'use_noise': gan.noise,
+    'use_pixel_norm': gan.g_norm,
+    'use_instance_norm': gan.instance_norm,
+    'blur_filter': list(gan.g_blur) or None,
+    'nonlinearity': relu(gan.g_relu),
+    'style_mixing_prob': gan.mixing or None,
+    'dlatent_avg_beta': gan.w_avg_beta,
+    'truncation_psi': gan.truncation_psi,
+    'truncation_cutoff': gan.truncated_layers,
+  }
+  d |= {
+    'blur_filter': list(gan.d_blur) or None,
+    'nonlinearity': relu(gan.d_relu),
+    'mbstd_num_features': gan.mbstd_features,
+  }
+  return g, d
+
+
+def _width_kwargs(widths: tuple[int, ...]) -> dict[str, Any]:
+  """fmap_base, fmap_decay and fmap_max of a table of widths, if it has them."""
+  pairs = zip(widths, widths[1:], strict=False)
+  decays = [1.0, *sorted({math.log2(a / b) for a, b in pairs if a > b})]
+  for decay in decays:
+    bases = (width * 2 ** (stage * decay) for stage, width in enumerate(widths))
+    base = math.ceil(max(bases))
+    found = dict(zip(_WIDTHS, (base, decay, widths[0]), strict=True))
+    if _widths(found, 1 << len(widths)) == widths:
+      break
+  return found

@@ -31,6 +31,7 @@ COMMANDS = {
   'report': Command('gan_jax.report', 'writes the page of one run or of several'),
   'explore': Command('gan_jax.explore', 'opens a generator in the browser'),
   'import': Command('gan_jax.importers', 'turns published weights into a run'),
+  'export': Command('gan_jax.exporters', "writes a run's weights by official names"),
 }
 
 

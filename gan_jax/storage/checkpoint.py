@@ -289,6 +289,13 @@ class Checkpointer:
     as_shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     return jax.tree.map(as_shape, tree[name]) if name in tree else None
 
+  def subtrees(self, step: int) -> set[str]:
+    """Names of the top-level subtrees of a checkpoint."""
+    metadata = ocp.PyTreeCheckpointHandler().metadata(
+      self.folder / str(step) / 'default'
+    )
+    return set(metadata.tree)
+
   def restore_part(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     """Some top-level subtrees, with the shapes of `like`; reads nothing else."""
     args = ocp.checkpoint_utils.construct_restore_args(like)

@@ -1,0 +1,1 @@
+"""Writes the weights of a run as the original codes name them."""
