@@ -143,9 +143,10 @@ def _iterate(matrices: ByPath, us: ByPath, eps: float) -> tuple[ByPath, ByPath, 
     v = {path: matrices[path] @ us[path][0] for path in joint}
     stretched = {path: v[path] @ matrices[path] for path in joint}
     new_u, new_v, sigma = _iterate_jointly(v, stretched, eps)
-  for path in matrices.keys() - joint:
-    result = _power_iteration(matrices[path], us[path], eps)
-    new_u[path], new_v[path], sigma[path] = result
+  for path, matrix in matrices.items():
+    if path not in new_u:
+      result = _power_iteration(matrix, us[path], eps)
+      new_u[path], new_v[path], sigma[path] = result
   return new_u, new_v, sigma
 
 
