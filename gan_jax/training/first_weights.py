@@ -4,9 +4,12 @@ Compiled as a whole, the initialization of a network has several kernels for eac
 that is drawn. Here one program draws the random bits of all arrays and applies the
 elementwise operations on them, with one kernel for all arrays that are treated alike.
 NumPy and LAPACK do the rest on the host. The bits are those of `jax.random`, and
-XLA:CPU calls the same LAPACK, so on a CPU the weights are those of `jax.jit`.
+XLA:CPU calls the same LAPACK, so the weights are those of `jax.jit` on a CPU. That
+program runs on the host too, beside an accelerator that could compile and factorize
+for a minute.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +36,7 @@ class _NotSplitError(Exception):
 
 
 def draw_weights(init: Callable[[PRNGKeyArray], Tree], key: PRNGKeyArray) -> Tree:
-  """`jax.jit(init)(key)` in less time; the same bits on a CPU.
+  """`jax.jit(init)(key)` of the host's CPU in less time; the same bits.
 
   A function that uses its key in other ways than `fold_in`, `split` and draws of 32-bit
   numbers is compiled as a whole. The last bit can differ where drawn arrays are
@@ -42,6 +45,24 @@ def draw_weights(init: Callable[[PRNGKeyArray], Tree], key: PRNGKeyArray) -> Tre
   Returns:
     NumPy arrays on the host; of a function that is compiled as a whole, JAX arrays.
   """
+  with _on_host():
+    return _draw_weights(init, key)
+
+
+@contextlib.contextmanager
+def _on_host() -> Iterator[None]:
+  """Programs run on the host's CPU, unless JAX_PLATFORMS leaves it out."""
+  try:
+    (host, *_) = jax.local_devices(backend='cpu')
+  except RuntimeError:
+    yield
+    return
+  with jax.default_device(host):
+    yield
+
+
+def _draw_weights(init: Callable[[PRNGKeyArray], Tree], key: PRNGKeyArray) -> Tree:
+  """`draw_weights` on JAX's default device."""
   traced, shapes = jax.make_jaxpr(init, return_shape=True)(key)
   jaxpr, _ = dce_jaxpr(
     traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True

@@ -104,3 +104,16 @@ def test_other_uses_of_the_key_are_compiled_as_a_whole(draws, compiled_wholes):
   assert_same_bits(ours, jax.jit(draws)(key))
   rbg = jax.random.key(3, impl='rbg')
   assert_same_bits(draw_weights(draws, rbg), jax.jit(draws)(rbg))
+
+
+def test_weights_are_drawn_on_the_host_if_jax_has_it(monkeypatch):
+  key, other = jax.random.key(3), jax.devices()[-1]
+  draws = lambda key: jax.random.key_data(key)  # compiled as a whole: stays there
+
+  def no_cpu(backend):
+    raise RuntimeError(f'Unknown backend {backend}')
+
+  with jax.default_device(other):
+    assert draw_weights(draws, key).devices() == {jax.devices()[0]}
+    monkeypatch.setattr(jax, 'local_devices', no_cpu)  # JAX_PLATFORMS=cuda
+    assert draw_weights(draws, key).devices() == {other}
