@@ -35,7 +35,8 @@ def _rectify(x: Array, slope: float) -> Array:
 def _rectify_backward(slope: float, y: Array, g: Array) -> tuple[Array]:
   if slope:
     return (jnp.where(y >= 0, g, slope * g),)
-  return (jnp.where(y > 0, g, 0),)
+  # XLA would see through y > 0, which is x > 0, and keep x for it.
+  return (jnp.where(y != 0, g, 0),)
 
 
 def _rectify_forward(x: Array, slope: float) -> tuple[Array, Array]:

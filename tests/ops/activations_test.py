@@ -42,3 +42,12 @@ def test_other_devices_take_the_usual_functions(platform):
     plain = jax.nn.relu, lambda x: jnp.where(x >= 0, x, 0.2 * x)
     theirs = [jax.make_jaxpr(jax.grad(f))(1.0) for f in plain]
   assert list(map(str, ours)) == list(map(str, theirs))
+
+
+def test_the_gradient_does_not_compare_the_result_by_size():
+  """XLA rewrites max(x, 0) > 0 to x > 0, and then convolutions apply no ReLU."""
+  with traced_for('gpu'):
+    program = str(
+      jax.make_jaxpr(jax.grad(lambda x: relu(x).sum()))(jnp.asarray(VALUES))
+    )
+  assert ' ne ' in program and ' gt ' not in program
