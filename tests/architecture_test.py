@@ -20,7 +20,7 @@ ORDER = (
   {'sampling'},
   {'evaluation', 'sample'},
   {'training', 'evaluate'},
-  {'main', 'plan', 'importers', 'figures', 'directions'},
+  {'main', 'plan', 'importers', 'figures', 'directions', 'blend'},
   {'project', 'study', 'exporters'},
   {'explore'},
 )

@@ -39,6 +39,7 @@ PARSERS = {
   'figures': 'figures.__main__',
   'directions': 'directions.__main__',
   'project': 'project.__main__',
+  'blend': 'blend',
   'study': 'study.__main__',
 }
 COMMAND = re.compile(

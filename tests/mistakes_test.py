@@ -27,6 +27,7 @@ MODULES = {
   'project': 'gan_jax.project.__main__',
   'study': 'gan_jax.study.__main__',
   'exporters': 'gan_jax.exporters.__main__',
+  'blend': 'gan_jax.blend',
 }
 CONFIGS = {  # folder -> the config.json in it
   'cut': b'{"model": {"family"',
@@ -45,6 +46,7 @@ RUN_OF = {  # the command line that reads the workdir RUN
   'project': 'images/0.png --workdir=RUN',
   'study': 'run --study=x --config=RUN/config.json',
   'exporters': '--workdir=RUN --out=x',
+  'blend': 'RUN no_checkpoints --res=8 --out=x',
 }
 NOT_WRITABLE = {  # the command line that writes OUT
   'main': '--config=biggan_digits:tiny --workdir=OUT',
@@ -58,10 +60,11 @@ NOT_WRITABLE = {  # the command line that writes OUT
   'importers': 'weights.npz --workdir=OUT',
   'study': 'run --study=OUT --config=biggan_digits:tiny',
   'exporters': '--workdir=no_checkpoints --out=OUT',
+  'blend': 'no_checkpoints no_checkpoints --res=8 --out=OUT',
 }
 URLS = ('gs:/one-slash', 'hdfs://name-node')  # that cannot be meant
 # Commands that write on this machine.
-ON_THIS_MACHINE = ('sample', 'prepare', 'plan', 'report', 'study', 'exporters')
+ON_THIS_MACHINE = ('sample', 'prepare', 'plan', 'report', 'study', 'exporters', 'blend')
 FILES_OF = {  # the command line that reads or writes a file or folder at URL
   'main': '--config=URL/x.py --workdir=x',
   'sample': '--program=URL/x.stablehlo --out=x.png',
@@ -180,6 +183,10 @@ CASES = [
   ('importers', 'empty --workdir=x'),
   ('importers', 'file --workdir=x'),
   ('exporters', '--workdir=no_checkpoints'),
+  ('blend', 'no_checkpoints no_checkpoints --res=8 --out=x'),
+  ('blend', 'no_checkpoints none --res=8 --out=x'),
+  ('blend', 'no_checkpoints no_checkpoints --res=12 --out=x'),
+  ('blend', 'no_checkpoints no_checkpoints --out=x'),
   ('exporters', '--workdir=no_checkpoints --out=x'),
   ('exporters', '--workdir=no_checkpoints --out=images'),
   ('exporters', '--workdir=no_checkpoints --out=x --format=onnx'),

@@ -26,7 +26,7 @@ from gan_jax.importers.nvidia_settings import (
   stylegan_from_kwargs,
 )
 from gan_jax.importers.published_model import AdamMoments
-from gan_jax.models.base import GAN
+from gan_jax.models.base import GAN, TRAINING_KEYS
 from gan_jax.models.biggan import BigGAN
 from gan_jax.models.progan import ProGAN
 from gan_jax.models.progressive import published_widths
@@ -64,13 +64,6 @@ def official_files(run: SavedRun) -> OfficialFiles:
   return _nvidia(gan, run)
 
 
-# Keys of the model that decide how it is trained or computed, not which function it is.
-_TRAINING = {
-  *('fake_labels', 'dtype', 'remat', 'bn_group', 'bn_momentum', 'loss', 'r1_gamma'),
-  *('gp_weight', 'gp_target', 'drift', 'class_weight', 'mixing_groups'),
-}
-
-
 def _check_can_build(
   gan: GAN, built: GAN, codebase: str, ignored: Collection[str] = ()
 ) -> None:
@@ -84,7 +77,7 @@ def _check_can_build(
   """
   for field in dataclasses.fields(gan):
     ours, theirs = (vars(x)[field.name] for x in (gan, built))
-    if field.name not in _TRAINING and field.name not in ignored and ours != theirs:
+    if field.name not in TRAINING_KEYS and field.name not in ignored and ours != theirs:
       raise UserError(
         f'model.{field.name} is {ours!r}, but {codebase} can only build such a network '
         f"with {theirs!r}: gan_jax.sample --export writes the weights by gan_jax's own "

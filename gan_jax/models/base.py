@@ -59,6 +59,14 @@ class SamplingDefaults(NamedTuple):
     return psi, truncation
 
 
+# Keys of a model that decide how it is trained or computed, not which function it is.
+TRAINING_KEYS = frozenset(
+  (
+    *('fake_labels', 'dtype', 'remat', 'bn_group', 'bn_momentum', 'loss', 'r1_gamma'),
+    *('gp_weight', 'gp_target', 'drift', 'class_weight', 'mixing_groups'),
+  )
+)
+
 Network = Literal['g', 'd']
 Blocks = tuple[tuple[str, ...], ...]  # of each block, globs of the names of its layers
 
@@ -166,6 +174,11 @@ class GAN(Protocol):
     G's blocks are in order from 4x4 on, D's from the image on. Class embeddings, the
     mapping network and the last layers of D are in no block.
     """
+    ...
+
+  @property
+  def block_sizes(self) -> tuple[int, ...]:
+    """Side of the output of each of `blocks_of('g')`, in pixels."""
     ...
 
   def init(self, key: PRNGKeyArray) -> tuple[Variables, Variables]:

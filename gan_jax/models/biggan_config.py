@@ -268,3 +268,10 @@ class BigGANConfig:
     n = len(self.discriminator.widths) - bool(self.depth)
     stages = tuple((f'block{i}', f'block{i}_*', f'attention{i}') for i in range(n))
     return (('stem', *stages[0]), *stages[1:])
+
+  @property
+  def block_sizes(self) -> tuple[int, ...]:
+    """4 of the first layer, then the side of each block's output."""
+    deep = self.generator.deep
+    ups = [up for up, _ in deep] if deep else [True] * self._doublings
+    return tuple(4 << sum(ups[:i]) for i in range(len(ups) + 1))

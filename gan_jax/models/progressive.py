@@ -121,11 +121,14 @@ class ProgressiveGAN:
 
   def blocks_of(self, network: Network) -> Blocks:
     """The layers of each resolution."""
-    sizes = [4 << i for i in range(self.res.bit_length() - 2)]
-    if network == 'd':
-      sizes.reverse()
+    sizes = self.block_sizes if network == 'g' else self.block_sizes[::-1]
     blocks = [(f'conv{size}', f'conv{size}_*', f'rgb{size}') for size in sizes]
     return tuple(blocks)
+
+  @property
+  def block_sizes(self) -> tuple[int, ...]:
+    """4, 8, ..., res."""
+    return tuple(4 << i for i in range(self.res.bit_length() - 2))
 
   @property
   def group(self) -> int:

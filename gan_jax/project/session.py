@@ -23,6 +23,7 @@ from gan_jax.sampling.animation import check_animation, png_description
 from gan_jax.sampling.class_names import parse_classes
 from gan_jax.sampling.generator import TrainedGenerator
 from gan_jax.sampling.latents import save_latents
+from gan_jax.sampling.saving import write_generator
 from gan_jax.storage.files import atomic_path, write_json
 
 OUT = 'projection'  # folder of the results, in the workdir
@@ -142,7 +143,7 @@ class Session:
     save = lambda now: folder.save_tree(path, now)
     tuned = self._saving(steps, tuned, total, save, 'tuning')
     g = tuning.with_params(batch, batch.g, tuned.params)
-    tuning.write_generator(self._workdir, self.out / TUNED, self._generator, g)
+    write_generator(self._workdir, self.out / TUNED, self._generator, g)
     return g
 
   def _saving(

@@ -5,9 +5,7 @@ stay as they are, and all weights of the generator (of a StyleGAN: of the synthe
 network) follow LPIPS and the mean squared difference of pixels.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +14,11 @@ import numpy as np
 import optax
 from jax import Array
 
-from gan_jax import UserError
 from gan_jax.models.base import Variables as Weights
 from gan_jax.models.base import to_float
 from gan_jax.project.optimization import Variables
 from gan_jax.project.projection import Batch
 from gan_jax.runtime.sharding import replicate
-from gan_jax.sampling.generator import TrainedGenerator
-from gan_jax.storage.checkpoint import Checkpointer, restore_subtrees
 
 STEPS = 350
 LEARNING_RATE = 3e-4
@@ -111,29 +106,3 @@ def _make_step(batch: Batch, variables: Variables) -> Callable[..., Any]:
   return lambda params, adam: compiled(
     params, adam, batch.g, variables, batch.classes, batch.images, batch.targets
   )
-
-
-def write_generator(
-  workdir: Path, out: Path, generator: TrainedGenerator, g: Weights
-) -> None:
-  """Writes a folder that `gan_jax.load` and `gan_jax.sample` take as a workdir.
-
-  It has the config of the run and a checkpoint with the tuned weights as EMA and as
-  raw weights, without a discriminator.
-
-  Raises:
-    UserError: it cannot be written.
-  """
-  like = {'images': jax.ShapeDtypeStruct((), np.uint32)}
-  parts, step = restore_subtrees(workdir, like, generator.step)
-  shutil.rmtree(out, ignore_errors=True)  # of a process that was killed
-  out.mkdir(parents=True)
-  checkpointer = Checkpointer(out)
-  checkpointer.save(step, {'ema': g, 'g': g, 'step': jnp.asarray(step), **parts})
-  saved = checkpointer.wait()
-  checkpointer.close()
-  if not saved:
-    raise UserError(f'{out}: the checkpoint could not be written, see above.')
-  for name in ('run.json', 'config.json'):
-    if (workdir / name).is_file():
-      shutil.copyfile(workdir / name, out / name)

@@ -25,6 +25,7 @@ COMMANDS = {
   'figures': Command('gan_jax.figures', "draws the papers' figures from a run"),
   'directions': Command('gan_jax.directions', 'finds directions in latent space'),
   'project': Command('gan_jax.project', 'finds latents of given images'),
+  'blend': Command('gan_jax.blend', 'blends two generators by resolution'),
   'prepare': Command('gan_jax.prepare', 'turns images into a training set'),
   'plan': Command('gan_jax.plan', 'predicts memory, step time and cost on a TPU'),
   'study': Command('gan_jax.study', 'plans and trains a grid of runs, on one page'),
