@@ -299,7 +299,8 @@ def blur(
   """Separable low-pass filter with zero padding to the same size.
 
   `taps` are normalized to a sum of 1. Forward and gradient are shifts and additions:
-  XLA:CPU is slow at depthwise convolutions and at transposed slices.
+  XLA:CPU is slow at depthwise convolutions and at transposed slices, and cuDNN at the
+  second derivatives of depthwise convolutions.
   """
   before = (len(taps) - 1) // 2
   return _blur(x, taps, before)
@@ -308,6 +309,15 @@ def blur(
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _blur(x: Array, taps: tuple[int, ...], before: int) -> Array:
   n, total = len(taps), sum(taps)
+  if platform() == 'gpu':  # one kernel; for two, a feature map more is written and read
+    (_, h, w, _), ends = x.shape, (before, n - 1 - before)
+    padded = jnp.pad(x, ((0, 0), ends, ends, (0, 0)))
+    terms = [
+      padded[:, i : i + h, j : j + w] * (row * column / total**2)
+      for i, row in enumerate(taps)
+      for j, column in enumerate(taps)
+    ]
+    return sum(terms[1:], terms[0])
   for axis in (1, 2):
     pads = [(before, n - 1 - before) if a == axis else (0, 0) for a in range(4)]
     padded, size = jnp.pad(x, pads), x.shape[axis]

@@ -132,10 +132,11 @@ def test_folding_for_a_cpu_rounds_no_more_than_the_plain_form(rng_seed):
   assert plain > 0 and max(max(errors) for errors in worst.values()) <= 2 * plain
 
 
+@pytest.mark.parametrize('device', ['cpu', 'gpu'])
 @pytest.mark.parametrize('taps', [(1, 2, 1), (1, 3), (1, 2, 3, 4)])
-def test_a_blur_and_its_gradient_equal_matrix_products(taps, rng_seed):
+def test_a_blur_and_its_gradient_equal_matrix_products(taps, device, rng_seed):
   rng = np.random.default_rng(rng_seed)
-  with jax.enable_x64(True):
+  with traced_for(device), jax.enable_x64(True):
     x, g = (jnp.asarray(rng.normal(size=(1, 5, 5, 1))) for _ in range(2))
     before = (len(taps) - 1) // 2
     matrix = sum(
