@@ -28,6 +28,7 @@ from gan_jax.importers.nvidia_settings import (
 from gan_jax.importers.published_model import AdamMoments
 from gan_jax.models.base import GAN, TRAINING_KEYS
 from gan_jax.models.biggan import BigGAN
+from gan_jax.models.biggan_networks import G_WIDTHS
 from gan_jax.models.progan import ProGAN
 from gan_jax.models.progressive import published_widths
 from gan_jax.models.stylegan import StyleGAN
@@ -64,6 +65,9 @@ def official_files(run: SavedRun) -> OfficialFiles:
   return _nvidia(gan, run)
 
 
+_OTHERWISE = "gan_jax.sample --export writes the weights by gan_jax's own names."
+
+
 def _check_can_build(
   gan: GAN, built: GAN, codebase: str, ignored: Collection[str] = ()
 ) -> None:
@@ -78,10 +82,11 @@ def _check_can_build(
   for field in dataclasses.fields(gan):
     ours, theirs = (vars(x)[field.name] for x in (gan, built))
     if field.name not in TRAINING_KEYS and field.name not in ignored and ours != theirs:
+      widths = field.name.endswith('widths') and not theirs
+      allowed = 'the published widths' if widths else repr(theirs)
       raise UserError(
         f'model.{field.name} is {ours!r}, but {codebase} can only build such a network '
-        f"with {theirs!r}: gan_jax.sample --export writes the weights by gan_jax's own "
-        'names.'
+        f'with {allowed}: {_OTHERWISE}'
       )
 
 
@@ -91,17 +96,34 @@ def _fields(gan: GAN, *beginnings: str) -> set[str]:
   return {name for name in names if name.startswith(beginnings)}
 
 
+_LARGEST_D = 256  # pixels, of BigGAN-PyTorch
+
+
 def _biggan_pytorch(gan: BigGAN, run: SavedRun) -> OfficialFiles:
   """G, EMA weights and D, their optimizers, and state_dict.pth."""
   codebase = 'BigGAN-PyTorch'
-  settings = official_settings(gan)
-  ignored = {'split_d', *(_fields(gan, 'd_') if run.d is None else ())}
-  built = biggan_from_kwargs(settings, settings, bool(gan.depth))
-  _check_can_build(gan, built, codebase, ignored)
+  if gan.res not in G_WIDTHS:
+    raise UserError(
+      f'model.res is {gan.res}, but {codebase} has networks for '
+      f'{", ".join(map(str, G_WIDTHS))} pixels: {_OTHERWISE}'
+    )
   if not gan.n_classes:
     raise UserError(
       f'model.n_classes is 0, but {codebase} has no network without classes: '
-      "gan_jax.sample --export writes the weights by gan_jax's own names."
+      f'{_OTHERWISE}'
+    )
+  notes = [] if run.d is not None else ['the checkpoint has no discriminator']
+  if run.d is not None and gan.res > _LARGEST_D:
+    run = run._replace(d=None, d_opt=None)
+    notes.append(f'{codebase} has no D for {gan.res} pixels: it is not written')
+  settings = official_settings(gan)
+  ignored = {'split_d', 'rgb_bn_eps', *(_fields(gan, 'd_') if run.d is None else ())}
+  built = biggan_from_kwargs(settings, settings, bool(gan.depth))
+  _check_can_build(gan, built, codebase, ignored)
+  if gan.rgb_bn_eps != built.rgb_bn_eps:
+    notes.append(
+      f'model.rgb_bn_eps is {gan.rgb_bn_eps:g}, and {codebase} always takes '
+      f'{built.rgb_bn_eps:g}: set eps of G.output_layer[0] there'
     )
   sides = {'G': run.g, 'G_ema': run.ema, 'D': run.d}
   arrays = {role: biggan_state(x, gan) for role, x in sides.items() if x is not None}
@@ -111,7 +133,6 @@ def _biggan_pytorch(gan: BigGAN, run: SavedRun) -> OfficialFiles:
     ('G', run.g_opt, config.g_adam, run.g, config.schedule.g_lr),
     ('D', run.d_opt, config.d_adam, run.d, config.schedule.d_lr),
   )
-  notes = [] if run.d is not None else ['the checkpoint has no discriminator']
   for side, state, adam, variables, lr in optimizers:
     moments = adam_moments(state, adam, variables['params']) if variables else None
     if moments is None:

@@ -168,8 +168,12 @@ def test_huggingface_weights(tmp_path, rng_seed, file_format):
 @pytest.mark.parametrize(
   'gan, sentence',
   [
-    (BigGAN(32, 5, dim_z=24, g_widths=(4, 4, 2, 2)), 'model.g_widths is .4, 4, 2, 2.'),
+    (
+      BigGAN(32, 5, dim_z=24, g_widths=(4, 4, 2, 2)),
+      '4, 4, 2, 2., but .* the published widths',
+    ),
     (BigGAN(32, dim_z=24), 'model.n_classes is 0'),
+    (BigGAN(16, 5, dim_z=6, g_widths=(1,) * 3, d_widths=(1,)), 'model.res is 16'),
     (BigGAN(32, 5, dim_z=24, channels=1), 'model.channels is 1'),
     (BigGAN(32, 5, dim_z=24, d_attention=(8,)), 'model.d_attention is .8,.'),
     (ProGAN(16, g_tanh=True, **SMALL), "model.g_tanh is True, but NVIDIA's ProGAN"),
@@ -180,6 +184,12 @@ def test_networks_that_the_original_cannot_build(gan, sentence):
   run = SavedRun(config_of(gan), 0, 0, {}, {}, {}, None, None)
   with pytest.raises(UserError, match=sentence):
     official_files(run)
+
+
+def test_an_epsilon_that_the_original_has_not_is_a_note(rng_seed):
+  gan = dataclasses.replace(MODELS['biggan'], rgb_bn_eps=1e-4)
+  files = official_files(run_of(gan, np.random.default_rng(rng_seed)))
+  assert files.notes[0].startswith('model.rgb_bn_eps is 0.0001, and BigGAN-PyTorch')
 
 
 def test_a_generator_alone(tmp_path, rng_seed):
