@@ -65,6 +65,8 @@ class Dataset:
     class_names: empty if the dataset is unlabeled; all labels are 0 then.
     counts: number of images of each class; empty if unknown without reading them.
     origin: where the images come from, in words, for the summary.
+    content: top, left, bottom and right of what is not padding in any image, as
+      fractions of the side.
     has_vectors: the labels are vectors float32 [n_classes], not classes.
     digests: hexadecimal digests over all images by what they cover, see
       `gan_jax.data.digests`; empty if unknown.
@@ -77,6 +79,7 @@ class Dataset:
   origin: str = ''
   digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
   has_vectors: bool = False
+  content: tuple[float, float, float, float] = (0, 0, 1, 1)
 
   @property
   def n_classes(self) -> int:

@@ -91,7 +91,10 @@ def load_prepared(
     stored_channels = values['channels']
     class_names = tuple(values['class_names'])
     counts = tuple(values['histogram']) if split == 'train' else ()
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    full = max(levels)
+    top, left, bottom, right = values.get('content', (0, 0, full, full))
+    box = top / full, left / full, bottom / full, right / full
+  except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
     raise _unreadable(source, error) from error
   name = source.files.url
   check_channels(name, stored_channels, channels)
@@ -110,7 +113,8 @@ def load_prepared(
   )
   origin = f'prepared from {values["source"]}, read at {side} x {side}'
   content = digest(levels[side]['files'].values())
-  return Dataset(name, examples, class_names, counts, origin, {'content': content})
+  digests = {'content': content}
+  return Dataset(name, examples, class_names, counts, origin, digests, content=box)
 
 
 def _unreadable(source: PreparedFiles, error: Exception) -> UserError:

@@ -10,11 +10,16 @@ Record = Mapping[str, Any]  # JSON
 
 
 def make_record(dataset: Dataset) -> dict[str, Any]:
-  """Number of images, class names, and the digests that equal copies share."""
+  """Number of images, class names, and the digests that equal copies share.
+
+  If the images are padded, also the box of what is not padding, see `Dataset.content`.
+  """
+  padded = dataset.content != (0, 0, 1, 1)
   return {
     'images': len(dataset.examples),
     'classes': list(dataset.class_names),
     'digests': identity(dataset.digests),
+    **({'content': list(dataset.content)} if padded else {}),
   }
 
 

@@ -43,7 +43,7 @@ def uncurated(source: Source) -> Figure:
   lods = [lod for lod in LODS if not lod or res >> lod >= SMALLEST]
   counts = [UNCURATED_ROWS << lod for lod in lods]
   seeds = source.seeds(sum(counts))
-  images = iter(source.images(seeds=seeds))
+  images = iter(source.images(seeds=seeds, padded=True))  # square, to be halved
   factor, strips = enlargement(res), []
   for lod, count in zip(lods, counts, strict=True):
     column = np.stack(list(itertools.islice(images, count)))

@@ -33,7 +33,7 @@ def nearest(source: Source) -> Figure:
   images too. Features are those of the small network that `fd_small` takes.
   """
   seeds = source.seeds(ROWS)
-  planned = source.plan(seeds=seeds)
+  planned = source.plan(seeds=seeds, padded=True)  # as the training images are
   queries = np.concatenate(list(planned.images))
   factor = source.generator.gan.res // source.generator.resolution
   dataset = source.load_data().downsampled(factor)

@@ -17,7 +17,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from gan_jax.data.decode import UnusableImageError, area_downsample
 from gan_jax.data.folder import ImageSource
-from gan_jax.prepare.fit import encode_png, fit_image
+from gan_jax.prepare.fit import Box, enclosing, encode_png, fit_image
 from gan_jax.prepare.options import PrepareOptions
 
 VERSION = '1.0.0'  # of the tensorflow-datasets sets
@@ -92,11 +92,11 @@ def write_shard(
       content, label = source.read(i)
       label = int(label)
       _check_label(label, len(layout.class_names))
-      mode, image = fit_image(content, options)
+      mode, image, box = fit_image(content, options)
     except UnusableImageError as error:
       statistics.refused[source.display_name(i)] = str(error)
       continue
-    statistics.add(mode, image, label)
+    statistics.add(mode, image, label, box)
     for side, writer in writers.items():
       writer.write(area_downsample(image[None], options.res // side)[0], label)
   files = {side: writer.close() for side, writer in writers.items()}
@@ -120,12 +120,16 @@ class _ShardStatistics:
   def __init__(self, n_classes: int, channels: int):
     self.refused: dict[str, str] = {}
     self._modes = Counter[str]()
+    self._content: Box | None = None
     self._histogram = [0] * n_classes
     self._sums = np.zeros(channels, np.int64)
     self._squares = np.zeros(channels, np.int64)
 
-  def add(self, mode: str, image: UInt8[np.ndarray, 'h w c'], label: int) -> None:
+  def add(
+    self, mode: str, image: UInt8[np.ndarray, 'h w c'], label: int, content: Box
+  ) -> None:
     self._modes[mode] += 1
+    self._content = enclosing([self._content or content, content])
     values = image.astype(np.int64)
     self._sums += values.sum((0, 1))
     self._squares += (values**2).sum((0, 1))
@@ -137,6 +141,7 @@ class _ShardStatistics:
       'count': sum(self._modes.values()),
       'refused': self.refused,
       'modes': self._modes,
+      'content': self._content,
       'histogram': self._histogram,
       'sums': self._sums.tolist(),
       'squares': self._squares.tolist(),

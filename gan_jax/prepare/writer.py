@@ -22,6 +22,7 @@ from gan_jax.data.folder import ImageSource
 from gan_jax.data.load import load_dataset
 from gan_jax.data.prepared import MANIFEST
 from gan_jax.data.summary import summarize
+from gan_jax.prepare.fit import enclosing
 from gan_jax.prepare.options import PrepareOptions
 from gan_jax.prepare.shard import VERSION, SetLayout, write_shard
 from gan_jax.prepare.survey import no_usable_image, unusable_images
@@ -227,6 +228,13 @@ def _make_manifest(
   )
   n_pixels = max(count * options.res**2, 1)
   mean = [x / n_pixels for x in sums]
+  # A record of an earlier version has no box: nothing is cropped then.
+  whole = (0, 0, options.res, options.res)
+  content = (
+    enclosing(tuple(s.get('content', whole)) for s in shards if s['count'])
+    if count
+    else whole
+  )
   return {
     'format': FORMAT,
     'source': source_name,
@@ -240,6 +248,7 @@ def _make_manifest(
     'not_read': dict(source.ignored),
     'labels_from': source.labels_from,
     'class_names': list(source.class_names),
+    'content': list(content),
     'histogram': histogram,
     'source_modes': dict(sorted(modes.items())),
     'mean': mean,

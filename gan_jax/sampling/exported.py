@@ -67,7 +67,7 @@ class ExportedGenerator(Generator):
     self, options: SamplingOptions, latents: Latents | None = None
   ) -> PlannedImages:
     reject_style_options(options, 'is not for an exported generator')
-    for name in options.changed(('res', 'standing')):
+    for name in options.changed(('res', 'standing', 'padded')):
       raise UserError(f'--{name} was fixed when this generator was exported.')
     for name in options.changed(('direction',)):
       raise UserError(f'--{name} needs the run: give its --workdir.')

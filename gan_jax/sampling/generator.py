@@ -17,12 +17,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from gan_jax import UserError
-from gan_jax.config.workdir import model_identity, read_config
+from gan_jax.config.workdir import model_identity, read_config, read_data_record
 from gan_jax.models.base import Phase, SamplingDefaults, StyleBased, Variables
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.urls import check_path
 from gan_jax.sampling import directions, export
 from gan_jax.sampling.class_names import read_class_names
+from gan_jax.sampling.cropping import crop_batches
 from gan_jax.sampling.drawing import draw_latents, noise_seeds, resolve_truncation
 from gan_jax.sampling.exported import ExportedGenerator
 from gan_jax.sampling.interface import Generator, reject_style_options
@@ -60,7 +61,7 @@ STANDING_BATCH = 64  # latents per batch of standing statistics
 MAPPING_BATCH = 512  # latents per batch of `map_latents`
 IMAGE_OPTIONS = (  # of images, not of the generator
   *LAYOUTS, 'seeds', 'num', 'latents', 'classes', 'labels', 'mix_layers', 'frames',
-  'loop', 'only', 'columns', 'direction', 'directions'
+  'loop', 'only', 'columns', 'direction', 'directions', 'padded'
 )  # fmt: skip
 
 
@@ -174,6 +175,11 @@ class TrainedGenerator(Generator):
     return self.gan.sampling_defaults
 
   @functools.cached_property
+  def _content(self) -> Sequence[float]:
+    """What is not padding in the training images: see `Dataset.content`."""
+    return read_data_record(self._workdir).get('content', (0, 0, 1, 1))
+
+  @functools.cached_property
   def identity(self) -> str:
     """What files of latents and directions call this model."""
     return model_identity(self._workdir)
@@ -213,6 +219,8 @@ class TrainedGenerator(Generator):
       drawn = self._draw_from_styles(style, g, job)
     rows = [plan.selected(x) for x in drawn.rows]
     images = run_in_batches(drawn.draw, rows, self._batch_size(options, len(rows[0])))
+    if not options.padded:
+      images = crop_batches(images, self._content)
     classes = plan.selected(drawn.classes)
     made = dataclasses.replace(
       drawn.latents,

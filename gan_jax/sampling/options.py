@@ -104,6 +104,10 @@ class SamplingOptions:
     metavar='LAYERS',
   )
   res: int = flag(0, 'an earlier resolution of a growing GAN; default: the present one')
+  padded: bool = flag(
+    False,
+    'keep the padding and borders of the training images, which are cropped otherwise',
+  )
   standing: int = flag(
     16,
     'BigGAN: take batch statistics anew at this truncation, from N batches; 0: use '

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 
 import numpy as np
 import pytest
@@ -79,19 +80,19 @@ def with_orientation(orientation):
   ],
 )
 def test_all_kinds_of_pixels_become_8_bit_rgb(content, want, tolerance):
-  _, image = prepare.fit_image(content(), options())
+  image = prepare.fit_image(content(), options()).pixels
   assert image.dtype == np.uint8 and image.shape == (8, 8, 3)
   assert np.abs(image.astype(int) - want).max() <= tolerance
 
 
 def test_channels_and_background():
-  _, grey = prepare.fit_image(encode(COLORS), options(channels=1))
+  grey = prepare.fit_image(encode(COLORS), options(channels=1)).pixels
   want = COLORS @ np.array([0.299, 0.587, 0.114])
   assert grey.shape == (8, 8, 1) and np.abs(grey[..., 0] - want).max() < 1
   transparent = encode(HALF_TRANSPARENT)
-  _, rgba = prepare.fit_image(transparent, options(channels=4))
+  rgba = prepare.fit_image(transparent, options(channels=4)).pixels
   np.testing.assert_array_equal(rgba, HALF_TRANSPARENT)
-  _, on_blue = prepare.fit_image(transparent, options(background=(0, 0, 255)))
+  on_blue = prepare.fit_image(transparent, options(background=(0, 0, 255))).pixels
   np.testing.assert_array_equal(
     on_blue, np.where(RAMP[..., None] < 128, np.array([[[0, 0, 255]]]), COLORS)
   )
@@ -104,11 +105,12 @@ def test_crop_pad_and_upscale():
     decode.UnusableImageError, match=r'is 16 x 8, not square \(use --crop or'
   ):
     prepare.fit_image(content, options())
-  _, cropped = prepare.fit_image(content, options(fit='crop'))
+  cropped = prepare.fit_image(content, options(fit='crop')).pixels
   np.testing.assert_array_equal(cropped, wide[:, 4:12])
-  _, padded = prepare.fit_image(
+  _, padded, box = prepare.fit_image(
     content, options(res=16, fit='pad', background=(9, 8, 7))
   )
+  assert box == (4, 0, 12, 16)
   want = np.full((16, 16, 3), np.array([[[9, 8, 7]]]), np.uint8)
   want[4:12] = wide
   np.testing.assert_array_equal(padded, want)
@@ -116,7 +118,7 @@ def test_crop_pad_and_upscale():
     decode.UnusableImageError, match=r'is 8 x 8, smaller than 16 \(use --upscale'
   ):
     prepare.fit_image(encode(COLORS), options(res=16))
-  _, large = prepare.fit_image(encode(COLORS), options(res=16, upscale=True))
+  large = prepare.fit_image(encode(COLORS), options(res=16, upscale=True)).pixels
   back = decode.area_downsample(large[None], 2)[0]
   assert np.abs(back.astype(int) - COLORS).mean() < 5
 
@@ -133,14 +135,51 @@ def test_a_border_surrounds_smaller_images(res, fit, box):
   border = dataclasses.replace(
     options(res=res, fit=fit, background=background), border=True
   )
-  _, image = prepare.fit_image(encode(COLORS), border)
+  _, image, content = prepare.fit_image(encode(COLORS), border)
   np.testing.assert_array_equal(image, want)
+  assert content == (top, left, bottom, right)
   # Larger images are downsampled as without it.
   large = encode(COLORS.repeat(2 * res // 8 + 1, 0).repeat(2 * res // 8 + 1, 1))
   plain = dataclasses.replace(border, border=False)
   np.testing.assert_array_equal(
     prepare.fit_image(large, border)[1], prepare.fit_image(large, plain)[1]
   )
+
+
+@pytest.mark.parametrize(
+  ('shape', 'res', 'fit', 'border', 'box'),
+  [
+    ((300, 500), 256, 'pad', False, (51, 0, 205, 256)),  # 51.2 to 204.8
+    ((1, 8), 4, 'pad', False, (1, 0, 2, 4)),  # half of a row
+    ((1, 900), 4, 'pad', False, (2, 0, 3, 4)),  # never empty
+    ((4, 7), 16, 'pad', True, (5, 4, 9, 11)),
+    ((5, 9), 16, 'crop', True, (5, 5, 10, 10)),
+    ((8, 8), 16, '', False, (0, 0, 16, 16)),
+  ],
+)
+def test_where_the_image_is_within_its_padding(shape, res, fit, border, box):
+  with_border = dataclasses.replace(options(res=res, fit=fit), border=border)
+  white = np.full((*shape, 3), 255, np.uint8)
+  black = dataclasses.replace(
+    with_border, background=(0, 0, 0), channels=1, upscale=not border
+  )
+  fitted = prepare.fit_image(encode(white), black)
+  assert fitted.content == box
+  if shape[0] > 1:
+    rows, columns = (np.nonzero(fitted.pixels[..., 0].max(i) > 127)[0] for i in (1, 0))
+    assert (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) == box
+
+
+def test_the_box_is_rotated_like_the_image():
+  image = Image.new('RGB', (16, 8), 'white')
+  file = io.BytesIO()
+  exif = Image.Exif()
+  exif[0x0112] = 6  # rotated by 90 degrees
+  image.save(file, 'PNG', exif=exif)
+  black = options(res=16, fit='pad', background=(0, 0, 0))
+  fitted = prepare.fit_image(file.getvalue(), black)
+  assert fitted.content == (0, 4, 16, 12)
+  assert (fitted.pixels[:, 4:12] == 255).all() and not fitted.pixels[:, :4].any()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +192,7 @@ def test_a_border_surrounds_smaller_images(res, fit, box):
 def test_a_border_follows_after_padding_or_cropping(fit, want):
   row = np.arange(1, 5, dtype=np.uint8)[None]  # 4 x 1
   border = prepare.PrepareOptions(4, 1, fit, False, (0, 0, 0), 0, 10, border=True)
-  _, image = prepare.fit_image(encode(row), border)
+  image = prepare.fit_image(encode(row), border).pixels
   np.testing.assert_array_equal(image[..., 0], want)
 
 

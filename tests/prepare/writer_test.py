@@ -90,6 +90,29 @@ def test_every_level_is_the_mean_of_the_full_image(folder, tmp_path, capsys):
   assert not list(dest.rglob('*.part')) and not (dest / '.work').exists()
 
 
+def test_the_set_knows_what_is_padding_in_no_image(tmp_path):
+  shapes = {'a': (16, 8), 'b': (16, 12), 'c': (16, 4)}  # height, width
+  source = tmp_path / 'source'
+  source.mkdir()
+  for name, shape in shapes.items():
+    (source / f'{name}.png').write_bytes(encode(np.zeros((*shape, 3), np.uint8)))
+  flags = ['--pad', '--shard_images=1']
+  prepare.main([str(source), str(tmp_path / 'set'), '--res=16', *flags])
+  manifest = json.loads((tmp_path / 'set' / 'manifest.json').read_text())
+  assert manifest['content'] == [0, 2, 16, 14]  # that of b
+  for res in (16, 8, 4):
+    dataset = data.load_dataset(str(tmp_path / 'set'), res=res, channels=3)
+    assert dataset.content == (0, 1 / 8, 1, 7 / 8)
+  assert data.make_record(dataset)['content'] == [0, 1 / 8, 1, 7 / 8]
+  # Sets without padding, and those of earlier versions.
+  for change in ({'content': [0, 0, 16, 16]}, {'content': None}):
+    now = {k: v for k, v in {**manifest, **change}.items() if v is not None}
+    (tmp_path / 'set' / 'manifest.json').write_text(json.dumps(now))
+    dataset = data.load_dataset(str(tmp_path / 'set'), res=16, channels=3)
+    assert dataset.content == (0, 0, 1, 1)
+    assert 'content' not in data.make_record(dataset)
+
+
 def test_folder_zip_and_tfds_give_the_same_files(folder, tmp_path):
   files = file_contents(folder)
   archive = write_zip(

@@ -1,5 +1,6 @@
 """Trained and exported generators: options of a StyleGAN, `sample`, `load`."""
 
+import json
 import shutil
 
 import jax
@@ -12,6 +13,7 @@ from gan_jax import UserError, sample
 from gan_jax.models.stylegan import StyleGAN
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.sampling import samplers
+from gan_jax.sampling.cropping import crop_batches
 from gan_jax.sampling.exported import ExportedGenerator
 from gan_jax.sampling.generator import TrainedGenerator, load
 from gan_jax.sampling.options import SamplingOptions
@@ -133,6 +135,29 @@ def test_interpolation_in_w_passes_each_seed_once(draw):
   np.testing.assert_array_equal(
     draw(interpolate='w', seeds='1,2,1', frames=5, noise_seed=1), loop
   )
+
+
+def test_padding_of_the_training_images_is_cropped(digits_run, biggan, tmp_path):
+  record = json.loads((digits_run / 'run.json').read_text())
+  record['dataset']['content'] = [0, 0.25, 1, 0.8]
+  (tmp_path / 'run.json').write_text(json.dumps(record))
+  for name in ('config.json', 'checkpoints'):
+    (tmp_path / name).symlink_to(digits_run / name)
+  generator = gan_jax.load(tmp_path)
+  whole = biggan.sample(seeds=[3, 4], standing=0)
+  side = whole.shape[1]
+  box = np.s_[:, :, round(0.25 * side) : round(0.8 * side)]
+  np.testing.assert_array_equal(generator.sample(seeds=[3, 4], standing=0), whole[box])
+  options = SamplingOptions(seeds='3,4', standing=0, padded=True)
+  (images,) = generator.plan(options).images
+  np.testing.assert_array_equal(images, whole)
+
+
+def test_a_box_is_never_empty():
+  images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
+  crop = lambda *content: next(crop_batches(iter([images]), content))
+  np.testing.assert_array_equal(crop(0, 0, 1, 1), images)
+  np.testing.assert_array_equal(crop(0.5, 0, 0.55, 0.1), images[:, 2:3, :1])
 
 
 def test_an_earlier_resolution(draw):
