@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Awaitable, Callable
 
-from nicegui import app, events, run, ui
+from nicegui import events, run, ui
 
 from gan_jax import UserError
 from gan_jax.evaluation.metrics import lpips
@@ -74,7 +74,6 @@ class PhotoPanel:
     self._update_menu()
     self._timer = ui.timer(POLL, self._poll, active=False)
     ui.context.client.on_delete(self._cancel)
-    app.on_shutdown(self._cancel)
 
   def _add_thumbnail(self, title: str, name: str) -> ui.element:
     image = ui.element('img').props(f'id={name} alt="{title}" title="{title}"')

@@ -72,6 +72,7 @@ class ExplorerSession:
     self.workdir, self._ema = workdir, ema
     self._directions = directions
     self._lock, self._projecting = threading.Lock(), threading.Lock()
+    self._status: Status | None = None  # of the projection that is running
     self._load = functools.lru_cache(2)(self._load_generator)  # more would hold memory
     self.choices()
 
@@ -210,6 +211,7 @@ class ExplorerSession:
       raise UserError('Another photograph is being projected: wait, or cancel it.')
     with contextlib.ExitStack() as stack:
       stack.callback(self._projecting.release)
+      self._status = status
       generator = self._trained(choice)
       args = generator, file, content, options, status
       latents = photographs.project_photograph(*args)
@@ -219,6 +221,11 @@ class ExplorerSession:
       except OSError as error:
         raise cannot_write(folder, error) from error
     return name
+
+  def cancel_projection(self) -> None:
+    """Ends the projection that is running, if there is one."""
+    if self._status:
+      self._status.cancel()
 
   def sampling_options(
     self, capabilities: Capabilities, values: ControlValues, draft: bool = False

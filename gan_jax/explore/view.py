@@ -44,6 +44,7 @@ def serve(session: ExplorerSession, host: str, port: int, open_browser: bool) ->
   if host in LOCAL_HOSTS:  # refuses names of other sites that resolve to this address
     hosts = ['127.0.0.1', 'localhost', '[::1]']
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+  app.on_shutdown(session.cancel_projection)  # or the process would wait for its end
   style = (Path(__file__).parent / 'static' / 'explore.css').read_text()
 
   @ui.page('/', response_timeout=600)  # seconds; another generator may have to load
