@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import glob
+import importlib.metadata
 import logging
 import os
 import sys
@@ -11,6 +12,8 @@ import sys
 # slow; this flag selects Eigen. XLA reads it when jax is imported. The compilers of
 # accelerators may reject it, so it is set on the CPU only.
 _CPU_FLAG = '--xla_cpu_experimental_ynn_fusion_type=individual_dot'
+# Releases of jaxlib that know the flag; an unknown one would end the process.
+_CPU_FLAG_JAXLIB = (0, 10), (0, 12)
 # Compiler options of a program for several GPUs: collectives overlap with computation,
 # and are few and large.
 _GPU_OPTIONS = {
@@ -33,10 +36,15 @@ def runs_on_cpu() -> bool:
 def set_xla_flags() -> None:
   """Adds gan_jax's XLA flag to XLA_FLAGS, unless the user has set it otherwise.
 
+  Only where the installed jaxlib is known to know the flag.
+
   Logs a warning if jax was imported before, as XLA then ignores the flag.
   """
   flags = os.environ.get('XLA_FLAGS', '')
   if not runs_on_cpu() or 'ynn_fusion_type' in flags:
+    return
+  release = tuple(map(int, importlib.metadata.version('jaxlib').split('.')[:2]))
+  if not _CPU_FLAG_JAXLIB[0] <= release <= _CPU_FLAG_JAXLIB[1]:
     return
   os.environ['XLA_FLAGS'] = f'{flags} {_CPU_FLAG}'.strip()
   if 'jax' in sys.modules:

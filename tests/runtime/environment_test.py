@@ -40,6 +40,25 @@ def test_programs_execute_on_the_calling_thread_on_a_cpu_only():
   assert printed_number('async_dispatch.py', JAX_PLATFORMS='cuda')
 
 
+@pytest.mark.parametrize(
+  'jaxlib, flags',
+  [
+    ('0.9.2', '--a=1'),
+    ('0.10.2', f'--a=1 {environment._CPU_FLAG}'),
+    ('0.12.0.1', f'--a=1 {environment._CPU_FLAG}'),
+    ('0.13.0', '--a=1'),
+  ],
+)
+def test_the_flag_is_set_for_releases_of_jaxlib_that_know_it(
+  jaxlib, flags, monkeypatch
+):
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  monkeypatch.setenv('XLA_FLAGS', '--a=1')
+  monkeypatch.setattr(environment.importlib.metadata, 'version', lambda _: jaxlib)
+  environment.set_xla_flags()
+  assert os.environ['XLA_FLAGS'] == flags
+
+
 def test_options_of_a_program_for_several_gpus(monkeypatch):
   monkeypatch.setenv('XLA_FLAGS', '')
   assert environment.gpu_compiler_options(1) is None
