@@ -14,6 +14,7 @@ from gan_jax.config import Config, Stage, load_config
 from gan_jax.config.overrides import Override, split_overrides
 from gan_jax.plan.chips import topology_mesh
 from gan_jax.plan.formatting import format_row, format_seconds
+from gan_jax.plan.gpus import GPUS
 from gan_jax.plan.stage_cost import Row, run_seconds, stage_row, with_batch
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
@@ -31,7 +32,7 @@ Overrides = dict[str, str | None]  # 'batch' or 'section.key' -> text of its val
 def make_parser() -> argparse.ArgumentParser:
   p = CommandParser(
     'gan_jax.plan',
-    description='Compiles the training step of a config for a TPU topology, on a CPU, '
+    description='Compiles the training step of a config for TPUs or GPUs, on a CPU, '
     'or for the local devices, and predicts its memory and time. Options with several '
     'comma-separated values plan every combination.',
   )
@@ -44,8 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument(
     '--topology',
     default='local',
-    help='a slice such as v5e:16x16 or v4:4x4x8, which needs libtpu (install the extra '
-    "'plan'); or local, the default: the devices of this machine",
+    help='a slice of TPUs such as v5e:16x16 or v4:4x4x8 (install the extra plan); or '
+    'GPUs such as h100:8, or nodes x GPUs, h100:4x8 (extra plan-gpu; cards: '
+    f'{", ".join(GPUS)}); or local, the default: the devices of this machine',
   )
   p.add_argument('--batch', default='', help='batch size, replaces that of the config')
   p.add_argument(
@@ -59,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     '--res', type=int, default=0, help='plan this resolution of a growing GAN only'
   )
   p.add_argument(
-    '--top', type=int, default=12, help='number of layers listed by their cycles'
+    '--top', type=int, default=12, help='number of layers listed by their time'
   )
   p.add_argument(
     '--json', type=path, metavar='FILE.json', help='write all figures to this file'
@@ -188,7 +190,7 @@ def add_run_cost(config: Config, rows: list[Row], devices: int) -> None:
   if not math.isnan(seconds):
     print(
       f'full run of {config.train.images:,} images: {format_seconds(seconds)}, '
-      f'{chip_hours:,.0f} chip-hours\n'
+      f'{chip_hours:,.0f} {"GPU" if "kernels" in rows[0] else "chip"}-hours\n'
     )
 
 

@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental import topologies
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from gan_jax import UserError
+from gan_jax.plan.compilation import silent_stderr
+from gan_jax.plan.gpus import GPUS, Gpu, check_gpus, target_config
 from gan_jax.runtime.errors import did_you_mean
 from gan_jax.runtime.mesh import make_mesh
 
@@ -30,6 +33,11 @@ class Chip(NamedTuple):
   ici: float  # bytes/s that a chip sends over all links of its interconnect
   clock: float  # cycles/s
   source: str
+
+  def collectives_s(self, collectives: list[dict[str, Any]]) -> float:
+    """Seconds of all collectives, one after the other; see `hlo.collectives`."""
+    sent: int = sum(c['sent'] for c in collectives)
+    return sent / self.ici if self.ici else 0.0
 
 
 _DOCS = 'https://cloud.google.com/tpu/docs/'
@@ -62,21 +70,23 @@ _LIBTPU_ENVIRONMENT = {
 }
 
 
-def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
+def topology_mesh(topology: str) -> tuple[Mesh, Chip | Gpu]:
   """The mesh of a topology, and the figures of its devices.
 
   Args:
-    topology: a slice such as 'v5e:16x16', whose devices need not exist, or 'local' for
-      the devices of this machine, whose figures are measured.
+    topology: a slice such as 'v5e:16x16' or GPUs such as 'h100:8', which need not
+      exist, or 'local' for the devices of this machine, whose figures are measured.
 
   Raises:
-    UserError: libtpu is not installed, or it does not know the slice.
+    UserError: there is no such topology, or its compiler is not installed.
   """
   if topology == 'local':
     mesh = make_mesh()
     return mesh, measure_device(mesh.devices.flat[0])
   check_topology(topology)
   name, _, shape = topology.partition(':')
+  if name in GPUS:
+    return _gpu_mesh(topology)
   for key, value in _LIBTPU_ENVIRONMENT.items():
     os.environ.setdefault(key, value)
   options: dict[str, Any] = {'chip_config_name': 'megacore'} if name == 'v4' else {}
@@ -95,20 +105,73 @@ def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
   return make_mesh(description.devices), CHIPS[name]
 
 
-def check_topology(topology: str) -> None:
-  """Checks that a topology exists, without libtpu.
+def _gpu_mesh(topology: str) -> tuple[Mesh, Gpu]:
+  """The mesh of GPUs that need not exist, and the figures of one.
 
   Raises:
-    UserError: it is neither 'local' nor a slice that there is; names the nearest one.
+    UserError: there are no such nodes, or their compiler is not installed.
+  """
+  nodes, gpus = check_gpus(topology)
+  gpu = GPUS[topology.partition(':')[0]]
+  volta = gpu.capability < (7, 5)  # CUDA 13 ends there
+  install = f"pip install 'gan_jax[{'plan-gpu-cuda12' if volta else 'plan-gpu'}]'"
+  options: dict[str, Any] = {
+    'target_config': target_config(gpu),
+    'topology': f'1x{nodes}x{gpus}',
+  }
+  try:
+    description = topologies.get_topology_desc('', 'cuda', **options)
+  except NotImplementedError as error:
+    raise UserError(
+      f"--topology={topology} needs XLA's compiler for NVIDIA GPUs: {install} (Linux), "
+      'or use --topology=local.'
+    ) from error
+  mesh = make_mesh(description.devices)
+  try:
+    compile_probe(mesh)
+  except jax.errors.JaxRuntimeError as error:
+    reason = ' '.join(str(error).split())[:160]
+    fault = (
+      f"CUDA 13's compiler has no code for a {gpu.name}"
+      if volta
+      else f'the compiler for GPUs does not work ({reason})'
+    )
+    place = ' in another environment' if volta else ''
+    raise UserError(f'--topology={topology}: {fault}: {install}{place}.') from error
+  return mesh, gpu
+
+
+@functools.cache
+def compile_probe(mesh: Mesh) -> None:
+  """Compiles a sum, which takes what every program takes: ptxas and libdevice."""
+  shape: Any = jax.ShapeDtypeStruct
+  x = shape((64, 64), jnp.float32, sharding=NamedSharding(mesh, P()))
+  lowered = jax.jit(lambda x: jnp.log1p(x).sum(0)).lower(x)
+  with silent_stderr():
+    lowered.compile()
+
+
+def check_topology(topology: str) -> None:
+  """Checks that a topology exists, without a compiler.
+
+  Raises:
+    UserError: it is neither 'local' nor a slice of TPUs or nodes of GPUs that there
+      are; names the nearest.
   """
   name, _, shape = topology.partition(':')
   if topology == 'local':
     return
+  if name in GPUS:
+    check_gpus(topology)
+    return
   if name not in CHIPS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
-    hint = did_you_mean(name, ('local', *CHIPS)) if name not in CHIPS else ''
+    known = ('local', *CHIPS, *GPUS)
+    longer = [k for k in known if name and k.startswith(name.lower())]  # a100
+    hint = '' if name in CHIPS else did_you_mean((longer or [name.lower()])[0], known)
     raise UserError(
-      f'--topology={topology}{hint}: give local, or a chip ({", ".join(CHIPS)}) and '
-      'the shape of its slice, such as v5e:16x16 or v4:4x4x8.'
+      f'--topology={topology}{hint}: give local, a TPU ({", ".join(CHIPS)}) and the '
+      'shape of its slice, such as v5e:16x16 or v4:4x4x8, or a GPU '
+      f'({", ".join(GPUS)}) and how many, such as h100:8, or nodes x GPUs: h100:4x8.'
     )
   sides = sorted(map(int, shape.split('x')))
   slices = {text: sorted(map(int, text.split('x'))) for text in _SLICES[name]}

@@ -16,17 +16,23 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from gan_jax.plan import hlo
+from gan_jax.plan import hlo, kernels
+from gan_jax.plan.gpus import Gpu
 from gan_jax.storage.files import atomic_path
 
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 _TOP = 40  # largest groups of operations that are reported
 _OUT_OF_MEMORY = re.compile(r'(Used |temporaries \()([\d.]+)([KMGT])')
 
+# Nothing can be measured on a GPU that is not there.
+GPU_OPTIONS = {'xla_gpu_autotune_level': 0}
+
 Figures = dict[str, Any]
 
 
-def compile_cached(lowered: Any, mesh: Mesh, cache: Path) -> Figures:
+def compile_cached(
+  lowered: Any, mesh: Mesh, cache: Path, gpu: Gpu | None = None
+) -> Figures:
   """Figures of a compiled program; what it needs, if it runs out of memory.
 
   Args:
@@ -34,18 +40,22 @@ def compile_cached(lowered: Any, mesh: Mesh, cache: Path) -> Figures:
     mesh: the devices that it is lowered for.
     cache: folder of the compiler's answers, each under a hash of the program, the
       devices and the compilers' versions.
+    gpu: figures of a GPU that the program is compiled for; None for other devices.
   """
   device = mesh.devices.flat[0]
-  compilers = ['jaxlib', 'libtpu'] if device.platform == 'tpu' else ['jaxlib']
+  compilers = ['jaxlib', *_plugins(device.platform)]
   versions = [importlib.metadata.version(name) for name in compilers]
+  nodes = len({d.process_index for d in mesh.devices.flat})
   digest = hashlib.sha256(lowered.as_text().encode())
   digest.update(json.dumps([mesh.size, device.device_kind, *versions]).encode())
+  if gpu:
+    digest.update(json.dumps([nodes, GPU_OPTIONS, gpu]).encode())
   path = cache / f'{digest.hexdigest()[:24]}.json.gz'
   if path.is_file():
     answer = json.loads(gzip.decompress(path.read_bytes()))
   else:
     start = time.perf_counter()
-    answer = compile_program(lowered)
+    answer = compile_program(lowered, GPU_OPTIONS if gpu else None)
     answer['compile_s'] = round(time.perf_counter() - start, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
@@ -54,19 +64,35 @@ def compile_cached(lowered: Any, mesh: Mesh, cache: Path) -> Figures:
   figures['compile_s'] = answer['compile_s']
   if 'out_of_memory' in answer:
     return figures | refusal_figures(answer['out_of_memory'])
+  if gpu:
+    figures['compiler_options'] = GPU_OPTIONS
+    return figures | gpu_figures(answer, mesh.size, mesh.size // nodes, gpu)
   return figures | program_figures(answer, mesh.size)
 
 
-def compile_program(lowered: Any) -> dict[str, Any]:
+def _plugins(platform: str) -> list[str]:
+  """The installed packages besides jaxlib that compile for a platform."""
+  names = {'tpu': ('libtpu',), 'gpu': ('jax-cuda13-plugin', 'jax-cuda12-plugin')}
+  found = []
+  for name in names.get(platform, ()):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      importlib.metadata.version(name)
+      found.append(name)
+  return found
+
+
+def compile_program(
+  lowered: Any, options: dict[str, int] | None = None
+) -> dict[str, Any]:
   """The compiled text and the compiler's analyses, or its out-of-memory error."""
   try:
     with silent_stderr():
-      program = lowered.compile()
+      program = lowered.compile(options)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     return {'out_of_memory': ' '.join(str(error).split())}
-  memory, costs = program.memory_analysis(), program.cost_analysis()
+  memory, costs = program.memory_analysis(), program.cost_analysis() or {}
   return {
     'text': program.as_text(),
     'costs': {name: costs.get(name, 0.0) for name in ('flops', 'bytes accessed')},
@@ -90,8 +116,22 @@ def refusal_figures(error: str) -> Figures:
 
 def program_figures(answer: dict[str, Any], devices: int) -> Figures:
   """Figures of one device, from the text and the analyses of a compiled program."""
-  program, memory, costs = hlo.parse(answer['text']), answer['memory'], answer['costs']
+  program, costs = hlo.parse(answer['text']), answer['costs']
   plain, padded = hlo.written_nbytes(program)
+  return {
+    **memory_figures(answer['memory'], program),
+    'program_flops': costs['flops'],
+    'program_bytes': costs['bytes accessed'],
+    'cycles': hlo.total_cycles(program),
+    'collectives': hlo.collectives(program, devices),
+    'products': dict(hlo.product_types(program)),
+    'padding': 1 - plain / padded if padded else 0.0,
+    'top': hlo.cycles_by_layer(program)[:_TOP],
+  }
+
+
+def memory_figures(memory: dict[str, int], program: hlo.Program) -> Figures:
+  """Bytes of a compiled program on one device, and what is donated."""
   arguments_and_outputs = memory['argument'] + memory['output'] - memory['alias']
   return {
     'hbm_bytes': arguments_and_outputs + memory['temp'],
@@ -99,12 +139,29 @@ def program_figures(answer: dict[str, Any], devices: int) -> Figures:
     'donated_bytes': memory['alias'],
     'temporary_bytes': memory['temp'],
     'donated': hlo.donated_arrays(program),
-    'program_flops': costs['flops'],
-    'program_bytes': costs['bytes accessed'],
+  }
+
+
+def gpu_figures(
+  answer: dict[str, Any], devices: int, per_node: int, gpu: Gpu
+) -> Figures:
+  """Figures of one GPU; its costs are read from the text, as XLA gives none.
+
+  Cycles are nanoseconds of the estimate.
+  """
+  program, cost = kernels.estimate(hlo.parse(answer['text']), gpu)
+  return {
+    **memory_figures(answer['memory'], program),
+    'program_flops': cost.flops,
+    'program_bytes': cost.nbytes,
+    'written_bytes': hlo.written_nbytes(program)[0],
+    'compute_s': cost.compute_s,
+    'kernels': cost.kernels,
     'cycles': hlo.total_cycles(program),
-    'collectives': hlo.collectives(program, devices),
+    'collectives': hlo.collectives(program, devices, per_node),
     'products': dict(hlo.product_types(program)),
-    'padding': 1 - plain / padded if padded else 0.0,
+    'layouts': kernels.convolution_layouts(program),
+    'copied': kernels.copied(program),
     'top': hlo.cycles_by_layer(program)[:_TOP],
   }
 

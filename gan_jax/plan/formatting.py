@@ -1,8 +1,13 @@
 """Formats the figures of a stage as text."""
 
 from collections.abc import Iterator
+from typing import Any
 
+from gan_jax.plan.gpus import USABLE_MEMORY
 from gan_jax.plan.stage_cost import Row
+
+# Of the usable memory, what JAX takes of a GPU by default.
+DEFAULT_FRACTION = 0.75 / USABLE_MEMORY
 
 
 def format_row(row: Row, top: int) -> str:
@@ -39,6 +44,8 @@ def _memory_lines(row: Row) -> Iterator[tuple[str, str]]:
   need = format_bytes(needed) if needed else 'more than available'
   limit = f' of {format_bytes(hbm)}' if hbm else ''
   verdict = 'fits' if row['fits'] else f'DOES NOT FIT; {row["advice"]}'
+  if row['fits'] and 'kernels' in row and needed > DEFAULT_FRACTION * hbm:
+    verdict = 'fits with XLA_PYTHON_CLIENT_MEM_FRACTION=0.95'
   yield 'memory', f'{need}{limit} per device: {verdict}'
   yield (
     'state',
@@ -58,6 +65,8 @@ def _program_lines(row: Row) -> Iterator[tuple[str, str]]:
     f'{format_bytes(row["program_bytes"])} moved',
   )
   cycles = f'{row["cycles"] / 1e6:.1f} M estimated cycles, ' if row['cycles'] else ''
+  if 'kernels' in row:
+    cycles = f'{row["kernels"]:,} kernels, '
   yield (
     'time',
     f'{cycles}{format_seconds(row["step_s"])} per step; '
@@ -73,16 +82,34 @@ def _program_lines(row: Row) -> Iterator[tuple[str, str]]:
     f'{format_seconds(row["memory_s"])}, collectives '
     f'{format_seconds(row["collectives_s"])}',
   )
-  collectives = [
-    f'{c["count"]} {c["kind"]} ({format_bytes(c["bytes"])})' for c in row['collectives']
-  ]
-  yield 'collectives', ', '.join(collectives) or 'none'
+  yield 'collectives', ', '.join(map(_collective, row['collectives'])) or 'none'
   yield (
     'donation',
     f'{row["donated"]} arrays, {format_bytes(row["donated_bytes"])} of '
     f'{format_bytes(row["state_bytes"])} of state',
   )
-  yield 'padding', f'{row["padding"]:.0%} of the bytes written'
+  if 'padding' in row:
+    yield 'padding', f'{row["padding"]:.0%} of the bytes written'
+  if 'copied' in row:
+    plural = {'copy': 'copies', 'transpose': 'transposes'}
+    copied = [
+      f'{c["count"]} {plural[name]} ({format_bytes(c["bytes"])})'
+      for name, c in row['copied'].items()
+    ]
+    yield 'copies', ', '.join(copied) or 'none'
+    products = [f'{count} {name}' for name, count in sorted(row['products'].items())]
+    layouts = [f'{count} {name}' for name, count in row['layouts'].items()]
+    yield 'products', f'{", ".join(products)}; layouts {", ".join(layouts)}'
+
+
+def _collective(c: dict[str, Any]) -> str:
+  """One kind of collective, and between GPUs what one sends within and to nodes."""
+  text = f'{c["count"]} {c["kind"]} ({format_bytes(c["bytes"])})'
+  if 'network' not in c:
+    return text
+  sent = f'sent {format_bytes(c["sent"] - c["network"])} in nodes'
+  between = f', {format_bytes(c["network"])} between' if c['between_nodes'] else ''
+  return f'{text[:-1]}; {sent}{between})'
 
 
 def format_bytes(n: float) -> str:

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 # Bytes of an element; types of less than a byte count as one.
 ELEMENT_BYTES = {
   'pred': 1, 'bf16': 2, 'f16': 2, 'f32': 4, 'f64': 8, 'c64': 8, 'c128': 16,
@@ -27,6 +29,11 @@ _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _GROUPS = re.compile(r'replica_groups=(?:\[(\d+),(\d+)\]|\{\{([\d,]*)\})')
 _OPERAND = re.compile(r'%([\w.-]+)')
 _SPATIAL = re.compile(r'dim_labels=\w*[0-9]')  # else a convolution is a matrix product
+_TARGET = re.compile(r'custom_call_target="([^"]*)"')
+_LIBRARIES = '__cudnn$', '__cublas$'
+_IOTA_GROUPS = re.compile(
+  r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?'
+)
 
 
 class Op(NamedTuple):
@@ -110,6 +117,17 @@ def _parse_op(name: str, text: str) -> Op:
   )
 
 
+def operand_names(op: Op) -> list[str]:
+  """Names of an operation's operands."""
+  return _OPERAND.findall(op.text.partition('), ')[0])
+
+
+def custom_call_target(op: Op) -> str:
+  """The library function that an operation calls, such as __cudnn$convForward."""
+  match = _TARGET.search(op.text) if op.opcode == 'custom-call' else None
+  return match[1] if match else ''
+
+
 def array_sizes(shape: str) -> Iterator[ArraySize]:
   """Sizes of the arrays in a shape, which is one array or a tuple."""
   for dtype, sizes, order, layout in _ARRAY.findall(shape):
@@ -172,7 +190,11 @@ def op_kind(program: Program, op: Op) -> str:
 
   One of conv, dot, collective, gather, reduce, copy and other.
   """
-  opcodes = {op.opcode}
+  opcodes, target = {op.opcode}, custom_call_target(op)
+  if target.startswith('__cudnn$conv'):
+    return 'conv'
+  if target.startswith(_LIBRARIES):
+    return 'dot'
   convolutions = [op.text] if op.opcode == 'convolution' else []
   for callee in op.calls if op.opcode == 'fusion' else ():
     for inner in program.computations.get(callee, ()):
@@ -232,12 +254,21 @@ def cycles_by_layer(program: Program, depth: int = 3) -> list[dict[str, Any]]:
   ]
 
 
-def collectives(program: Program, devices: int) -> list[dict[str, Any]]:
+def collectives(
+  program: Program, devices: int, per_node: int = 0
+) -> list[dict[str, Any]]:
   """Number of collectives of each kind, bytes of their arrays and bytes sent.
 
   `bytes` is the size of the arrays before they are scattered or after they are
   gathered. `sent` is what each of n devices in a ring sends: 2 (n - 1) / n of the bytes
   of an all-reduce, (n - 1) / n of the others'.
+
+  Args:
+    program: the program.
+    devices: all devices.
+    per_node: devices of a node. If given, `between_nodes` counts the collectives whose
+      groups span nodes, and `network` is what a device sends to other nodes of `sent`:
+      rings through all devices leave a node once for each of its devices.
   """
   continuations = _async_continuations(program)
   total: dict[str, Counter[str]] = defaultdict(Counter)
@@ -248,11 +279,18 @@ def collectives(program: Program, devices: int) -> list[dict[str, Any]]:
     n = _group_size(op, devices)
     nbytes = shape_nbytes(op.shape)
     if op.opcode.endswith('-start'):  # its shape is a tuple of operand and result
-      nbytes = max((array.nbytes for array in array_sizes(op.shape)), default=0)
-    if kind == 'reduce-scatter':  # its result is a shard
+      arrays, k = [array.nbytes for array in array_sizes(op.shape)], 1
+      if per_node:  # several of both, and an all-reduce's has results only
+        k = len(operand_names(op))
+      nbytes = max(sum(arrays[:k]), sum(arrays[k : 2 * k]))
+    elif kind == 'reduce-scatter':  # its result is a shard
       nbytes *= n
     sent = nbytes * (n - 1) / n * (2 if kind == 'all-reduce' else 1)
     total[kind].update(count=count, bytes=nbytes * count, sent=int(sent) * count)
+    if per_node:
+      nodes = len({device // per_node for device in _first_group(op, devices)})
+      network = int(sent * nodes / n) if nodes > 1 else 0
+      total[kind].update(network=network * count, between_nodes=count * (nodes > 1))
   return [{'kind': kind, **counts} for kind, counts in sorted(total.items())]
 
 
@@ -279,6 +317,18 @@ def _group_size(collective: Op, devices: int) -> int:
   return int(groups[2]) if groups[2] else len((groups[3] or '0').split(','))
 
 
+def _first_group(collective: Op, devices: int) -> list[int]:
+  """Devices of the first group of a collective."""
+  if iota := _IOTA_GROUPS.search(collective.text):
+    shape, sizes, order = (
+      [int(n) for n in re.findall(r'\d+', text or '')] for text in iota.groups()
+    )
+    ids = np.arange(math.prod(sizes)).reshape(sizes)
+    return ids.transpose(order or None).reshape(shape)[0].tolist()
+  groups = _GROUPS.search(collective.text)
+  return [int(n) for n in groups[3].split(',')] if groups else list(range(devices))
+
+
 def written_nbytes(program: Program) -> tuple[int, int]:
   """Bytes that the estimated operations write: (without, with padding of tiles)."""
   plain = padded = 0
@@ -301,10 +351,14 @@ def product_types(program: Program) -> Counter[str]:
   for ops in program.computations.values():
     shapes = {op.name: op.shape for op in ops}
     for op in ops:
-      if op.opcode in ('convolution', 'dot'):
-        operands = _OPERAND.findall(op.text.partition('), ')[0])[:2]
+      target = custom_call_target(op)
+      library_conv = target.startswith('__cudnn$conv')
+      if op.opcode in ('convolution', 'dot') or target.startswith(_LIBRARIES):
+        operands = operand_names(op)[:2]
         arrays = [a for name in operands for a in array_sizes(shapes.get(name, ''))]
         types = '+'.join(sorted({array.dtype for array in arrays}))
-        spatial = op.opcode == 'convolution' and _SPATIAL.search(op.text)
+        spatial = library_conv or (
+          op.opcode == 'convolution' and _SPATIAL.search(op.text)
+        )
         total[f'{"conv" if spatial else "dot"} {types}'] += 1
   return total

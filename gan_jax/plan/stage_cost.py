@@ -17,6 +17,7 @@ from gan_jax.models.base import Batch, Phase
 from gan_jax.plan.chips import Chip
 from gan_jax.plan.compilation import compile_cached
 from gan_jax.plan.flops import step_flops
+from gan_jax.plan.gpus import Gpu
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.training.compile_step import compile_train_step
 from gan_jax.training.optimizers import make_optimizer
@@ -71,7 +72,9 @@ def bytes_per_device(tree: PyTree, shardings: PyTree) -> int:
   return sum(math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize for x, s in pairs)
 
 
-def stage_row(config: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path) -> Row:
+def stage_row(
+  config: Config, stage: Stage, mesh: Mesh, chip: Chip | Gpu, cache: Path
+) -> Row:
   """All figures of a stage's training step on one device.
 
   Args:
@@ -89,7 +92,8 @@ def stage_row(config: Config, stage: Stage, mesh: Mesh, chip: Chip, cache: Path)
   fixed = step_config(config, stage, mesh.size)
   step = compile_train_step(fixed, mesh)
   inputs = step_inputs(config, stage, mesh)
-  figures = compile_cached(step.lower(*inputs), mesh, cache)
+  gpu = chip if isinstance(chip, Gpu) else None
+  figures = compile_cached(step.lower(*inputs), mesh, cache, gpu)
   state, batch, _, phase = inputs
   flops = step_flops(fixed, state, batch, phase)
   row: Row = {
@@ -126,7 +130,7 @@ def array_bytes(state: TrainState, batch: Batch, mesh: Mesh) -> Row:
   }
 
 
-def memory_need(row: Row, chip: Chip) -> Row:
+def memory_need(row: Row, chip: Chip | Gpu) -> Row:
   """`hbm_bytes` that a step needs on a device, and whether it `fits`.
 
   If the compiler ran out of memory, state, batch and the temporary arrays that it names
@@ -138,23 +142,22 @@ def memory_need(row: Row, chip: Chip) -> Row:
   return {'hbm_bytes': needed, 'fits': not refused and not 0 < chip.hbm < needed}
 
 
-def step_times(row: Row, chip: Chip, images: int) -> Row:
+def step_times(row: Row, chip: Chip | Gpu, images: int) -> Row:
   """Seconds of one iteration, and the throughput and MFU that follow from them.
 
-  `step_s` is the compiler's estimate in cycles, which excludes collectives. Where the
-  compiler estimates nothing it is the time to compute plus the time to move: operations
-  run one after the other, and most are bound by one of both. `slowest_s` adds all
-  collectives, as if none overlapped with other work.
+  `step_s` is the compiler's estimate in cycles, or that of `kernels` for GPUs; both
+  exclude collectives. Where nothing is estimated it is the time to compute plus the
+  time to move: operations run one after the other, and most are bound by one of both.
+  `slowest_s` adds all collectives, as if none overlapped with other work.
 
   Args:
     row: figures of the compiled program.
     chip: figures of one device.
     images: reals per iteration of all devices.
   """
-  sent = sum(c['sent'] for c in row['collectives'])
-  compute_s = row['program_flops'] / chip.peak
+  compute_s = row.get('compute_s', row['program_flops'] / chip.peak)
   memory_s = row['program_bytes'] / chip.bandwidth
-  collectives_s = sent / chip.ici if chip.ici else 0.0
+  collectives_s = chip.collectives_s(row['collectives'])
   step_s = row['cycles'] / chip.clock if chip.clock else compute_s + memory_s
   slowest_s = step_s + collectives_s
   return {
@@ -169,7 +172,7 @@ def step_times(row: Row, chip: Chip, images: int) -> Row:
   }
 
 
-def what_would_fit(row: Row, chip: Chip, remat: bool | None) -> str:
+def what_would_fit(row: Row, chip: Chip | Gpu, remat: bool | None) -> str:
   """Changes after which a step that does not fit would fit.
 
   Memory beyond the state is taken to be proportional to the micro-batch.

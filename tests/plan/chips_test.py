@@ -18,7 +18,11 @@ def test_without_libtpu_the_error_says_how_to_install_it(monkeypatch):
 
 @pytest.mark.parametrize(
   'topology, words',
-  [('v5e', 'the shape of its slice'), ('h100:8', 'v4, v5e, v5p, v6e')],
+  [
+    ('v5e', 'the shape of its slice'),
+    ('h101:8', 'v4, v5e, v5p, v6e'),
+    ('gpu:8', 'h100, h200, b200'),
+  ],
 )
 def test_unknown_topologies_are_refused(topology, words):
   with pytest.raises(UserError, match=words):

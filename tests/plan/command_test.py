@@ -71,7 +71,7 @@ def test_a_step_that_does_not_fit_is_printed_without_times():
   'more, words',
   [
     (['--topology=v5e'], 'the shape of its slice'),
-    (['--topology=h100:8'], 'v4, v5e, v5p, v6e'),
+    (['--topology=x9:8'], 'v4, v5e, v5p, v6e.* or a GPU .h100, '),
     (['--batch=12'], 'schedule.batch=12 does not divide by 8 devices'),
     (['--batch=x'], 'a whole number above 0'),
     (['--sweep=remat=1'], 'did you mean --config.model.remat'),

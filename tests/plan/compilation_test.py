@@ -1,9 +1,12 @@
 """The compiler's answers: cached, and out of memory."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import jax
 import pytest
 
-from gan_jax.plan import compilation
+from gan_jax.plan import compilation, formatting, gpus
 from gan_jax.runtime.mesh import make_mesh
 
 
@@ -16,7 +19,7 @@ class OutOfMemory:
   def as_text(self):
     return self._message
 
-  def compile(self):
+  def compile(self, options):
     assert not self._compiled, 'compiled again'
     self._compiled = True
     raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: {self._message}')
@@ -46,3 +49,42 @@ def test_an_out_of_memory_error_is_a_cached_answer(message, name, gib, tmp_path)
     figures = compilation.compile_cached(lowered, make_mesh(), tmp_path)
     assert figures[name] == int(gib * 2**30)
     assert message[:20] in figures['out_of_memory']
+
+
+class GpuProgram:
+  """A lowered program that compiles to an excerpt of one for GPUs."""
+
+  def as_text(self):
+    return 'module'
+
+  def compile(self, options):
+    self.options = options
+    sizes = dict(argument=100, output=90, alias=80, temp=1000)
+    memory = SimpleNamespace(**{f'{k}_size_in_bytes': n for k, n in sizes.items()})
+    text = (Path(__file__).parent / 'compiled' / 'h100_2x2.hlo').read_text()
+    return SimpleNamespace(
+      memory_analysis=lambda: memory,
+      cost_analysis=lambda: None,  # as XLA answers for GPUs
+      as_text=lambda: text,
+    )
+
+
+def test_figures_of_a_program_for_gpus_and_their_report(tmp_path):
+  lowered, gpu = GpuProgram(), gpus.GPUS['h100']
+  figures = compilation.compile_cached(lowered, make_mesh(), tmp_path, gpu)
+  assert lowered.options == figures['compiler_options'] == {'xla_gpu_autotune_level': 0}
+  assert figures['hbm_bytes'] == 100 + 90 - 80 + 1000
+  assert figures['kernels'] == 14 and figures['cycles'] > 14_000  # nanoseconds
+  assert figures['program_flops'] > 0 and figures['compute_s'] > 0
+  assert [c['network'] for c in figures['collectives']] == [0, 0, 0]  # one process
+  row = dict(config='c.py', topology='h100:8', chips=8, res=8, batch=64, fits=True)
+  row |= dict(chip=gpu._asdict(), params_bytes=5, optimizer_bytes=6, ema_bytes=7)
+  row |= dict(networks_flops=1e12, weights_flops=1e9, step_s=0.1, images_per_s=640)
+  row |= dict(mfu=0.5, slowest_mfu=0.4, memory_s=0.1, collectives_s=0.1, state_bytes=1)
+  text = formatting.format_row(row | figures, top=1)
+  assert '14 kernels, 100 ms per step; 640 images/s' in text
+  assert 'copies       5 copies (5.12 kB), 1 transposes (262 kB)' in text
+  assert 'products     3 conv bf16, 2 dot bf16, 1 dot f32; layouts 3 b01f' in text
+  assert '1 all-reduce (1.02 kB; sent 1.54 kB in nodes)' in text
+  full = formatting.format_row(row | figures | dict(hbm_bytes=70e9), top=0)
+  assert '70 GB of 80.7 GB per device: fits with XLA_PYTHON_CLIENT_MEM_FRACTION' in full
