@@ -12,6 +12,7 @@ from gan_jax.plan import __main__ as command
 HERE = Path(__file__).parent / 'results'
 BIGGAN, EMOJI = 'configs/biggan_imagenet.py', 'configs/{}_emoji.py'
 PROGAN, STYLEGAN = 'configs/progan_{}.py', 'configs/stylegan_{}.py'
+GROWING = 'progan', 'stylegan'
 # Configs, slices, batches ('': that of the config) and, of growing GANs, one resolution
 # (0: all). First the most important configs; then every other config on a slice where
 # it fits, the cheapest to compile first; then how they scale. A row takes 1 to 60
@@ -40,10 +41,34 @@ STUDY = (
   (f'{BIGGAN}:128', 'v5e:8x8', '256,512,1024', 0),
   (f'{BIGGAN}:128', 'v4:4x4x4,v4:4x4x8,v5p:4x4x4,v6e:8x8,v6e:16x16', '2048', 0),
 )
+# The same for GPUs. Rows that fit, and the ones below.
+GPU_STUDY = (
+  ('configs/biggan_digits.py', 'l4:1', '', 0),
+  ('configs/biggan_fashion.py', 'l4:1', '', 0),
+  (EMOJI.format('biggan'), 'l4:1', '', 0),
+  *((f'configs/{family}_fashion.py', 'l4:1', '', 32) for family in GROWING),
+  *((EMOJI.format(family), 'l4:1', '', 32) for family in GROWING),
+  ('configs/sngan_cifar10.py', 'l4:1', '', 0),
+  ('configs/biggan_cifar10.py', 'l4:1,rtx4090:1', '', 0),
+  (PROGAN.format('cifar10'), 'l4:1', '', 32),
+  (PROGAN.format('celeba'), 'rtx4090:1', '', 128),
+  (PROGAN.format('lsun'), 'h100:1', '', 256),
+  (STYLEGAN.format('lsun'), 'h100:1', '', 256),
+  ('configs/sngan_imagenet.py', 'a100-40:1', '', 0),
+  ('configs/sagan_imagenet.py', 'a100-40:4', '', 0),
+  (STYLEGAN.format('ffhq'), 'h100:8,a100-40:8', '', 1024),
+  (PROGAN.format('celebahq'), 'h100:8,a100-40:8', '', 1024),
+  (f'{BIGGAN}:128', 'h100:8,h100:4x8', '2048', 0),
+  (f'{BIGGAN}:256', 'h100:4x8', '2048', 0),
+  (f'{BIGGAN}:512', 'h100:4x8', '2048', 0),
+  (STYLEGAN.format('celebahq'), 'h100:8', '', 1024),
+  (f'{BIGGAN}:deep128', 'h100:8', '2048', 0),
+)
 KEYS = (
   *('config', 'topology', 'chips', 'res', 'batch', 'fits', 'hbm_bytes', 'cycles'),
   *('step_s', 'slowest_s', 'mfu', 'slowest_mfu', 'images_per_s', 'run_chip_hours'),
   *('compute_s', 'memory_s', 'collectives_s', 'networks_flops', 'compile_s'),
+  *('kernels', 'program_bytes'),
 )
 
 
@@ -64,12 +89,15 @@ def table(folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
   p.add_argument(
-    '--first', type=int, default=len(STUDY), help='plan only the first lines of STUDY'
+    '--first', type=int, default=len(STUDY), help='plan only the first lines'
   )
+  p.add_argument('--gpus', action='store_true', help='plan GPU_STUDY')
   p.add_argument('--cache', default='', help='folder of compiled programs')
   args = p.parse_args()
   HERE.mkdir(exist_ok=True)
-  for config, topologies, batches, res in STUDY[: args.first]:
+  for config, topologies, batches, res in (GPU_STUDY if args.gpus else STUDY)[
+    : args.first
+  ]:
     for topology in topologies.split(','):
       for batch in batches.split(','):
         path = HERE / name_of(config, topology, batch, res)
