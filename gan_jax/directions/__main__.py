@@ -31,7 +31,7 @@ from gan_jax.sampling.options import SamplingOptions, parse_ranges
 from gan_jax.sampling.output import cannot_write
 from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.files import atomic_path, check_output_file
-from gan_jax.storage.working_copy import open_workdir
+from gan_jax.storage.working_copy import check_results_folder, open_workdir
 
 METHODS = {  # method -> strengths of the image
   'sefa': '-3,-1.5,0,1.5,3',
@@ -148,6 +148,7 @@ def check_arguments(args: argparse.Namespace) -> None:
   """
   if not args.workdir:
     raise UserError('--workdir=DIR of a run is needed.')
+  check_results_folder(args.workdir, args.out)
   given = [x for x in ('classes', 'latents') if vars(args)[x]]
   if args.method in ('sefa', 'pca'):
     for name in given:

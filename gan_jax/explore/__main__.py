@@ -5,19 +5,20 @@ import contextlib
 import functools
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import logging
 
 from gan_jax import UserError
 from gan_jax.explore.controls import ControlValues
-from gan_jax.explore.session import ExplorerSession, GeneratorChoice
+from gan_jax.explore.session import SAVE_FOLDER, ExplorerSession, GeneratorChoice
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, path, workdir
 from gan_jax.sampling.directions import FILE
 from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.durations import timed_phase
-from gan_jax.storage.working_copy import open_workdir
+from gan_jax.storage.working_copy import is_packaged, open_workdir
 
 LOOPBACK = '127.0.0.1'
 
@@ -66,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   with open_workdir(args.workdir) as folder:
     if not folder.is_dir():
       raise UserError(f'--workdir={folder}: there is no such folder.')
-    session = ExplorerSession(folder, not args.raw, args.directions)
+    results, file = None, args.directions
+    if is_packaged(args.workdir):
+      results, file = Path(), file or Path(SAVE_FOLDER) / FILE
+    session = ExplorerSession(folder, not args.raw, file, results)
     choice = session.select()
     if args.directions:
       check_directions(session, choice)

@@ -56,7 +56,7 @@ class PhotoPanel:
       self._space = spaces.props('dense outlined for=space')
       spaces.set_visibility(len(self._spaces) > 1)
       loss = LOSSES[0] if lpips.has_weights() else PIXELS.name
-      self._loss = ui.select([*LOSSES], value=loss, label='Compared by')
+      self._loss = ui.select([*LOSSES], value=loss, label='Loss')
       self._loss.props('dense outlined for=loss')
     with ui.element('div').classes('group') as self._running:
       with ui.element('div').classes('line'):

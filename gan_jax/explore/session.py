@@ -29,7 +29,7 @@ from gan_jax.sampling.output import cannot_write, check_output, check_writable
 from gan_jax.sampling.planning import PlannedImages, n_frames
 from gan_jax.sampling.style_mixing import style_ranges
 
-SAVE_FOLDER = 'explored'  # in the workdir
+SAVE_FOLDER = 'explored'  # in the folder of the results
 FPS = 24  # of saved animations
 GRID_COLUMNS = 4
 
@@ -58,18 +58,30 @@ def path_inside(folder: Path, name: str) -> Path:
 
 
 class ExplorerSession:
-  """Samples from the generators of one workdir. Thread-safe."""
+  """Samples from the generators of one workdir. Thread-safe.
 
-  def __init__(self, workdir: Path, ema: bool = True, directions: Path | None = None):
+  Attributes:
+    results: the folder in whose SAVE_FOLDER files are saved.
+  """
+
+  def __init__(
+    self,
+    workdir: Path,
+    ema: bool = True,
+    directions: Path | None = None,
+    results: Path | None = None,
+  ):
     """
     Args:
       ema: the EMA weights of checkpoints; False: the raw ones.
       directions: their file; None: the one in the workdir.
+      results: None: the workdir.
 
     Raises:
       UserError: the folder has no generator.
     """
     self.workdir, self._ema = workdir, ema
+    self.results = results or workdir
     self._directions = directions
     self._lock, self._projecting = threading.Lock(), threading.Lock()
     self._status: Status | None = None  # of the projection that is running
@@ -181,7 +193,7 @@ class ExplorerSession:
     """Names of the projections that were saved for this model."""
     if choice.path is not None:
       return []
-    folder = path_inside(self.workdir, SAVE_FOLDER)
+    folder = path_inside(self.results, SAVE_FOLDER)
     return photographs.find_latents(folder, self._trained(choice))
 
   def project(
@@ -202,7 +214,7 @@ class ExplorerSession:
         be written.
       photographs.CancelledError: `status.cancel` was called.
     """
-    folder = path_inside(self.workdir, SAVE_FOLDER)
+    folder = path_inside(self.results, SAVE_FOLDER)
     try:
       check_writable(folder / 'photo.npz')
     except OSError as error:
@@ -274,8 +286,8 @@ class ExplorerSession:
     Raises:
       UserError: it lies elsewhere.
     """
-    path_inside(self.workdir / SAVE_FOLDER, f'{name}.npz')
-    return self.workdir / SAVE_FOLDER / f'{name}.npz'
+    path_inside(self.results / SAVE_FOLDER, f'{name}.npz')
+    return self.results / SAVE_FOLDER / f'{name}.npz'
 
   def _moves(self, strengths: Mapping[str, float]) -> dict[str, str]:
     """The options that move images along directions."""
@@ -304,7 +316,7 @@ class ExplorerSession:
     else:
       generator = [f'--workdir={self.workdir}', f'--checkpoint={choice.step}']
       generator += [] if self._ema else ['--raw']
-    out = f'--out={self.workdir / SAVE_FOLDER / name}'
+    out = f'--out={self.results / SAVE_FOLDER / name}'
     return shlex.join(
       ['python', '-m', 'gan_jax.sample', *generator, *options.flags, out]
     )
@@ -330,8 +342,8 @@ class ExplorerSession:
       UserError: the name leads elsewhere or has an unknown extension, or the file
         cannot be written.
     """
-    path_inside(self.workdir, SAVE_FOLDER)  # it may be a symbolic link
-    out = path_inside(self.workdir / SAVE_FOLDER, name)
+    path_inside(self.results, SAVE_FOLDER)  # it may be a symbolic link
+    out = path_inside(self.results / SAVE_FOLDER, name)
     if out.suffix.lower() not in ('.png', *ANIMATIONS):
       raise UserError(f'{name}: end it in .png, {", ".join(ANIMATIONS)}.')
     check_output(out, FPS)

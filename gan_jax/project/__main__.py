@@ -13,7 +13,7 @@ from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path, workdir
 from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.lock import lock_workdir
-from gan_jax.storage.working_copy import open_workdir
+from gan_jax.storage.working_copy import check_results_folder, open_workdir
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   if not args.workdir:
     raise UserError('--workdir=DIR of a run is needed.')
   options = parsed_flags(ProjectOptions, args)
+  check_results_folder(args.workdir, args.out)
   with open_workdir(args.workdir, write=not args.out) as local:
     out = args.out or local / OUT
     session = Session(local, args.images, options, out, args.checkpoint, not args.raw)

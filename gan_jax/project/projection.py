@@ -270,9 +270,11 @@ def make_step(
     noise = jax.random.normal(jax.random.fold_in(key, 1), shape)
     values = optimization.Schedule(learning_rate, noise_scale * deviation, noise)
     render = lambda variables: batch.render(g, variables, classes)
-    return optimization.update(
+    state, distances = optimization.update(
       render, batch.compare, state, targets, values, penalty_weight
     )
+    constrained = batch.render.constrained(state.variables)
+    return state._replace(variables=constrained), distances
 
   outputs = (batch.shardings(like), batch.sharded)
   compiled = jax.jit(step, donate_argnums=1, out_shardings=outputs)

@@ -96,6 +96,18 @@ class Renderer:
     ws, noise = self.ws(g, variables, classes), tuple(variables.get('noise', ()))
     return style.synthesize(g, ws, noise, res=self.res, alpha=self.alpha)
 
+  def constrained(self, variables: Variables) -> Variables:
+    """Variables after a step, with z scaled back where the network does that itself.
+
+    There a longer z changes the image little, and z would grow, so that each step turns
+    it less than the one before.
+    """
+    if self.space != 'z' or not self.gan.normalize_z:
+      return variables
+    z = variables['latent']
+    length = jnp.sqrt(jnp.square(z).mean(-1, keepdims=True) + 1e-8)
+    return {**variables, 'latent': z / length}
+
   def labels(self, variables: Variables, classes: Array) -> Array:
     """What the networks take as labels: class weights; zeros [b] without classes."""
     if not self.gan.n_classes:

@@ -139,6 +139,8 @@ def load_latents(path: Path | str) -> Latents:
     )
   try:
     return _parse(path, spaces[0], arrays)
+  except UserError:
+    raise
   except (TypeError, ValueError) as error:  # of text where numbers belong
     raise UserError(f'{path}: the latents cannot be read ({error}).') from error
 

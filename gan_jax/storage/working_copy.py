@@ -248,6 +248,27 @@ def local_workdir(workdir: str | Path) -> Path:
   return Path(str(importlib.resources.files('gan_jax.data'))) / 'embedded' / SHOWCASE
 
 
+def is_packaged(workdir: str | Path) -> bool:
+  """Whether a workdir is the one in this package, into which nothing is written."""
+  return local_workdir(workdir) != Path(workdir).expanduser()
+
+
+def check_results_folder(workdir: str | Path, out: Path | None) -> None:
+  """Checks that results have a place: not in SHOWCASE, which is in this package.
+
+  Args:
+    out: where they are written; None: in the workdir.
+
+  Raises:
+    UserError: it has no place for results.
+  """
+  if out is None and is_packaged(workdir):
+    raise UserError(
+      f'--workdir={workdir} is a part of the package, into which nothing is written: '
+      'give --out too.'
+    )
+
+
 @contextlib.contextmanager
 def open_workdir(
   workdir: str | Path,

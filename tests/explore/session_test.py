@@ -333,6 +333,16 @@ def test_nothing_is_written_outside(exported_run, name):
     session.save(session.select(), SamplingOptions(seeds='0'), name)
 
 
+def test_the_generator_in_the_package_saves_elsewhere(exported_run, tmp_path):
+  session = ExplorerSession(exported_run, results=tmp_path)
+  choice = session.select('gen.stablehlo')
+  path = session.save(choice, SamplingOptions(seeds='0'), 'x.png')
+  assert path == tmp_path / SAVE_FOLDER / 'x.png' and path.exists()
+  line = session.command_line(choice, SamplingOptions(seeds='0'), 'x.png')
+  assert line.endswith(f'--out={path}')
+  assert session.photograph_file('me') == path.with_name('me.npz')
+
+
 def test_symbolic_links_do_not_lead_outside(tmp_path, exported_run):
   outside = tmp_path / 'outside'
   outside.mkdir()

@@ -1,5 +1,7 @@
 """The batch on devices: independence, starts in z, compiles."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -53,6 +55,19 @@ def test_images_do_not_depend_on_devices_nor_on_each_other(stylegan_run):
     three,
     found,
   )
+
+
+def test_z_keeps_the_length_that_the_network_gives_it():
+  z = np.array([[3.0, 4.0], [0.3, 0.4]], np.float32)
+  for space, normalizes in (('z', True), ('z', False), ('w', True)):
+    gan = SimpleNamespace(normalize_z=normalizes)
+    render = Renderer(gan, space, 8, 1.0)
+    found = render.constrained({'latent': z, 'classes': z})
+    np.testing.assert_array_equal(found['classes'], z)
+    length = np.sqrt(np.square(found['latent']).mean(-1))
+    scaled = (space, normalizes) == ('z', True)
+    own = np.sqrt(np.square(z).mean(-1))
+    np.testing.assert_allclose(length, [1, 1] if scaled else own, rtol=1e-6)
 
 
 def test_one_program_for_all_steps_and_no_step_at_first(stylegan_run):
