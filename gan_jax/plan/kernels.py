@@ -33,7 +33,7 @@ _SHAPE = re.compile(r'\b([a-z]+\d*)\[([\d,]*)\]')
 _LABELS = re.compile(r'dim_labels=(\w+)_(\w+)->(\w+)')
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:s=\{|ensions":\[)([\d,"]*)')
 _INTERMEDIATE = re.compile(
-  r'"intermediate_tensor_shape":\{[^}]*"dimensions":\[([^\]]*)'
+  r'"intermediate_tensor_shape": ?\{[^}]*"dimensions": ?\[([^\]]*)'  # JAX's own JSON
 )
 _EXACT = re.compile(r'operand_precision(?:=\{|":\["?)highest', re.IGNORECASE)
 
