@@ -1,6 +1,7 @@
 """The page of the explorer: an image, and the controls that it follows."""
 
 import base64
+import contextlib
 import dataclasses
 import io
 import random
@@ -59,15 +60,16 @@ def serve(session: ExplorerSession, host: str, port: int, open_browser: bool) ->
     except UserError as error:
       ui.label(str(error)).classes('message').props('role=alert id=refused')
 
-  ui.run(
-    host=host,
-    port=port,
-    show=open_browser,
-    title=f'{session.workdir.resolve().name}: explorer',
-    dark=None,  # as the browser is set
-    reload=False,
-    show_welcome_message=False,
-  )
+  with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C, which uvicorn raises again
+    ui.run(
+      host=host,
+      port=port,
+      show=open_browser,
+      title=f'{session.workdir.resolve().name}: explorer',
+      dark=None,  # as the browser is set
+      reload=False,
+      show_welcome_message=False,
+    )
 
 
 class View:
