@@ -3,9 +3,10 @@
   python -m gan_jax.main --config=configs/progan_celebahq.py --workdir=DIR
 
 Variants: 4gpu, 2gpu, 1gpu (the repository's presets; the default is that for 8 GPUs),
-paper (section 6.3, by the repository's Theano version), pod (large batches), tiny (two
-steps, a laptop). The StyleGAN paper reports FID 7.79 for the 8-GPU settings (its table
-1, A). The data must be prepared once by tensorflow-datasets as `celeb_a_hq/1024`.
+paper (section 6.3, by the repository's Theano version), pod (large batches), bf16
+(bfloat16 in the highest resolutions), tiny (two steps, a laptop). The StyleGAN paper
+reports FID 7.79 for the 8-GPU settings (its table 1, A). The data must be prepared once
+by tensorflow-datasets as `celeb_a_hq/1024`.
 """
 
 from ml_collections import ConfigDict
@@ -37,10 +38,12 @@ PRESETS = {
 }
 
 TINY = dict(dim_z=4, g_widths=(4, 4, 4), d_widths=(4, 4, 4))
+# The four highest resolutions, as num_fp16_res=4 of StyleGAN2-ADA.
+BF16 = dict(bfloat16_from=128)
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
 # (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 2048, 1024, 512, 512, 512, 512, 512)
-VARIANTS = ('', 'paper', '4gpu', '2gpu', '1gpu', 'pod', 'tiny')
+VARIANTS = ('', 'paper', '4gpu', '2gpu', '1gpu', 'pod', 'bf16', 'tiny')
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -61,6 +64,7 @@ def get_config(variant: str = '') -> ConfigDict:
         mbstd_group=16 if paper else 4,  # the Theano version: the whole batch
         d_fused=not paper,  # the Theano version downsamples after the activation
         **(TINY if tiny else {}),
+        **(BF16 if variant == 'bf16' else {}),
       ),
       schedule=dict(
         resolutions=(4, 8) if tiny else tuple(4 << i for i in range(9)),

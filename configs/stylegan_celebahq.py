@@ -3,9 +3,9 @@
   python -m gan_jax.main --config=configs/stylegan_celebahq.py --workdir=DIR
 
 Variants: 4gpu, 2gpu, 1gpu (the repository's presets; the default is that for 8 GPUs),
-pod (large batches), tiny (two steps, a laptop). Trained by WGAN-GP, as in the
-paper, which reports FID 5.06 (table 1, F). `celeb_a_hq/1024` must be prepared once by
-tensorflow-datasets.
+pod (large batches), bf16 (bfloat16 in the highest resolutions), tiny (two steps, a
+laptop). Trained by WGAN-GP, as in the paper, which reports FID 5.06 (table 1, F).
+`celeb_a_hq/1024` must be prepared once by tensorflow-datasets.
 """
 
 from ml_collections import ConfigDict
@@ -29,10 +29,12 @@ TINY = dict(
   g_widths=(4,) * 3,
   d_widths=(4,) * 3,
 )
+# The four highest resolutions, as num_fp16_res=4 of StyleGAN2-ADA.
+BF16 = dict(bfloat16_from=128)
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
 # (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 1024, 512, 512, 512, 512, 512)
-VARIANTS = ('', '4gpu', '2gpu', '1gpu', 'pod', 'tiny')
+VARIANTS = ('', '4gpu', '2gpu', '1gpu', 'pod', 'bf16', 'tiny')
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -53,6 +55,7 @@ def get_config(variant: str = '') -> ConfigDict:
         # the repository: one per GPU; pod, ours: for as many images as on a GPU at 1024
         mixing_groups=1 if tiny else 128 if pod else gpus,
         **(TINY if tiny else {}),
+        **(BF16 if variant == 'bf16' else {}),
       ),
       schedule=dict(
         resolutions=(4, 8) if tiny else tuple(8 << i for i in range(8)),

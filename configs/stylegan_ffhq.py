@@ -3,9 +3,9 @@
   python -m gan_jax.main --config=configs/stylegan_ffhq.py --workdir=DIR
 
 Variants: 4gpu, 2gpu, 1gpu (the repository's presets; the default is that for 8 GPUs),
-the rows of the paper's tables (`TABLES` below), pod (large batches), tiny (two steps, a
-laptop). The paper reports FID 4.40 (table 1, F). FFHQ must be prepared once as the
-tensorflow-datasets set `ffhq`.
+the rows of the paper's tables (`TABLES` below), pod (large batches), bf16 (bfloat16 in
+the highest resolutions), tiny (two steps, a laptop). The paper reports FID 4.40 (table
+1, F). FFHQ must be prepared once as the tensorflow-datasets set `ffhq`.
 """
 
 from ml_collections import ConfigDict
@@ -29,6 +29,8 @@ TINY = dict(
   g_widths=(4,) * 3,
   d_widths=(4,) * 3,
 )
+# The four highest resolutions, as num_fp16_res=4 of StyleGAN2-ADA.
+BF16 = dict(bfloat16_from=128)
 # On pods k times the batch takes sqrt(k) times the rate: the square-root rule for Adam
 # (Malladi et al. 2022, arXiv:2205.10287). The EMA half-life stays in images.
 POD_BATCH = (2048, 2048, 1024, 512, 512, 512, 512, 512)
@@ -57,7 +59,7 @@ TABLES = {
   'table4_style1': dict(mapping_layers=1),
   'table4_style2': dict(mapping_layers=2),
 }
-VARIANTS = ('', '4gpu', '2gpu', '1gpu', 'pod', *TABLES, 'tiny')
+VARIANTS = ('', '4gpu', '2gpu', '1gpu', 'pod', 'bf16', *TABLES, 'tiny')
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -79,6 +81,7 @@ def get_config(variant: str = '') -> ConfigDict:
         mixing_groups=1 if tiny else 128 if pod else gpus,
         **TABLES.get(variant, {}),
         **(TINY if tiny else {}),
+        **(BF16 if variant == 'bf16' else {}),
       ),
       schedule=dict(
         resolutions=(4, 8) if tiny else tuple(8 << i for i in range(8)),

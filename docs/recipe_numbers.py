@@ -131,6 +131,13 @@ POD = {
     4, 'see above', 'an iteration has more images'
   ),
 }
+BF16 = {  # of the four highest resolutions
+  'model.bfloat16_from': Original(
+    'float32',
+    'networks.py, networks_stylegan.py: dtype',
+    'as num_fp16_res=4 of StyleGAN2-ADA',
+  )
+}
 POD_PROGAN = POD | {
   'schedule.ema_half_life': Original(
     '0.999 per minibatch', 'train.py: G_smoothing', 'equal at batch 32'
@@ -256,14 +263,15 @@ def stylegan_tables(full: Originals) -> dict[str, dict[str, Original]]:
 
 
 def stylegan_variants(last: int, rates: Mapping[int, float]) -> dict[str, Any]:
-  """Variant -> originals of the presets for 8, 4, 2 and 1 GPUs, and of `pod`."""
+  """Variant -> originals of the presets for 8, 4, 2 and 1 GPUs, of `pod` and `bf16`."""
   found: dict[str, Any] = {}
   for n in BATCHES:
     groups = Original(n, 'loss.py, networks_stylegan.py: a cutoff per GPU')
     table = preset(f'train.py: {n}gpu', 8, last, *BATCHES[n], rates)
     found[f'{n}gpu' if n < 8 else ''] = table | {'model.mixing_groups': groups}
   groups = Original(8, 'a cutoff per GPU', 'a cutoff for 4 images, as 8 GPUs at 1024')
-  return found | {'pod': POD | {'model.mixing_groups': groups}}
+  others = {'pod': POD | {'model.mixing_groups': groups}, 'bf16': found[''] | BF16}
+  return found | others
 
 
 # ajbrock/BigGAN-PyTorch: scripts/launch_*.sh, and utils.py for what they leave out.
@@ -390,6 +398,7 @@ def recipes() -> dict[str, dict[str, dict[str, Original]]]:
   theano_flip = 'Theano config.py: mirror_augment'
   hq = theano(1024, {256: 14, 512: 6, 1024: 3}, 19_000_000)
   progan('progan_celebahq', 1024, flip(True), hq | RAMP)
+  table['progan_celebahq']['bf16'] = table['progan_celebahq'][''] | BF16
   celeba = theano(128, {}, 10_000_000)
   narrow = Original(
     (512, 512, 512, 256, 128, 64, 32), 'Theano config.py: fmap_base 2048'

@@ -90,6 +90,7 @@ class GAN(Protocol):
   # the collections besides `params` are copied. False: the EMA is of all collections,
   # after the update.
   ema_lags: ClassVar[bool]
+  grows: ClassVar[bool]  # whether resolutions are added in the course of training
 
   def __hash__(self) -> int: ...
 

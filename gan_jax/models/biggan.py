@@ -38,6 +38,7 @@ class BigGAN(BigGANConfig):
   """The BigGAN family. Fields are the keys of a config's model section."""
 
   ema_lags: ClassVar[bool] = False
+  grows: ClassVar[bool] = False
   normalize_z: ClassVar[bool] = False
   style_based: ClassVar[None] = None
   truncation_space: ClassVar[Literal['z']] = 'z'

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,12 +23,17 @@ from gan_jax.models.base import (
   Variables,
   example_keys,
 )
-from gan_jax.models.progressive import ProgressiveDiscriminator, lerp, one_hot
+from gan_jax.models.progressive import (
+  ProgressiveDiscriminator,
+  blend_images,
+  dtype_at,
+  one_hot,
+)
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.minibatch_discrimination import MinibatchDiscrimination
 from gan_jax.nn.norms import BatchStatistics, LayerNorm, Norm, pixel_norm
-from gan_jax.ops.activations import leaky_relu, relu
-from gan_jax.ops.resampling import up_conv, upsample
+from gan_jax.ops.block_convolution import up_conv
+from gan_jax.ops.blocks import FeatureMap, leaky_relu, relu
 from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
 Activation = Callable[[Array], Array]
@@ -56,6 +61,7 @@ class Generator(nn.Module):
   relu: bool = False  # instead of leaky ReLU
   equalized: bool = True
   dtype: str = 'float32'
+  bfloat16_from: int = 0  # resolution from which layers use bfloat16; 0: none
 
   @nn.compact
   def __call__(
@@ -66,12 +72,12 @@ class Generator(nn.Module):
     alpha: ArrayLike,
     train: bool = False,
   ) -> Float[Array, 'b h w c']:
-    weight = dict(equalized=self.equalized, dtype=self.dtype)
-    layer = dict(bias=self.batch_norm is None, **weight)
+    at = partial(dtype_at, dtype=self.dtype, bfloat16_from=self.bfloat16_from)
+    layer = dict(bias=self.batch_norm is None, equalized=self.equalized)
     conv_ = partial(EqualizedConv, **layer)
     initializing = self.is_initializing()
 
-    def finish(x: Array, name: str) -> Array:
+    def finish(x: FeatureMap, name: str) -> Any:
       if self.batch_norm is not None:
         x = self.batch_norm(name=f'{name}_norm')(x, None, train)
       x = relu(x) if self.relu else leaky_relu(x)
@@ -81,28 +87,24 @@ class Generator(nn.Module):
     if self.normalize_z:
       x = pixel_norm(x)
     shape = (4, 4, self.widths[0])
-    dense = EqualizedDense(shape, gain=2**0.5 / 4, name='dense', **layer)
+    dense = EqualizedDense(shape, gain=2**0.5 / 4, dtype=at(4), name='dense', **layer)
     x = finish(dense(x), 'dense')
-    x = finish(conv_(shape[-1], name='conv4')(x), 'conv4')
+    x = finish(conv_(shape[-1], dtype=at(4), name='conv4')(x), 'conv4')
     size, images = 4, []
     while True:
       if 2 * size >= res or initializing:
-        name = f'rgb{size}'
-        rgb = EqualizedConv(self.channels, size=1, gain=1.0, name=name, **weight)
-        images.append(rgb(x))
+        rgb = partial(EqualizedConv, equalized=self.equalized, dtype=at(size))
+        image = rgb(self.channels, size=1, gain=1.0, name=f'rgb{size}')(x)
+        images.append(image)
       if size == (self.res if initializing else res):
         break
       size *= 2
       width = self.widths[size.bit_length() - 3]
-      name = f'conv{size}'
-      up = conv_(width, apply_kernel=up_conv, name=f'{name}_up')
+      name, conv = f'conv{size}', partial(conv_, width, dtype=at(size))
+      up = conv(apply_kernel=up_conv, name=f'{name}_up')
       x = finish(up(x), f'{name}_up')
-      x = finish(conv_(width, name=name)(x), name)
-    image = images[-1]
-    if len(images) > 1:
-      image = lerp(image, upsample(images[-2]), 1 - alpha)
-    image = self.output(image)
-    return image.astype(jnp.promote_types(image.dtype, jnp.float32))
+      x = finish(conv(name=name)(x), name)
+    return blend_images(images, alpha, self.output)
 
 
 class ProGANInputs(NamedTuple):
@@ -169,6 +171,12 @@ class ProGAN(progressive.ProgressiveGAN):
     'of activations and convolutions; float64 needs JAX_ENABLE_X64=1',
     choices=('float32', 'bfloat16', 'float64'),
   )
+  bfloat16_from: int = key(
+    0,
+    'resolution from which the layers of G and D use bfloat16, whatever the dtype; '
+    '0: none',
+    at_least=0,
+  )
 
   style_based: ClassVar[None] = None
   truncation_space: ClassVar[Literal['z']] = 'z'
@@ -215,6 +223,7 @@ class ProGAN(progressive.ProgressiveGAN):
       relu=self.g_relu,
       equalized=self.equalized,
       dtype=self.dtype,
+      bfloat16_from=self.bfloat16_from,
     )
 
   @property
@@ -231,6 +240,7 @@ class ProGAN(progressive.ProgressiveGAN):
       else None,
       equalized=self.equalized,
       dtype=self.dtype,
+      bfloat16_from=self.bfloat16_from,
     )
 
   def init(self, key: PRNGKeyArray) -> tuple[Variables, Variables]:

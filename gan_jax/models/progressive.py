@@ -11,8 +11,9 @@ scale of gradient penalties (`pixel_copies`). The layers of all resolutions up t
 parameters from the start. Those beyond `res` are not used; their gradients are zero.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -32,9 +33,10 @@ from gan_jax.models.base import (
 )
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.norms import minibatch_stddev
-from gan_jax.ops.activations import leaky_relu, relu
-from gan_jax.ops.convolution import conv
-from gan_jax.ops.resampling import blur, down_conv, downsample, upsample
+from gan_jax.ops import block_convolution
+from gan_jax.ops.blocks import FeatureMap, leaky_relu, map_values, relu
+from gan_jax.ops.reductions import accumulation_dtype
+from gan_jax.ops.resampling import downsample, upsample
 
 
 def published_widths(
@@ -63,16 +65,44 @@ def check_resolutions(res: int, widths: dict[str, tuple[int, ...]]) -> None:
       )
 
 
+def dtype_at(size: int, dtype: str, bfloat16_from: int) -> str:
+  """dtype of the layers at a resolution: bfloat16 from `bfloat16_from` on, if not 0."""
+  return 'bfloat16' if 0 < bfloat16_from <= size else dtype
+
+
 def pixel_copies(res: int, phase: Phase) -> int:
   """Number of pixels of the final resolution in one pixel of the phase's."""
   return (res // phase.res) ** 2
 
 
-def lerp(
-  a: Float[Array, '...'], b: Float[Array, '...'], t: ArrayLike
-) -> Float[Array, '...']:
-  """Linear interpolation from a (t = 0, exactly) to b (t = 1)."""
-  return a + (b - a) * jnp.asarray(t, a.dtype)
+def lerp(a: Any, b: Any, t: ArrayLike) -> Any:
+  """Linear interpolation from a (t = 0, exactly) to b (t = 1), of arrays or maps."""
+  return map_values(lambda a, b: a + (b - a) * jnp.asarray(t, a.dtype), a, b)
+
+
+def blend_images(
+  images: list[Float[Array, 'b h w c']],
+  alpha: ArrayLike,
+  output: Callable[[Array], Array] | None = None,
+) -> Float[Array, 'b h w c']:
+  """Images of the highest resolution, blended with those of the one below.
+
+  Args:
+    images: of the last resolutions, the highest last; one if nothing is blended.
+    alpha: weight of the highest.
+    output: applied to the blended images.
+
+  Returns:
+    The images, in float32 or float64.
+  """
+  image = images[-1]
+  if len(images) > 1:
+    below = upsample(images[-2])
+    if below.dtype != image.dtype:
+      below, image = (x.astype(accumulation_dtype(x.dtype)) for x in (below, image))
+    image = lerp(image, below, 1 - alpha)
+  image = output(image) if output is not None else image
+  return image.astype(accumulation_dtype(image.dtype))
 
 
 def fade(images: Float[Array, 'b h w c'], alpha: ArrayLike) -> Float[Array, 'b h w c']:
@@ -114,6 +144,7 @@ class ProgressiveGAN:
   """The part of the GAN protocol that ProGAN and StyleGAN share."""
 
   ema_lags: ClassVar[bool] = True
+  grows: ClassVar[bool] = True
   remat: ClassVar[bool | None] = None
 
   res: int
@@ -178,42 +209,45 @@ class ProgressiveDiscriminator(nn.Module):
   relu: bool = False  # instead of leaky ReLU
   equalized: bool = True
   dtype: str = 'float32'
+  bfloat16_from: int = 0  # resolution from which layers use bfloat16; 0: none
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], res: int, alpha: ArrayLike
+    self, image: Float[Array, 'b h w c'], res: int, alpha: ArrayLike
   ) -> Float[Array, 'b outputs']:
-    weights = dict(equalized=self.equalized, dtype=self.dtype)
-    conv_ = partial(EqualizedConv, bias=self.norm is None, **weights)
-    dense = partial(EqualizedDense, **weights)
+    at = partial(dtype_at, dtype=self.dtype, bfloat16_from=self.bfloat16_from)
+    conv_ = partial(
+      EqualizedConv, bias=self.norm is None, equalized=self.equalized, dtype=at(4)
+    )
+    dense = partial(EqualizedDense, equalized=self.equalized, dtype=at(4))
     act = relu if self.relu else leaky_relu
     widths = {2 << i: w for i, w in enumerate(self.widths)}  # at 2: the dense layer's
     initializing = self.is_initializing()
 
-    def from_rgb(image: Array, size: int) -> Array:
-      layer = EqualizedConv(widths[size], size=1, name=f'rgb{size}', **weights)
-      return act(layer(image))
+    def from_rgb(image: Array, size: int) -> FeatureMap:
+      layer = partial(EqualizedConv, widths[size], size=1, name=f'rgb{size}')
+      return act(layer(equalized=self.equalized, dtype=at(size))(image))
 
-    def finish(x: Array, name: str) -> Array:
+    def finish(x: FeatureMap, name: str) -> Any:
       return act(x if self.norm is None else self.norm(name=f'{name}_norm')(x))
 
-    def block(x: Array, size: int) -> Array:
-      name = f'conv{size}'
-      x = finish(conv_(widths[size], name=name)(x), name)
-      if self.blur:
-        x = blur(x, self.blur)
-      apply_kernel = down_conv if self.fused else conv
-      layer = conv_(widths[size // 2], apply_kernel=apply_kernel, name=f'{name}_down')
+    def block(x: FeatureMap, size: int) -> FeatureMap:
+      name, conv = f'conv{size}', partial(conv_, dtype=at(size))
+      x = finish(conv(widths[size], name=name)(x), name)
+      down = partial(block_convolution.down_conv, taps=self.blur)
+      apply_kernel = down if self.fused else block_convolution.conv
+      layer = conv(widths[size // 2], apply_kernel=apply_kernel, name=f'{name}_down')
       x = finish(layer(x), f'{name}_down')
-      return x if self.fused else downsample(x)
+      return x if self.fused else block_convolution.downsample(x)
 
-    image, size = x, self.res if initializing else res
-    x = from_rgb(image, size)
+    size = self.res if initializing else res
+    x: Any = from_rgb(image, size)
     while size > 4:
       x = block(x, size)
       if size == res or initializing:
         image = downsample(image)
-        x = lerp(x, from_rgb(image, size // 2), 1 - alpha)
+        rgb = from_rgb(image, size // 2)
+        x = lerp(x.astype(rgb.dtype), rgb, 1 - alpha)
       size //= 2
     if self.group > 1 and not initializing:
       x = minibatch_stddev(x, self.group, self.features)
@@ -225,4 +259,4 @@ class ProgressiveDiscriminator(nn.Module):
     if self.compare is not None:
       x = self.compare(name='compare')(x)
     x = dense((self.outputs,), gain=1.0, name='dense1')(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(accumulation_dtype(x.dtype))

@@ -99,6 +99,12 @@ class StyleGANConfig(progressive.ProgressiveGAN):
     'of activations and convolutions; float64 needs JAX_ENABLE_X64=1',
     choices=('float32', 'bfloat16', 'float64'),
   )
+  bfloat16_from: int = key(
+    0,
+    'resolution from which the layers of G and D use bfloat16, whatever the dtype; '
+    '0: none',
+    at_least=0,
+  )
 
   def __post_init__(self) -> None:
     check_ranges('model', self)
@@ -155,6 +161,7 @@ class StyleGANConfig(progressive.ProgressiveGAN):
       relu=self.g_relu,
       equalized=self.equalized,
       dtype=self.dtype,
+      bfloat16_from=self.bfloat16_from,
     )
 
   @property
@@ -169,6 +176,7 @@ class StyleGANConfig(progressive.ProgressiveGAN):
       relu=self.d_relu,
       equalized=self.equalized,
       dtype=self.dtype,
+      bfloat16_from=self.bfloat16_from,
     )
 
   def layers(self, res: int) -> int:

@@ -1,18 +1,19 @@
 """The mapping and the synthesis network of StyleGAN (arXiv:1812.04948)."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gan_jax.models.progressive import lerp
+from gan_jax.models.progressive import blend_images, dtype_at
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.norms import instance_norm, pixel_norm
-from gan_jax.ops.activations import leaky_relu, relu
-from gan_jax.ops.reductions import add_bias
-from gan_jax.ops.resampling import blur, up_conv, upsample
+from gan_jax.ops import blocks
+from gan_jax.ops.block_convolution import up_conv
+from gan_jax.ops.blocks import FeatureMap, leaky_relu, relu
 
 
 class Mapping(nn.Module):
@@ -60,24 +61,29 @@ class Epilogue(nn.Module):
   relu: bool = False
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, 'b h w c'], noise: Array | None, w: Array | None
-  ) -> Float[Array, 'b h w c']:
+  def __call__(self, x: FeatureMap, noise: Array | None, w: Array | None) -> FeatureMap:
     shape = (1, 1, 1, x.shape[-1])
     if noise is not None:
       strength = self.param('strength', nn.initializers.zeros, shape)
-      x += (noise @ strength[0, 0]).astype(x.dtype)
-    x = add_bias(x, self.param('bias', nn.initializers.zeros, shape).astype(x.dtype))
+      noise = blocks.channel_products(x, noise, strength[0, 0])
+      x = blocks.map_values(lambda x, n: x + n.astype(x.dtype), x, noise)
+    bias = self.param('bias', nn.initializers.zeros, shape)
+    x = blocks.add_bias(x, bias.astype(x.dtype))
     x = relu(x) if self.relu else leaky_relu(x)
     if self.pixel_norm:
       x = pixel_norm(x)
     gain: ArrayLike = 1
-    bias: ArrayLike = 0
+    shift: ArrayLike = 0
     if w is not None:
       style = self.style((2 * x.shape[-1],), gain=1.0, name='style')(w)
-      scale, bias = jnp.split(style[:, None, None], 2, axis=-1)
+      scale, shift = jnp.split(style[:, None, None], 2, axis=-1)
       gain = scale + 1
-    return instance_norm(x, gain, bias) if self.instance_norm else x * gain + bias
+      if not self.instance_norm:
+        gain, shift = gain.astype(x.dtype), shift.astype(x.dtype)
+        gain, shift = (blocks.repeat_channels(x, a) for a in (gain, shift))
+    if self.instance_norm:
+      return instance_norm(x, gain, shift)
+    return blocks.map_values(lambda x: x * gain + shift, x)
 
 
 class Synthesis(nn.Module):
@@ -99,6 +105,7 @@ class Synthesis(nn.Module):
   relu: bool = False
   equalized: bool = True
   dtype: str = 'float32'
+  bfloat16_from: int = 0  # resolution from which layers use bfloat16; 0: none
 
   @nn.compact
   def __call__(
@@ -108,8 +115,8 @@ class Synthesis(nn.Module):
     res: int,
     alpha: ArrayLike,
   ) -> Float[Array, 'b h w c']:
-    weights = dict(equalized=self.equalized, dtype=self.dtype)
-    conv_ = partial(EqualizedConv, **weights)
+    at = partial(dtype_at, dtype=self.dtype, bfloat16_from=self.bfloat16_from)
+    weights = dict(equalized=self.equalized, dtype=at(4))
     epilogue = partial(
       Epilogue,
       style=partial(EqualizedDense, **weights),
@@ -119,7 +126,7 @@ class Synthesis(nn.Module):
     )
     initializing = self.is_initializing()
 
-    def finish(x: Array, layer: int) -> Array:
+    def finish(x: FeatureMap, layer: int) -> Any:
       return epilogue(name=f'layer{layer}')(
         x, noise[layer] if noise else None, w[:, layer] if self.styles else None
       )
@@ -127,28 +134,27 @@ class Synthesis(nn.Module):
     shape = (4, 4, self.widths[0])
     if self.const:
       start = self.param('const', nn.initializers.ones, (1, *shape))
-      x = jnp.broadcast_to(start.astype(self.dtype), (w.shape[0], *shape))
+      x = jnp.broadcast_to(start.astype(at(4)), (w.shape[0], *shape))
     else:
       dense = partial(EqualizedDense, gain=2**0.5 / 4, bias=False, **weights)
       x = dense(shape, name='dense')(w[:, 0])
     x = finish(x, 0)
-    x = finish(conv_(shape[-1], bias=False, name='conv4')(x), 1)
+    conv_ = partial(EqualizedConv, equalized=self.equalized)
+    conv4 = conv_(shape[-1], bias=False, dtype=at(4), name='conv4')
+    x = finish(conv4(x), 1)
     size, layer, images = 4, 2, []
     while True:
       if 2 * size >= res or initializing:
-        rgb = conv_(self.channels, size=1, gain=1.0, name=f'rgb{size}')
+        name = f'rgb{size}'
+        rgb = conv_(self.channels, size=1, gain=1.0, dtype=at(size), name=name)
         images.append(rgb(x))
       if size == (self.res if initializing else res):
         break
       size *= 2
-      layer_ = partial(conv_, self.widths[size.bit_length() - 3], bias=False)
-      x = layer_(apply_kernel=up_conv, name=f'conv{size}_up')(x)
-      if self.blur:
-        x = blur(x, self.blur)
-      x = finish(x, layer)
+      width = self.widths[size.bit_length() - 3]
+      layer_ = partial(conv_, width, bias=False, dtype=at(size))
+      up = partial(up_conv, taps=self.blur)
+      x = finish(layer_(apply_kernel=up, name=f'conv{size}_up')(x), layer)
       x = finish(layer_(name=f'conv{size}')(x), layer + 1)
       layer += 2
-    image = images[-1]
-    if len(images) > 1:
-      image = lerp(image, upsample(images[-2]), 1 - alpha)
-    return image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    return blend_images(images, alpha)

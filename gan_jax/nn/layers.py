@@ -10,13 +10,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
+from gan_jax.ops import block_convolution, blocks
 from gan_jax.ops.attention import attend
+from gan_jax.ops.blocks import FeatureMap
 from gan_jax.ops.convolution import conv
 from gan_jax.ops.reductions import add_bias
 
 ModuleDef = Callable[..., Any]  # a module class, or a partial of one
 Init = Callable[..., Array]  # key, shape, dtype -> array
 ApplyKernel = Callable[[Array, Array], Array]  # feature map, kernel -> feature map
+ApplyToMap = Callable[[FeatureMap, Array], FeatureMap]  # the same for maps in blocks
 
 
 # BigGAN: layers whose weights can have a spectral scale.
@@ -177,25 +180,26 @@ def _equalized_kernel(
 class EqualizedConv(nn.Module):
   """Convolution with equalized learning rate (ProGAN, section 4.1).
 
-  `apply_kernel` is `conv`, `up_conv` or `down_conv`. The bias is initialized to 0.
+  `apply_kernel` is `conv`, `up_conv` or `down_conv` of `ops.block_convolution`: maps of
+  few channels are in blocks of pixels on a TPU. The bias is initialized to 0.
   """
 
   features: int
   size: int = 3
   gain: float = 2**0.5
   bias: bool = True
-  apply_kernel: ApplyKernel = conv
+  apply_kernel: ApplyToMap = block_convolution.conv
   equalized: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 o']:
+  def __call__(self, x: FeatureMap) -> FeatureMap:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = _equalized_kernel(self, shape, self.gain, 1.0, self.equalized)
     x = self.apply_kernel(x.astype(self.dtype), kernel.astype(self.dtype))
     if self.bias:
       bias = self.param('bias', nn.initializers.zeros, (1, 1, 1, self.features))
-      x = add_bias(x, bias.astype(self.dtype))
+      x = blocks.add_bias(x, bias.astype(self.dtype))
     return x
 
 

@@ -1,5 +1,8 @@
 """Normalization of activations, and statistics over images and batches; NHWC."""
 
+import math
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,9 +12,10 @@ from jaxtyping import Array, Float
 
 from gan_jax import UserError
 from gan_jax.nn.layers import ModuleDef
+from gan_jax.ops import blocks
+from gan_jax.ops.blocks import FeatureMap
 from gan_jax.ops.reductions import (
   accumulation_dtype,
-  add_bias,
   image_sums,
   moments,
   scale_and_shift,
@@ -39,18 +43,19 @@ class BatchStatistics(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], train: bool
+    self, x: FeatureMap, train: bool
   ) -> tuple[Float[Array, '1 1 1 c'], Float[Array, '1 1 1 c']]:
     shape = (1, 1, 1, x.shape[-1])
     mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     var = self.variable('batch_stats', 'var', jnp.ones, shape)
     if train and not self.is_initializing():
-      devices, count = lax.axis_size(AXIS), x.size // x.shape[-1]
+      devices, count = lax.axis_size(AXIS), math.prod(x.shape[:-1])
       groups = None
       if self.group and self.group < devices:
         groups = [list(range(i, i + self.group)) for i in range(0, devices, self.group)]
         devices = self.group
-      means = jnp.stack([s.sum(0, keepdims=True) for s in moments(x)]) / count
+      sums = (blocks.sum_pixels(x, s) for s in moments(blocks.values_of(x)))
+      means = jnp.stack([s.sum(0, keepdims=True) for s in sums]) / count
       m, square = lax.pmean(means, AXIS, axis_index_groups=groups)
       v = square - jnp.square(m)
       count *= devices
@@ -74,9 +79,7 @@ class Norm(nn.Module):
   project: ModuleDef | None = None
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, 'b h w c'], condition: Array | None, train: bool
-  ) -> Float[Array, 'b h w c']:
+  def __call__(self, x: FeatureMap, condition: Array | None, train: bool) -> FeatureMap:
     c = x.shape[-1]
     mean, scale = self.stats(name='stats')(x, train)
     if self.project is None:
@@ -85,7 +88,7 @@ class Norm(nn.Module):
     else:
       gain = 1 + self.project(c, name='gain')(condition)[:, None, None]
       bias = self.project(c, name='bias')(condition)[:, None, None]
-    return scale_and_shift(
+    return scale_channels(
       x, mean, scale * gain.astype(scale.dtype), bias.astype(scale.dtype)
     )
 
@@ -103,22 +106,29 @@ class LayerNorm(nn.Module):
   eps: float = 1e-4
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b *pixels c']) -> Float[Array, 'b *pixels c']:
-    axes = tuple(range(1, x.ndim))
+  def __call__(self, x: Any) -> Any:
+    axes = tuple(range(1, len(x.shape)))
     gain = self.param('gain', nn.initializers.ones, ())
-    bias_shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+    bias_shape = (1,) * (len(x.shape) - 1) + x.shape[-1:]
     bias = self.param('bias', nn.initializers.zeros, bias_shape)
-    wide = x.astype(accumulation_dtype(x.dtype))
+    wide = blocks.values_of(x).astype(accumulation_dtype(x.dtype))
     centered = wide - wide.mean(axes, keepdims=True)
     variance = jnp.square(centered).mean(axes, keepdims=True)
     y = centered * (lax.rsqrt(variance + self.eps) * gain)
-    return add_bias(y.astype(x.dtype), bias.astype(x.dtype))
+    y = blocks.like(x, y.astype(x.dtype))
+    return blocks.add_bias(y, bias.astype(x.dtype))
 
 
-def pixel_norm(x: Float[Array, '*batch c']) -> Float[Array, '*batch c']:
-  """Scales channels to a root mean square of 1 (ProGAN, section 4.2)."""
-  square = jnp.square(x.astype(accumulation_dtype(x.dtype))).mean(-1, keepdims=True)
-  return x * lax.rsqrt(square + _EPS).astype(x.dtype)
+def pixel_norm(x: Any) -> Any:
+  """Scales channels to a root mean square of 1 (ProGAN, section 4.2).
+
+  Args:
+    x: vectors [b, c], or a feature map in either layout.
+  """
+  values = blocks.values_of(x)
+  squares = jnp.square(values.astype(accumulation_dtype(x.dtype)))
+  square = blocks.channel_means(x, squares)
+  return blocks.like(x, values * lax.rsqrt(square + _EPS).astype(x.dtype))
 
 
 @jax.custom_vjp
@@ -150,17 +160,36 @@ def _image_statistics_backward(
 image_statistics.defvjp(_image_statistics_forward, _image_statistics_backward)
 
 
+def map_statistics(
+  x: FeatureMap,
+) -> tuple[Float[Array, 'b 1 1 c'], Float[Array, 'b 1 1 c']]:
+  """`image_statistics` of a map in either layout."""
+  mean, variance = image_statistics(blocks.values_of(x))
+  if not isinstance(x, blocks.PixelBlocks):
+    return mean, variance
+  pixels = x.size[0] * x.size[1]
+  whole = blocks.sum_pixels(x, mean) / pixels
+  variance += jnp.square(mean - blocks.repeat_channels(x, whole))
+  return whole, blocks.sum_pixels(x, variance) / pixels
+
+
 def instance_norm(
-  x: Float[Array, 'b h w c'], gain: ArrayLike = 1, bias: ArrayLike = 0
-) -> Float[Array, 'b h w c']:
+  x: FeatureMap, gain: ArrayLike = 1, bias: ArrayLike = 0
+) -> FeatureMap:
   """Normalizes each channel of each image, then applies gain and bias [b, 1, 1, c].
 
   Source: StyleGAN, section 3 (AdaIN).
   """
-  mean, variance = image_statistics(x)
+  mean, variance = map_statistics(x)
   scale = lax.rsqrt(variance + _EPS)
   bias = jnp.broadcast_to(jnp.asarray(bias, scale.dtype), scale.shape)
-  return scale_and_shift(x, mean, scale * jnp.asarray(gain, scale.dtype), bias)
+  return scale_channels(x, mean, scale * jnp.asarray(gain, scale.dtype), bias)
+
+
+def scale_channels(x: FeatureMap, mean: Array, scale: Array, bias: Array) -> FeatureMap:
+  """`scale_and_shift` of a map in either layout."""
+  each = (blocks.repeat_channels(x, a) for a in (mean, scale, bias))
+  return blocks.like(x, scale_and_shift(blocks.values_of(x), *each))
 
 
 def minibatch_stddev(
@@ -186,7 +215,7 @@ def minibatch_stddev(
     )
   spans = b % group != 0
   y = lax.all_gather(x, AXIS, tiled=True) if spans else x
-  wide = y.astype(jnp.promote_types(x.dtype, jnp.float32))
+  wide = y.astype(accumulation_dtype(x.dtype))
   wide = wide.reshape(-1, group, h, w, features, c // features)
   variance = jnp.square(wide - wide.mean(1, keepdims=True)).mean(1)
   stddev = jnp.sqrt(variance + 1e-8).mean((1, 2, 4)).astype(x.dtype)

@@ -81,7 +81,7 @@ def down_conv(
   if form == 'products':
     products = _gather_products(x)
     return matmul(products, _nine_taps(kernel[::-1, ::-1] / 4, 0).reshape(-1, o))
-  return conv_stride2(x, _opaque(_shifted_sum(kernel) / 4), 1)
+  return conv_stride2(x, _opaque(shifted_sum(kernel) / 4), 1)
 
 
 def up_form(device: str, images: int, width: int) -> UpForm:
@@ -129,7 +129,7 @@ def _images_and_width(x: Array) -> tuple[int, int]:
   return (x.shape[0] if isinstance(x.shape[0], int) else 8), x.shape[2]
 
 
-def _shifted_sum(kernel: Array) -> Array:
+def shifted_sum(kernel: Array) -> Array:
   """3x3 -> 4x4 kernel: the sum of the kernel at four offsets.
 
   It convolves after nearest-neighbour upsampling; divided by 4, before a 2x2 mean.
@@ -178,9 +178,9 @@ def _upsample_conv(form: UpForm, x: Array, kernel: Array) -> Array:
     return _conv_parities(x, _parity_kernels(kernel))
   pads = ((2, 2), (2, 2))
   if form == 'transposed':
-    four = _opaque(_shifted_sum(kernel[::-1, ::-1]))[::-1, ::-1]
+    four = _opaque(shifted_sum(kernel[::-1, ::-1]))[::-1, ::-1]
   else:
-    four = _shifted_sum(kernel)
+    four = shifted_sum(kernel)
   return lax.conv_general_dilated(x, four, (1, 1), pads, (2, 2), dimension_numbers=NHWC)
 
 
@@ -197,7 +197,7 @@ def _upsample_conv_backward(
   x, kernel = residuals
 
   def transposed(kernel: Array) -> Array:
-    return conv_stride2(g, _opaque(_shifted_sum(transpose_kernel(kernel))), 1)
+    return conv_stride2(g, _opaque(shifted_sum(transpose_kernel(kernel))), 1)
 
   by_x, by_kernel = jax.vjp(transposed, kernel)
   return by_x, by_kernel(x)[0]
@@ -318,15 +318,21 @@ def _blur(x: Array, taps: tuple[int, ...], before: int) -> Array:
       for j, column in enumerate(taps)
     ]
     return sum(terms[1:], terms[0])
-  for axis in (1, 2):
-    pads = [(before, n - 1 - before) if a == axis else (0, 0) for a in range(4)]
-    padded, size = jnp.pad(x, pads), x.shape[axis]
-    shifted = [
-      lax.slice_in_dim(padded, i, i + size, axis=axis) * (tap / total)
-      for i, tap in enumerate(taps)
-    ]
-    x = sum(shifted[1:], shifted[0])
-  return x
+  return blur_along(blur_along(x, taps, 1, before), taps, 2, before)
+
+
+def blur_along(
+  x: Float[Array, 'b h w c'], taps: tuple[int, ...], axis: int, before: int = 1
+) -> Float[Array, 'b h w c']:
+  """`blur` along one axis, where the first tap reads `before` pixels back."""
+  n, total = len(taps), sum(taps)
+  pads = [(before, n - 1 - before) if a == axis else (0, 0) for a in range(4)]
+  padded, size = jnp.pad(x, pads), x.shape[axis]
+  shifted = [
+    lax.slice_in_dim(padded, i, i + size, axis=axis) * (tap / total)
+    for i, tap in enumerate(taps)
+  ]
+  return sum(shifted[1:], shifted[0])
 
 
 _blur.defvjp(

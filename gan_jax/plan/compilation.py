@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,11 @@ Figures = dict[str, Any]
 
 
 def compile_cached(
-  lowered: Any, mesh: Mesh, cache: Path, gpu: Gpu | None = None
+  lowered: Any,
+  mesh: Mesh,
+  cache: Path,
+  gpu: Gpu | None = None,
+  options: Mapping[str, Any] | None = None,
 ) -> Figures:
   """Figures of a compiled program; what it needs, if it runs out of memory.
 
@@ -39,8 +43,9 @@ def compile_cached(
     lowered: the lowered program, `jax.stages.Lowered`.
     mesh: the devices that it is lowered for.
     cache: folder of the compiler's answers, each under a hash of the program, the
-      devices and the compilers' versions.
+      devices, the options and the compilers' versions.
     gpu: figures of a GPU that the program is compiled for; None for other devices.
+    options: those of the compiler that the program was lowered with.
   """
   device = mesh.devices.flat[0]
   compilers = ['jaxlib', *_plugins(device.platform)]
@@ -50,6 +55,8 @@ def compile_cached(
   digest.update(json.dumps([mesh.size, device.device_kind, *versions]).encode())
   if gpu:
     digest.update(json.dumps([nodes, GPU_OPTIONS, gpu]).encode())
+  if options:
+    digest.update(json.dumps(options, sort_keys=True).encode())
   path = cache / f'{digest.hexdigest()[:24]}.json.gz'
   if path.is_file():
     answer = json.loads(gzip.decompress(path.read_bytes()))

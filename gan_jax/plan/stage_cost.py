@@ -19,7 +19,7 @@ from gan_jax.plan.compilation import compile_cached
 from gan_jax.plan.flops import step_flops
 from gan_jax.plan.gpus import Gpu
 from gan_jax.runtime.mesh import AXIS
-from gan_jax.training.compile_step import compile_train_step
+from gan_jax.training.compile_step import compile_train_step, compiler_options
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.stages import step_config
 from gan_jax.training.train_state import TrainState, init_state, state_shardings
@@ -91,9 +91,9 @@ def stage_row(
   k, b, _ = config.shape(stage, mesh.size)
   fixed = step_config(config, stage, mesh.size)
   step = compile_train_step(fixed, mesh)
-  inputs = step_inputs(config, stage, mesh)
+  inputs, options = step_inputs(config, stage, mesh), compiler_options(gan, mesh)
   gpu = chip if isinstance(chip, Gpu) else None
-  figures = compile_cached(step.lower(*inputs), mesh, cache, gpu)
+  figures = compile_cached(step.lower(*inputs), mesh, cache, gpu, options)
   state, batch, _, phase = inputs
   flops = step_flops(fixed, state, batch, phase)
   row: Row = {

@@ -6,6 +6,7 @@ import glob
 import importlib.metadata
 import logging
 import os
+import re
 import sys
 
 # By default XLA:CPU lowers float32 convolutions such that the gradient of the kernel is
@@ -22,6 +23,10 @@ _GPU_OPTIONS = {
   'xla_gpu_all_gather_combine_threshold_bytes': 2**27,
   'xla_gpu_reduce_scatter_combine_threshold_bytes': 2**27,
 }
+_SPACE_TO_BATCH = (
+  'xla_tpu_run_space_to_batch',
+  'xla_tpu_run_space_to_batch_on_new_platforms',
+)
 _ACCELERATORS = ('/dev/accel*', '/dev/vfio/*', '/dev/nvidia[0-9]*', '/dev/kfd')
 
 
@@ -96,6 +101,17 @@ def _is_known(option: str, value: bool | int) -> bool:
       raise
     return False
   return True
+
+
+def tpu_compiler_options() -> dict[str, bool] | None:
+  """Compiler options for a TPU's training step whose maps are in blocks of pixels.
+
+  Where channels are few, libtpu moves part of the width into the batch and back. Blocks
+  fill the lanes without that (`ops.blocks`). LIBTPU_INIT_ARGS takes precedence.
+  """
+  given = os.environ.get('LIBTPU_INIT_ARGS', '')
+  names = (n for n in _SPACE_TO_BATCH if not re.search(rf'{n}\b', given))
+  return dict.fromkeys(names, False) or None
 
 
 def keep_freed_memory() -> None:

@@ -13,7 +13,8 @@ from jaxtyping import PRNGKeyArray
 
 from gan_jax.models.augmentation import OFF, Augmentation
 from gan_jax.models.base import GAN, Batch, Metrics, Phase
-from gan_jax.runtime.environment import gpu_compiler_options
+from gan_jax.ops import blocks
+from gan_jax.runtime.environment import gpu_compiler_options, tpu_compiler_options
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.runtime.sharding import replicate
 from gan_jax.training.step import StepConfig, train_step
@@ -65,6 +66,15 @@ def make_train_step(
     augmentation=augmentation,
   )
   return compile_train_step(config, mesh, mapped)
+
+
+def compiler_options(gan: GAN, mesh: Mesh) -> dict[str, Any] | None:
+  """Options of XLA with which a family's training step is compiled; None: none."""
+  platform = mesh.devices.flat[0].platform
+  if platform == 'gpu':
+    return gpu_compiler_options(mesh.size)
+  in_blocks = platform == 'tpu' and gan.grows and gan.res >= blocks.SMALLEST
+  return tpu_compiler_options() if in_blocks else None
 
 
 def compile_train_step(
@@ -122,9 +132,7 @@ class _JitStep:
       )
       return mapped_step(state, batch, key, phase)
 
-    options = None
-    if mesh.devices.flat[0].platform == 'gpu':
-      options = gpu_compiler_options(mesh.size)
+    options = compiler_options(config.gan, mesh)
     self._step: Any = jax.jit(step, donate_argnums=0, compiler_options=options)
 
   def __call__(

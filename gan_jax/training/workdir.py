@@ -20,6 +20,7 @@ from gan_jax.config.workdir import read_config, read_data_record
 from gan_jax.storage.files import atomic_path, write_json
 from gan_jax.storage.json_lines import append_json_lines, read_json_lines
 from gan_jax.storage.nested import flatten
+from gan_jax.training.compile_step import compiler_options
 
 STARTS = 'starts.jsonl'  # one line per start of the run
 FREE_KEYS = (  # prefixes of keys that may change when a run is resumed
@@ -96,7 +97,10 @@ def write_run_record(
   summary = data.make_record(dataset)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    record = environment_record(mesh) | {'matmul_precision': _matmul_precision(config)}
+    record = environment_record(mesh) | {
+      'matmul_precision': _matmul_precision(config),
+      'compiler_options': compiler_options(config.gan, mesh) or {},
+    }
     write_json(workdir / 'run.json', record | {'dataset': summary})
     write_json(workdir / 'config.json', config.to_dict())
   except OSError as error:

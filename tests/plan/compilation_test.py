@@ -49,6 +49,11 @@ def test_an_out_of_memory_error_is_a_cached_answer(message, name, gib, tmp_path)
     figures = compilation.compile_cached(lowered, make_mesh(), tmp_path)
     assert figures[name] == int(gib * 2**30)
     assert message[:20] in figures['out_of_memory']
+  options = {'xla_tpu_run_space_to_batch': False}  # another program, not in the cache
+  compilation.compile_cached(
+    OutOfMemory(message), make_mesh(), tmp_path, options=options
+  )
+  assert len(list(tmp_path.iterdir())) == 2
 
 
 class GpuProgram:

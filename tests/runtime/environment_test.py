@@ -73,3 +73,14 @@ def test_options_of_a_program_for_several_gpus(monkeypatch):
 def test_an_option_that_xla_does_not_know_is_left_out():
   options = {'xla_gpu_autotune_level': 4, 'xla_gpu_no_such_option': 1}
   assert environment.known_compiler_options(options) == {'xla_gpu_autotune_level': 4}
+
+
+def test_options_of_a_program_of_few_channels_for_a_tpu(monkeypatch):
+  monkeypatch.delenv('LIBTPU_INIT_ARGS', raising=False)
+  options = environment.tpu_compiler_options()
+  assert options == dict.fromkeys(options, False) and len(options) == 2
+  first, second = sorted(options)  # the first name begins the second one
+  monkeypatch.setenv('LIBTPU_INIT_ARGS', f'--{second}=true')
+  assert environment.tpu_compiler_options() == {first: False}
+  monkeypatch.setenv('LIBTPU_INIT_ARGS', f'--{first} --{second}')
+  assert environment.tpu_compiler_options() is None

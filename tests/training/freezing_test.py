@@ -156,6 +156,7 @@ class Layers:
   fake_labels: str = 'uniform'
   dim_z: int = 3
   ema_lags: ClassVar[bool] = False
+  grows: ClassVar[bool] = False
   shares_batch_stats: ClassVar[bool] = False
 
   def init(self, key):

@@ -1,5 +1,6 @@
 """What the training step's program must stay like: types, collectives, donation."""
 
+import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -8,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,13 +20,14 @@ from jax.sharding import PartitionSpec as P
 from gan_jax.config import parse_config
 from gan_jax.models.base import Batch
 from gan_jax.plan import hlo, stage_cost
-from gan_jax.runtime import sharding
+from gan_jax.runtime import environment, sharding
 from gan_jax.runtime.mesh import AXIS, make_mesh
 from gan_jax.training import step
-from gan_jax.training.compile_step import make_train_step
+from gan_jax.training.compile_step import compiler_options, make_train_step
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.stages import step_config
 from gan_jax.training.train_state import init_state
+from tests.models.growing import PROGAN
 from tests.training.programs import biggan_32px
 
 
@@ -159,6 +162,20 @@ def test_the_config_states_the_matmul_precision(biggan, cuda):
   assert all(x.count('precision HIGHEST') == 2 for x in convolutions)
   by_default = equations_of(biggan, 'gpu', 'conv_general_dilated')
   assert {eqn.params['precision'] for eqn in by_default} == {None}
+
+
+def test_a_gan_with_maps_in_blocks_has_compiler_options_on_a_tpu(biggan):
+  large, small = (
+    dataclasses.replace(PROGAN, res=res, g_widths=(), d_widths=()) for res in (256, 128)
+  )
+  tpu, cpu = (
+    SimpleNamespace(devices=np.array([SimpleNamespace(platform=p)]), size=1)
+    for p in ('tpu', 'cpu')
+  )
+  options = compiler_options(large, tpu)
+  assert options and options == environment.tpu_compiler_options()
+  others = (large, cpu), (small, tpu), (biggan.gan, tpu)
+  assert [compiler_options(*other) for other in others] == [None] * 3
 
 
 @pytest.fixture(scope='module')

@@ -231,6 +231,7 @@ class Linear:
   fake_labels: str = 'uniform'
   dim_z: int = 3
   ema_lags: ClassVar[bool] = False
+  grows: ClassVar[bool] = False
   shares_batch_stats: ClassVar[bool] = False
 
   def init(self, key):

@@ -1,0 +1,172 @@
+"""Feature maps as blocks of pixels: a layout that fills the lanes of a TPU.
+
+A TPU works on 128 channels at a time, and the maps of a growing GAN at 1024 pixels have
+16. On a TPU blocks of 2x4 pixels therefore become channels, [b, h / 2, w / 4, 2 * 4 *
+c]. Functions here take a map in either layout, and plain arrays as they are.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from gan_jax.ops import activations, reductions
+
+Size = tuple[int, int]  # height and width of a block in pixels
+PIXEL: Size = (1, 1)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=['values'], meta_fields=['size'])
+@dataclasses.dataclass(frozen=True)
+class PixelBlocks:
+  """A feature map [b, h, w, c] as blocks of pixels.
+
+  `values` are [b, h / size[0], w / size[1], size[0] * size[1] * c], channels last.
+  """
+
+  values: Array
+  size: Size
+
+  @property
+  def shape(self) -> tuple[int, int, int, int]:
+    """Of the map: [b, h, w, c]."""
+    b, h, w, n = self.values.shape
+    rows, columns = self.size
+    return b, h * rows, w * columns, n // (rows * columns)
+
+  @property
+  def dtype(self) -> Any:
+    return self.values.dtype
+
+  def astype(self, dtype: DTypeLike) -> 'PixelBlocks':
+    return PixelBlocks(self.values.astype(dtype), self.size)
+
+
+FeatureMap = Array | PixelBlocks
+SMALLEST = 256  # width in pixels of the smallest maps in blocks
+
+
+def block_size(device: str, height: int, width: int, channels: int) -> Size:
+  """The block in which maps of a growing GAN live; (1, 1): none.
+
+  A block fills the 128 lanes of a TPU, where a map is so large that this pays
+  (experiments/step_speed). Images stay plain, as they have few channels.
+  """
+  if device != 'tpu' or min(height, width) < SMALLEST or channels < 8:
+    return PIXEL
+  if channels <= 16:
+    return 2, 4
+  if channels <= 32:
+    return 2, 2
+  return (1, 2) if channels <= 64 else PIXEL
+
+
+def size_of(x: FeatureMap) -> Size:
+  """The block of a map; (1, 1) for an array."""
+  return x.size if isinstance(x, PixelBlocks) else PIXEL
+
+
+def values_of(x: FeatureMap) -> Array:
+  """The array that holds a map."""
+  return x.values if isinstance(x, PixelBlocks) else x
+
+
+def like(x: FeatureMap, values: Array) -> FeatureMap:
+  """A map in the layout of x."""
+  return PixelBlocks(values, x.size) if isinstance(x, PixelBlocks) else values
+
+
+def to_blocks(x: Float[Array, 'b h w c'], size: Size) -> FeatureMap:
+  """An array as blocks of a size; (1, 1) leaves it as it is."""
+  if size == PIXEL:
+    return x
+  (b, h, w, c), (rows, columns) = x.shape, size
+  x = x.reshape(b, h // rows, rows, w // columns, columns, c)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return PixelBlocks(x.reshape(b, h // rows, w // columns, -1), size)
+
+
+def to_pixels(x: FeatureMap) -> Float[Array, 'b h w c']:
+  """The array of a map."""
+  if not isinstance(x, PixelBlocks):
+    return x
+  (b, h, w, c), (rows, columns) = x.shape, x.size
+  x = x.values.reshape(b, h // rows, w // columns, rows, columns, c)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, c)
+
+
+def map_values(f: Callable[..., Array], *maps: FeatureMap) -> FeatureMap:
+  """f of maps of one layout, where f works on each value alone."""
+  return like(maps[0], f(*map(values_of, maps)))
+
+
+def repeat_channels(x: FeatureMap, a: Any) -> Array:
+  """An array with one value per channel, for each channel of `values_of(x)`."""
+  if not isinstance(x, PixelBlocks):
+    return a
+  return jnp.concatenate([a] * (x.size[0] * x.size[1]), -1)
+
+
+def sum_pixels(x: FeatureMap, a: Float[Array, '... n']) -> Float[Array, '... c']:
+  """Adds what belongs to each channel of x, in an array per channel of its values."""
+  if not isinstance(x, PixelBlocks):
+    return a
+  return a.reshape(*a.shape[:-1], -1, x.shape[-1]).sum(-2)
+
+
+def add_bias(x: FeatureMap, bias: Float[Array, '1 1 1 c']) -> FeatureMap:
+  """`reductions.add_bias`."""
+  return like(x, reductions.add_bias(values_of(x), repeat_channels(x, bias)))
+
+
+def leaky_relu(x: Any) -> Any:
+  """`activations.leaky_relu` of an array or a map."""
+  return map_values(activations.leaky_relu, x)
+
+
+def relu(x: Any) -> Any:
+  """`activations.relu` of an array or a map."""
+  return map_values(activations.relu, x)
+
+
+def channel_means(x: FeatureMap, wide: Array) -> Array:
+  """Means over the channels of each pixel, for each channel of `values_of(x)`.
+
+  Args:
+    x: the map, whose dtype is the precision that is needed.
+    wide: values in its layout.
+  """
+  if not isinstance(x, PixelBlocks):
+    return wide.mean(-1, keepdims=True)
+  c = x.shape[-1]
+  pixels = x.size[0] * x.size[1]
+  mean = np.kron(np.eye(pixels), np.full((c, c), 1 / c)).astype(wide.dtype)
+  return jnp.dot(wide, mean, precision=_precision(x.dtype))
+
+
+def channel_products(x: FeatureMap, one: Array, weight: Float[Array, '1 c']) -> Array:
+  """A map of one channel times a weight per channel, in the layout of x.
+
+  Args:
+    x: the map whose layout the product has.
+    one: [b or 1, h, w, 1], an array.
+    weight: one value per channel of x.
+  """
+  if not isinstance(x, PixelBlocks):
+    return one @ weight
+  blocks = values_of(to_blocks(one, x.size))
+  spread = jnp.kron(jnp.eye(blocks.shape[-1], dtype=weight.dtype), weight)
+  return jnp.dot(blocks, spread, precision=_precision(x.dtype))
+
+
+def _precision(dtype: DTypeLike) -> lax.Precision:
+  """Of products whose result is rounded to a dtype."""
+  narrow = jnp.finfo(dtype).bits < 32
+  return lax.Precision.DEFAULT if narrow else lax.Precision.HIGHEST
