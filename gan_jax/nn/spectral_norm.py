@@ -81,7 +81,9 @@ def spectral_scales(
     matrices[path] = w.reshape(-1, w.shape[-1]) if 'kernel' in sub else w.T
   with jax.named_scope('spectral_norm'):
     constants = lax.stop_gradient(matrices)
-    iterate = _iterate_shared if shared else _iterate
+    # On GPUs the many small kernels around one collective take longer than what they
+    # spare: reading the weights.
+    iterate = _iterate_shared if shared and platform() != 'gpu' else _iterate
     v = sigma = u
     for _ in range(iterations):
       u, v, sigma = iterate(constants, u, eps)
@@ -174,12 +176,7 @@ def _iterate_shared(
     padded = lax.dynamic_update_slice_in_dim(padded, v, start, 0)
     partial[path] = padded, v @ rows
   new_u, new_v, sigma = _iterate(others, us, eps)
-  sums = lax.psum(partial, AXIS)
-  if platform() == 'gpu' and sums:
-    vs, stretches = ({path: x[i] for path, x in sums.items()} for i in range(2))
-    joint = _iterate_jointly(vs, stretches, eps)
-    return new_u | joint[0], new_v | joint[1], sigma | joint[2]
-  for path, (v, stretched) in sums.items():
+  for path, (v, stretched) in lax.psum(partial, AXIS).items():
     length = jnp.maximum(jnp.linalg.norm(v), eps)
     stretched /= length
     u = _normalize(stretched, eps)

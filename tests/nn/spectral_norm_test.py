@@ -104,6 +104,7 @@ def test_a_weight_without_u_has_no_scale():
 
 
 def test_a_gpu_iterates_all_weights_jointly_to_the_same_numbers(rng_seed):
+  """By itself, also where other devices share the work: no mesh axis is needed."""
   rng = np.random.default_rng(rng_seed)
   programs, numbers = {}, {}
   with jax.enable_x64(True):
@@ -115,8 +116,8 @@ def test_a_gpu_iterates_all_weights_jointly_to_the_same_numbers(rng_seed):
     spectral = norm.init_spectral(jax.random.key(0), params, ('kernel', 'embedding'))
     for platform in ('gpu', 'cpu'):
 
-      def scales(params):
-        scales, after = norm.spectral_scales(params, spectral, eps=1e-4)
+      def scales(params, shared=platform == 'gpu'):
+        scales, after = norm.spectral_scales(params, spectral, eps=1e-4, shared=shared)
         return sum(map(jnp.sum, jax.tree.leaves(scales))), (scales, after)
 
       with traced_for(platform):
