@@ -10,7 +10,7 @@ from gan_jax import UserError
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import CommandParser, add_flags, parsed_flags, path, workdir
-from gan_jax.sampling import export, image_io, output
+from gan_jax.sampling import export, image_io, onnx_export, output
 from gan_jax.sampling.exported import ExportedGenerator
 from gan_jax.sampling.generator import TrainedGenerator
 from gan_jax.sampling.interface import Generator
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     type=path,
     metavar='GEN.stablehlo',
     help='write the generator as a program that needs only jax, and its weights as '
-    'GEN.safetensors, instead of images',
+    'GEN.safetensors, instead of images; GEN.onnx: as an ONNX model',
   )
   p.add_argument(
     '--out',
@@ -92,10 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   options = parsed_flags(SamplingOptions, args)
   with open_workdir(args.workdir or Path()) as folder:
     if args.export:
-      export.check_export(args.export)
+      is_onnx = args.export.suffix.lower() == onnx_export.SUFFIX
+      (onnx_export.check_onnx if is_onnx else export.check_export)(args.export)
       trained = TrainedGenerator(folder, args.checkpoint, not args.raw)
-      program, weights = trained.export(args.export, options)
-      print(f'the generator is in {program}, its weights in {weights}')
+      program, *weights = trained.export(args.export, options)
+      inside = f', its weights in {weights[0]}' if weights else ''
+      print(f'the generator is in {program}{inside}')
       return
     output.check_output(args.out, args.fps, args.existing)
     if args.save_latents:

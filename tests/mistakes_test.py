@@ -128,6 +128,8 @@ CASES = [
   ('sample', '--workdir=no_checkpoints --out=x.png --direction=a:b'),
   ('sample', '--workdir=no_checkpoints --out=x.png --direction=a --directions=file'),
   ('sample', '--program=none --out=x.png'),
+  ('sample', '--workdir=no_checkpoints --export=x.bin'),
+  ('sample', '--workdir=no_checkpoints --export=file/x.onnx'),
   ('sample', '--program=file --out=x.png'),
   ('evaluate', '--workdir=no_checkpoints --metrics=swd'),
   ('evaluate', '--compare empty none'),

@@ -30,10 +30,10 @@ def row_weights(psi: ArrayLike, rows: int) -> Float[Array, ' rows']:
   # Fixed point, so that no compiler can contract the operations that follow.
   steps = jnp.clip(jnp.asarray(psi, jnp.float32), 0, 1) * np.float32(last * _STEPS)
   position = jnp.round(steps).astype(jnp.int32)
-  nearest = (position + _STEPS // 2) >> 20
-  on_grid = jnp.abs(position - (nearest << 20)) < 16
+  nearest = (position + _STEPS // 2) // _STEPS
+  on_grid = jnp.abs(position - nearest * _STEPS) < 16
   of_grid = jnp.array([(int(k), int(p * _STEPS)) for p, k in grid], jnp.int32)[nearest]
-  lower = jnp.where(on_grid, of_grid[0], position >> 20)
+  lower = jnp.where(on_grid, of_grid[0], position // _STEPS)
   part = jnp.where(on_grid, of_grid[1], position & (_STEPS - 1)) * np.float32(2**-20)
   part = jnp.where(part == 0, 1.0, part)  # exactly on a row: that row alone
   number = jnp.arange(rows)

@@ -152,9 +152,12 @@ class Attention(nn.Module):
     def project(features: int, name: str) -> Array:
       return self.conv(features, size=1, bias=False, name=name)(x)
 
+    def pooled(x: Array) -> Array:
+      x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+      return x.reshape(b, h * w // 4, -1)
+
     query = project(c // 8, 'theta').reshape(b, h * w, -1)
-    key = nn.max_pool(project(c // 8, 'phi'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
-    value = nn.max_pool(project(c // 2, 'g'), (2, 2), (2, 2)).reshape(b, h * w // 4, -1)
+    key, value = pooled(project(c // 8, 'phi')), pooled(project(c // 2, 'g'))
     out = attend(query, key, value).reshape(b, h, w, c // 2)
     out = self.conv(c, size=1, bias=False, name='o')(out)
     gamma = self.param('gamma', nn.initializers.zeros, ())

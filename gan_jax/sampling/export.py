@@ -38,7 +38,9 @@ def check_export(path: Path) -> None:
       cannot be written.
   """
   if path.suffix.lower() != SUFFIX:
-    raise UserError(f'{path}: the name of an exported generator ends in {SUFFIX}.')
+    raise UserError(
+      f'{path}: the name of an exported generator ends in {SUFFIX} or .onnx.'
+    )
   if not all(map(importlib.util.find_spec, ('flatbuffers', 'safetensors'))):
     raise UserError("exporting needs a package: pip install 'gan_jax[export]'.")
   for file in (path, path.with_suffix('.safetensors')):

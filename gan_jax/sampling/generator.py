@@ -21,7 +21,7 @@ from gan_jax.config.workdir import model_identity, read_config, read_data_record
 from gan_jax.models.base import Phase, SamplingDefaults, StyleBased, Variables
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.urls import check_path
-from gan_jax.sampling import directions, export
+from gan_jax.sampling import directions, export, onnx_export
 from gan_jax.sampling.class_names import read_class_names
 from gan_jax.sampling.cropping import crop_batches
 from gan_jax.sampling.drawing import draw_latents, noise_seeds, resolve_truncation
@@ -335,13 +335,16 @@ class TrainedGenerator(Generator):
 
   def export(
     self, path: str | Path, options: SamplingOptions | None = None
-  ) -> tuple[Path, Path]:
-    """Writes the files of `export.export_generator` and returns their paths.
+  ) -> tuple[Path, ...]:
+    """Writes the files of `export.export_generator`, or an ONNX model.
 
     Args:
-      path: name of the .stablehlo file; '~' is the home folder.
+      path: name of the .stablehlo or .onnx file; '~' is the home folder.
       options: fix the resolution, the noise strength and the truncated layers, and the
         truncation that batch statistics are taken at. None for the defaults.
+
+    Returns:
+      The paths of the files.
 
     Raises:
       UserError: as `export.export_generator` and `plan`, or options of images.
@@ -355,7 +358,9 @@ class TrainedGenerator(Generator):
     if gan.style_based is not None and options.truncated_layers is not None:
       gan = dataclasses.replace(gan, truncated_layers=options.truncated_layers)
     g = self._variables(options, *resolve_truncation(options, self.defaults))
-    path = os.path.expanduser(path)
+    path = Path(path).expanduser()
+    if path.suffix.lower() == onnx_export.SUFFIX:
+      return (onnx_export.export_onnx(gan, g, path, res=res, alpha=alpha),)
     return export.export_generator(gan, g, path, res=res, alpha=alpha)
 
   def _batch_size(self, options: SamplingOptions, n: int) -> int:
