@@ -13,10 +13,14 @@ from gan_jax.config import parse_config
 from gan_jax.exporters import __main__ as cli
 from gan_jax.exporters.official import official_files
 from gan_jax.exporters.saved_run import SavedRun
+from gan_jax.importers.biggan_names import biggan_state
 from gan_jax.importers.huggingface import huggingface_gan
+from gan_jax.importers.nvidia import progressive_state
+from gan_jax.importers.nvidia_settings import official_kwargs
 from gan_jax.importers.sources import read_published
 from gan_jax.models.base import variable_shapes
 from gan_jax.sampling.export import model_section
+from gan_jax.storage import weights
 from gan_jax.training.optimizers import make_optimizer
 from gan_jax.training.train_state import flatten_kernels
 
@@ -139,17 +143,30 @@ def test_optimizers_are_numbered_as_the_original_does(tmp_path, rng_seed):
       assert not any(x.any() for x in jax.tree.leaves(moments.first))
 
 
-def test_published_files_are_written_as_they_were(tmp_path):
+def test_published_files_are_written_as_they_were():
   """The same names in the same order, shapes and bits as BigGAN-PyTorch's."""
-  from gan_jax.importers.biggan_names import biggan_state
-  from gan_jax.storage import weights
-
   source = read_published(CHECKPOINTS / 'exp_zip')
   for role, variables in (('G', source.g), ('G_ema', source.ema), ('D', source.d)):
     want = weights.read_tree(CHECKPOINTS / 'exp_zip' / f'{role}.pth')
     got = biggan_state(variables, source.gan)
     assert list(got) == list(want)
     for name, array in want.items():
+      assert got[name].shape == array.shape, name
+      np.testing.assert_array_equal(got[name], array)
+
+
+@pytest.mark.parametrize('family', ['progan', 'stylegan'])
+def test_published_networks_are_written_as_they_were(family):
+  """The same names, shapes and bits as the variables in NVIDIA's pickles."""
+  path = CHECKPOINTS.parents[1] / 'progan_stylegan' / f'{family}_tiny.pkl'
+  source, networks = read_published(path), weights.read_network_pickle(path)
+  sides = (('G', source.g), ('D', source.d), ('G', source.ema))
+  kwargs = dict(zip('GD', official_kwargs(source.gan), strict=True))
+  for network, (side, variables) in zip(networks, sides, strict=True):
+    lod = float(network.variables['lod'])
+    got = progressive_state(variables, source.gan, side, kwargs[side], lod)
+    assert got.keys() == network.variables.keys()
+    for name, array in network.variables.items():
       assert got[name].shape == array.shape, name
       np.testing.assert_array_equal(got[name], array)
 
