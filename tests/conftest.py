@@ -7,6 +7,8 @@ import socket
 import uuid
 from pathlib import Path
 
+from tests.xla_flags import QUICK_COMPILES
+
 # In the environment, before jax is imported, so that processes started by a test
 # inherit it.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -16,15 +18,9 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 _flags = os.environ.get('XLA_FLAGS', '')
 if 'xla_force_host_platform_device_count' not in _flags:
   _flags += ' --xla_force_host_platform_device_count=8'
-# Without optimization, fusion emitters and splitting, programs compile in less than
-# half the time, and compiling is most of what the tests do.
-for _name, _value in (
-  ('xla_backend_optimization_level', '0'),
-  ('xla_cpu_use_fusion_emitters', 'false'),
-  ('xla_cpu_parallel_codegen_split_count', '1'),
-):
-  if _name not in _flags:
-    _flags += f' --{_name}={_value}'
+for _flag in QUICK_COMPILES.split():
+  if _flag.partition('=')[0] not in _flags:
+    _flags += f' {_flag}'
 os.environ['XLA_FLAGS'] = _flags.strip()
 
 # gan_jax adds its own XLA flags, so it comes before jax.

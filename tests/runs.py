@@ -15,12 +15,9 @@ from gan_jax.models.augmentation import OFF
 from gan_jax.training.first_weights import draw_weights
 from gan_jax.training.train_state import init_state
 from gan_jax.training.trainer import Trainer
+from tests.xla_flags import QUICK_COMPILES
 
 ROOT = Path(__file__).parents[1]
-QUICK_COMPILES = (
-  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false '
-  '--xla_cpu_parallel_codegen_split_count=1'
-)
 
 
 def tiny_config(name: str = 'biggan_digits', **changes: Any) -> dict[str, Any]:

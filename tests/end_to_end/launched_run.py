@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.runs import QUICK_COMPILES, ROOT, metric_lines
+from tests.runs import ROOT, metric_lines
+from tests.xla_flags import QUICK_COMPILES
 
 BATCH = 8
 CONFIG = """

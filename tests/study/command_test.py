@@ -14,8 +14,9 @@ from gan_jax import UserError
 from gan_jax.study import __main__ as command
 from gan_jax.study.cells import read_progress
 from tests.report.pages import page_data
-from tests.runs import QUICK_COMPILES, ROOT
+from tests.runs import ROOT
 from tests.study.studies import CONFIG, described, write_run
+from tests.xla_flags import QUICK_COMPILES
 
 
 def test_all_mistakes_come_before_the_first_cell(tmp_path):
