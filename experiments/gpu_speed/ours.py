@@ -100,12 +100,12 @@ def predicted(program: Any, device_kind: str) -> dict[str, Any]:
     from gan_jax.plan import hlo, kernels
     from gan_jax.plan.gpus import GPUS
 
-    (gpu,) = (gpu for gpu in GPUS.values() if gpu.name == device_kind)
+    gpu = {gpu.name: gpu for gpu in GPUS.values()}[device_kind]
     text, cost = kernels.estimate(hlo.parse(program.as_text()), gpu)
     found |= {'s': hlo.total_cycles(text) / gpu.clock, 'kernels': cost.kernels}
     found |= {'bytes_gb': cost.nbytes / 1e9, 'peak_flops': gpu.peak}
   except Exception as error:  # an unknown GPU, another version: the rest is measured
-    found['reason'] = f'{type(error).__name__}: {error}'[:200]
+    found['reason'] = f'no estimate: {type(error).__name__}: {error}'[:200]
   return found
 
 

@@ -246,7 +246,7 @@ def check_commands(args: argparse.Namespace, clock: Clock) -> list[Row]:
       'resume': lambda: run([*train, '--config.train.images=64'], clock),
       'export': lambda: run([*sample, workdir, f'--export={exported}'], clock),
       'sample the export': lambda: run(
-        [*sample, exported, f'--out={folder}/grid.png'], clock
+        [*sample, f'--program={exported}', f'--out={folder}/grid.png'], clock
       ),
       'evaluate': lambda: run(
         [*python, 'gan_jax.evaluate', workdir, '--num=16', '--metrics=prdc_small'],
