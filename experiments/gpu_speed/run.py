@@ -240,13 +240,14 @@ def check_commands(args: argparse.Namespace, clock: Clock) -> list[Row]:
     workdir = f'--workdir={folder}/run'
     train = [*python, 'gan_jax.main', '--config=biggan_imagenet:tiny', workdir]
     exported = f'{folder}/gen.stablehlo'
-    sample = [*python, 'gan_jax.sample', '--num=4']
+    sample = [*python, 'gan_jax.sample']
     commands: dict[str, Callable[[], Any]] = {
       'train': lambda: run(train, clock),
       'resume': lambda: run([*train, '--config.train.images=64'], clock),
       'export': lambda: run([*sample, workdir, f'--export={exported}'], clock),
       'sample the export': lambda: run(
-        [*sample, f'--program={exported}', f'--out={folder}/grid.png'], clock
+        [*sample, '--num=4', f'--program={exported}', f'--out={folder}/grid.png'],
+        clock,
       ),
       'evaluate': lambda: run(
         [*python, 'gan_jax.evaluate', workdir, '--num=16', '--metrics=prdc_small'],
@@ -286,9 +287,15 @@ def explore(command: Sequence[str], clock: Clock, port: int = 18099) -> None:
       last = line.strip()[:300] or last
       if line.startswith('ready:'):
         break
-    with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=20) as page:
-      if page.status != 200:
-        raise FailedError(f'status {page.status}')
+    url, attempts = f'http://127.0.0.1:{port}/', 40
+    for attempt in range(attempts):  # it listens a moment after it says so
+      try:
+        with urllib.request.urlopen(url, timeout=20):
+          break
+      except OSError:
+        if attempt == attempts - 1:
+          raise
+        time.sleep(0.5)
   except OSError as error:
     raise FailedError(f'{type(error).__name__}: {error}') from error
   finally:
