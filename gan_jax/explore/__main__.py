@@ -68,14 +68,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not folder.is_dir():
       raise UserError(f'--workdir={folder}: there is no such folder.')
     results, file = None, args.directions
-    if is_packaged(args.workdir):
+    packaged = is_packaged(args.workdir)  # nothing is written there
+    if packaged:
       results, file = Path(), file or Path(SAVE_FOLDER) / FILE
     session = ExplorerSession(folder, not args.raw, file, results)
     choice = session.select()
     if args.directions:
       check_directions(session, choice)
     log = functools.partial(print, flush=True)
-    with timed_phase(folder, f'opening and compiling {choice.name}', log):
+    with timed_phase(
+      None if packaged else folder, f'opening and compiling {choice.name}', log
+    ):
       capabilities = session.capabilities(choice)
       values = ControlValues(truncated_layers=capabilities.truncated_layers)
       session.render_png(choice, session.displayed_options(capabilities, values))

@@ -14,10 +14,16 @@ MIN_SECONDS = 2.0  # shorter phases are not recorded
 
 
 @contextlib.contextmanager
-def timed_phase(workdir: Path, phase: str, log: Callable[[str], Any]) -> Iterator[None]:
-  """Logs the start and end of a phase; records its duration unless it fails."""
-  path = workdir / DURATIONS
-  last = _read(path).get(phase)
+def timed_phase(
+  workdir: Path | None, phase: str, log: Callable[[str], Any]
+) -> Iterator[None]:
+  """Logs the start and end of a phase; records its duration unless it fails.
+
+  Args:
+    workdir: where the duration is recorded; None: nowhere.
+  """
+  path = workdir and workdir / DURATIONS
+  last = _read(path).get(phase) if path else None
   known = isinstance(last, int | float)
   log(f'{phase} (took {last:.0f} s last time) ...' if known else f'{phase} ...')
   began = time.perf_counter()
@@ -26,6 +32,8 @@ def timed_phase(workdir: Path, phase: str, log: Callable[[str], Any]) -> Iterato
   if seconds < MIN_SECONDS:
     return
   log(f'{phase}: done in {seconds:.0f} s')
+  if not path:
+    return
   durations = _read(path) | {phase: round(seconds, 1)}
   with contextlib.suppress(OSError), atomic_path(path) as part:
     part.write_text(json.dumps(durations, indent=1) + '\n')

@@ -32,6 +32,16 @@ def test_a_phase_logs_its_duration_in_the_last_run(tmp_path, clock):
   assert json.loads((tmp_path / durations.DURATIONS).read_text()) == {'compiling': 30.0}
 
 
+def test_without_a_workdir_nothing_is_recorded(tmp_path, clock, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  messages = []
+  for _ in range(2):
+    with durations.timed_phase(None, 'compiling', messages.append):
+      clock[0] += 5
+  assert messages == ['compiling ...', 'compiling: done in 5 s'] * 2
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('content', ['', '[]', '{"compiling": []}'])
 def test_a_corrupted_file_is_ignored(tmp_path, clock, content):
   (tmp_path / durations.DURATIONS).write_text(content)
