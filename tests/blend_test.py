@@ -114,6 +114,7 @@ def test_other_architectures():
   gan = GANS['stylegan']
   check = lambda b: cli.check_same_architecture(gan, b, 'A', 'B')
   check(dataclasses.replace(gan, r1_gamma=1.0, d_relu=True, mixing=0.0))
+  check(dataclasses.replace(gan, dtype='bfloat16', bfloat16_from=8))
   with pytest.raises(UserError, match='A is a StyleGAN and B a ProGAN'):
     check(GANS['progan'])
   with pytest.raises(UserError, match='model.dim_w is 3 in A and 4 in B'):

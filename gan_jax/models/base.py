@@ -62,8 +62,9 @@ class SamplingDefaults(NamedTuple):
 # Keys of a model that decide how it is trained or computed, not which function it is.
 TRAINING_KEYS = frozenset(
   (
-    *('fake_labels', 'dtype', 'remat', 'bn_group', 'bn_momentum', 'loss', 'r1_gamma'),
-    *('gp_weight', 'gp_target', 'drift', 'class_weight', 'mixing_groups'),
+    *('fake_labels', 'dtype', 'bfloat16_from', 'remat', 'bn_group', 'bn_momentum'),
+    *('loss', 'r1_gamma', 'gp_weight', 'gp_target', 'drift', 'class_weight'),
+    'mixing_groups',
   )
 )
 

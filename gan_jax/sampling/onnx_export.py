@@ -77,7 +77,9 @@ def onnx_model(gan: GAN, g: Variables, **fixed: Any) -> Any:
 
   constants = jax.tree.map(jnp.asarray, jax.device_get(g))
   narrow: Any = gan  # a dataclass with a dtype, as every family
-  float32: GAN = dataclasses.replace(narrow, dtype='float32')
+  wide = {'dtype': 'float32', 'bfloat16_from': 0}
+  ours = {name: value for name, value in wide.items() if hasattr(gan, name)}
+  float32: GAN = dataclasses.replace(narrow, **ours)
 
   def generate(z: Array, *rest: Array) -> Array:
     labels = rest[0] if gan.n_classes else jnp.zeros(z.shape[0], jnp.int32)
