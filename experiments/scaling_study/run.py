@@ -13,6 +13,7 @@ HERE = Path(__file__).parent / 'results'
 BIGGAN, EMOJI = 'configs/biggan_imagenet.py', 'configs/{}_emoji.py'
 PROGAN, STYLEGAN = 'configs/progan_{}.py', 'configs/stylegan_{}.py'
 GROWING = 'progan', 'stylegan'
+LARGEST = STYLEGAN.format('ffhq'), PROGAN.format('celebahq')
 # Configs, slices, batches ('': that of the config) and, of growing GANs, one resolution
 # (0: all). First the most important configs; then every other config on a slice where
 # it fits, the cheapest to compile first; then how they scale. A row takes 1 to 60
@@ -30,6 +31,7 @@ STUDY = (
   (STYLEGAN.format('lsun'), 'v5e:2x2', '', 256),
   (PROGAN.format('celebahq'), 'v5e:2x4,v5e:4x4,v6e:2x4', '', 1024),  # the last fits
   (STYLEGAN.format('ffhq'), 'v5e:2x4', '', 1024),
+  *((f'{config}:bf16', 'v5e:2x4', '', 1024) for config in LARGEST),
   (STYLEGAN.format('celebahq'), 'v5e:2x4,v5e:4x4', '', 1024),  # as is this one's
   (f'{BIGGAN}:256', 'v4:4x4x8', '2048', 0),
   (f'{BIGGAN}:512', 'v4:4x8x8', '2048', 0),
