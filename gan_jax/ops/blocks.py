@@ -17,7 +17,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from gan_jax.ops import activations, reductions
+from gan_jax.ops import activations, image_products, reductions
 
 Size = tuple[int, int]  # height and width of a block in pixels
 PIXEL: Size = (1, 1)
@@ -88,8 +88,13 @@ def to_blocks(x: Float[Array, 'b h w c'], size: Size) -> FeatureMap:
   if size == PIXEL:
     return x
   (b, h, w, c), (rows, columns) = x.shape, size
-  x = x.reshape(b, h // rows, rows, w // columns, columns, c)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
+  if image_products.as_products(w, c):
+    x = image_products.multiply_columns(x, image_products.split_columns(w, columns))
+    x = x.reshape(b, h // rows, rows, columns, w // columns, c)
+    x = x.transpose(0, 1, 4, 2, 3, 5)
+  else:
+    x = x.reshape(b, h // rows, rows, w // columns, columns, c)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
   return PixelBlocks(x.reshape(b, h // rows, w // columns, -1), size)
 
 
@@ -98,8 +103,12 @@ def to_pixels(x: FeatureMap) -> Float[Array, 'b h w c']:
   if not isinstance(x, PixelBlocks):
     return x
   (b, h, w, c), (rows, columns) = x.shape, x.size
-  x = x.values.reshape(b, h // rows, w // columns, rows, columns, c)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, c)
+  values = x.values.reshape(b, h // rows, w // columns, rows, columns, c)
+  if image_products.as_products(w, c):
+    values = values.transpose(0, 1, 3, 4, 2, 5).reshape(b, h, w, c)
+    back = image_products.split_columns(w, columns).T
+    return image_products.multiply_columns(values, back)
+  return values.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, c)
 
 
 def map_values(f: Callable[..., Array], *maps: FeatureMap) -> FeatureMap:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from gan_jax.ops import image_products
 from gan_jax.ops.convolution import NHWC, conv, conv_stride2, matmul
 from gan_jax.ops.platform import platform
 from gan_jax.ops.winograd import transpose_kernel
@@ -19,6 +20,8 @@ DownForm = Literal['plain', 'products', 'strided']
 def upsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2*h 2*w c']:
   """Nearest-neighbour upsampling by 2."""
   b, h, w, c = x.shape
+  if image_products.as_products(2 * w, c):
+    return image_products.upsample(x)
   x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
   return x.reshape(b, 2 * h, 2 * w, c)
 
@@ -26,6 +29,8 @@ def upsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2*h 2*w c']:
 def downsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b h/2 w/2 c']:
   """Mean over boxes of 2x2 pixels."""
   b, h, w, c = x.shape
+  if image_products.as_products(w, c):
+    return image_products.downsample(x)
   return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
