@@ -32,12 +32,14 @@ def test_the_list_has_a_line_for_each_command(monkeypatch, capsys):
     'figures',
     'directions',
     'project',
+    'blend',
     'prepare',
     'plan',
     'study',
     'report',
     'explore',
     'import',
+    'export',
   ]
   with pytest.raises(SystemExit) as exit:
     start(monkeypatch)
