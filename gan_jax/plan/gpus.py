@@ -1,4 +1,4 @@
-"""Published figures of GPUs, and what XLA's compiler is told of them."""
+"""Published figures of GPUs, and the target of XLA's compiler made from them."""
 
 import math
 import re
