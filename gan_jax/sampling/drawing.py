@@ -1,16 +1,42 @@
 """z and class weights of planned images: from seeds of JAX or NumPy, or from a file."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, UInt32
 
 from gan_jax.models.base import SamplingDefaults
+from gan_jax.sampling import directions
 from gan_jax.sampling.latents import Latents
 from gan_jax.sampling.options import NUMPY, SamplingOptions
 from gan_jax.sampling.planning import DRAWN, ImagePlan, Sources
 from gan_jax.sampling.samplers import labels_from_seeds, latents, run_in_batches
+
+
+class Job(NamedTuple):
+  """Everything that decides planned images, besides the weights."""
+
+  options: SamplingOptions
+  plan: ImagePlan
+  z: Float[np.ndarray, 'k dim_z']
+  classes: Float[np.ndarray, 'k classes']
+  given: Latents | None  # what the plan's sources may name
+  steps: Sequence[directions.Step]
+  psi: float
+  res: int
+  alpha: ArrayLike
+
+
+class Drawn(NamedTuple):
+  """How n planned images are computed."""
+
+  draw: Callable[..., ArrayLike]  # of batches of `rows`
+  rows: list[np.ndarray]  # [n, ...] each
+  classes: Float[np.ndarray, 'n classes']
+  latents: Latents  # of the images, without what does not depend on the family
 
 
 def resolve_truncation(

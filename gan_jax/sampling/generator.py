@@ -24,7 +24,13 @@ from gan_jax.runtime.urls import check_path
 from gan_jax.sampling import directions, export, onnx_export
 from gan_jax.sampling.class_names import read_class_names
 from gan_jax.sampling.cropping import crop_batches
-from gan_jax.sampling.drawing import draw_latents, noise_seeds, resolve_truncation
+from gan_jax.sampling.drawing import (
+  Drawn,
+  Job,
+  draw_latents,
+  noise_seeds,
+  resolve_truncation,
+)
 from gan_jax.sampling.exported import ExportedGenerator
 from gan_jax.sampling.interface import Generator, reject_style_options
 from gan_jax.sampling.latents import (
@@ -37,7 +43,6 @@ from gan_jax.sampling.latents import (
 from gan_jax.sampling.options import LAYOUTS, SamplingOptions
 from gan_jax.sampling.planning import (
   GeneratorSpec,
-  ImagePlan,
   PlannedImages,
   plan_images,
   resolve_resolution,
@@ -71,29 +76,6 @@ class Restored(NamedTuple):
   g: Variables
   phase: Phase  # of training, when it was written
   step: int
-
-
-class _Job(NamedTuple):
-  """Everything that decides planned images, besides the weights."""
-
-  options: SamplingOptions
-  plan: ImagePlan
-  z: Float[np.ndarray, 'k dim_z']
-  classes: Float[np.ndarray, 'k classes']
-  given: Latents | None  # what the plan's sources may name
-  steps: Sequence[directions.Step]
-  psi: float
-  res: int
-  alpha: ArrayLike
-
-
-class _Drawn(NamedTuple):
-  """How n planned images are computed."""
-
-  draw: Callable[..., ArrayLike]  # of batches of `rows`
-  rows: list[np.ndarray]  # [n, ...] each
-  classes: Float[np.ndarray, 'n classes']
-  latents: Latents  # of the images, without what does not depend on the family
 
 
 class TrainedGenerator(Generator):
@@ -212,7 +194,7 @@ class TrainedGenerator(Generator):
       plan, options.batch, truncation, self.gan.dim_z, self.n_classes, latents
     )
     g = self._variables(options, psi, truncation)
-    job = _Job(options, plan, z, classes, latents, steps, psi, res, alpha)
+    job = Job(options, plan, z, classes, latents, steps, psi, res, alpha)
     if style is None:
       drawn = self._draw_from_z(g, job)
     else:
@@ -255,7 +237,7 @@ class TrainedGenerator(Generator):
     batch = self._device_multiple(min(MAPPING_BATCH, len(z)))
     return np.concatenate([x[:, 0] for x in run_in_batches(draw, [z, classes], batch)])
 
-  def _draw_from_z(self, g: Variables, job: _Job) -> _Drawn:
+  def _draw_from_z(self, g: Variables, job: Job) -> Drawn:
     """Images of a family without styles."""
     sample = self._jitted(make_sampler, job.res, job.options.noise == 'stored')
     z, psi = job.plan.frames_of(job.z), job.psi
@@ -264,9 +246,9 @@ class TrainedGenerator(Generator):
     classes = job.plan.frames_of(job.classes)
     draw = lambda z, classes, seeds: sample(g, z, classes, psi, seeds, job.alpha)
     rows = [z, classes, noise_seeds(job.options, job.plan)]
-    return _Drawn(draw, rows, classes, Latents('z', z, psi=psi))
+    return Drawn(draw, rows, classes, Latents('z', z, psi=psi))
 
-  def _draw_from_styles(self, gan: StyleBased, g: Variables, job: _Job) -> _Drawn:
+  def _draw_from_styles(self, gan: StyleBased, g: Variables, job: Job) -> Drawn:
     """Images of a StyleGAN."""
     options, plan, alpha = job.options, job.plan, job.alpha
     mapped = self._mapped(gan, g, job)
@@ -284,13 +266,13 @@ class TrainedGenerator(Generator):
       draw: Callable[..., ArrayLike] = lambda ws, *noise: noisy(g, ws, noise, alpha)
       latents = dataclasses.replace(styles.latents, noise=noise)
       used = noise[: len(gan.sizes(job.res))]
-      return _Drawn(draw, [ws, *used], styles.classes, latents)
+      return Drawn(draw, [ws, *used], styles.classes, latents)
     synthesize = self._jitted(make_synthesizer, job.res, options.noise == 'stored')
     draw = lambda ws, seeds: synthesize(g, ws, seeds, alpha)
     rows_ = [ws, noise_seeds(options, plan)]
-    return _Drawn(draw, rows_, styles.classes, styles.latents)
+    return Drawn(draw, rows_, styles.classes, styles.latents)
 
-  def _mapped(self, gan: StyleBased, g: Variables, job: _Job) -> Mapped:
+  def _mapped(self, gan: StyleBased, g: Variables, job: Job) -> Mapped:
     """The mapping network and truncation, in batches."""
     n_truncated = job.options.truncated_layers
     n_truncated = gan.truncated_layers if n_truncated is None else n_truncated
