@@ -82,9 +82,11 @@ def export_generator(
 
   The exported function takes z float32 [b, dim_z], class weights float32
   [b, n_classes] ([b, 0] for a model without classes) and psi, a float32 scalar. It
-  returns uint8 [b, res, res, channels]: on the same kind of device the same bits as
-  the sampler. The noise of a StyleGAN is the one stored with the weights. The name of
-  the function states the family's `SamplingDefaults`: 'generate psi=0.7 ...'.
+  returns uint8 [b, res, res, channels]: the images of the sampler, where a few values
+  in a thousand may be rounded to the next level, since the compiler orders some
+  products by the batch size, which the file leaves open. The noise of a StyleGAN is
+  the one stored with the weights. The name of the function states the family's
+  `SamplingDefaults`: 'generate psi=0.7 ...'.
 
   Args:
     g: variables of the generator, usually the EMA weights, with the batch statistics
@@ -122,7 +124,7 @@ def export_program(
 
   def generate(z: Array, classes: Array, psi: ArrayLike) -> Array:
     # The barrier hides from the compiler that the weights are constants. It would fold
-    # them for minutes, and the last bits would differ from those of the sampler.
+    # them for minutes, and the last bits would differ more from those of the sampler.
     variables = jax.lax.optimization_barrier(constants)
     labels = classes if gan.n_classes else jnp.zeros(z.shape[0], jnp.int32)
     images = gan.generate(variables, z, labels, psi, **fixed)
