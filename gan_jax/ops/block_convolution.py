@@ -23,8 +23,9 @@ from gan_jax.ops.blocks import (
   PixelBlocks,
   Size,
   block_size,
+  blocks_to_image,
+  image_to_blocks,
   size_of,
-  to_blocks,
   to_pixels,
   values_of,
 )
@@ -47,8 +48,10 @@ def conv(x: FeatureMap, kernel: Float[Array, 'k k c o']) -> FeatureMap:
     after = block_size(platform(), h, w, o)
   if size_of(x) == after == PIXEL:
     return convolution.conv(to_pixels(x), kernel)
-  if not isinstance(x, PixelBlocks) and c <= FEW_CHANNELS:
-    x = to_blocks(x, after)
+  if size == 1 and isinstance(x, PixelBlocks) and o <= FEW_CHANNELS:
+    return blocks_to_image(x, kernel[0, 0])
+  if size == 1 and not isinstance(x, PixelBlocks) and c <= FEW_CHANNELS:
+    return image_to_blocks(x, kernel[0, 0], after)
   y = _blurred(x, kernel, (), after, _Step(1, 1, size // 2), first=True)
   return to_pixels(y) if o <= FEW_CHANNELS else y
 

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gan_jax.ops import activations, image_products, reductions
+from gan_jax.ops.reductions import accumulation_dtype
 
 Size = tuple[int, int]  # height and width of a block in pixels
 PIXEL: Size = (1, 1)
@@ -88,13 +89,8 @@ def to_blocks(x: Float[Array, 'b h w c'], size: Size) -> FeatureMap:
   if size == PIXEL:
     return x
   (b, h, w, c), (rows, columns) = x.shape, size
-  if image_products.as_products(w, c):
-    x = image_products.multiply_columns(x, image_products.split_columns(w, columns))
-    x = x.reshape(b, h // rows, rows, columns, w // columns, c)
-    x = x.transpose(0, 1, 4, 2, 3, 5)
-  else:
-    x = x.reshape(b, h // rows, rows, w // columns, columns, c)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(b, h // rows, rows, w // columns, columns, c)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
   return PixelBlocks(x.reshape(b, h // rows, w // columns, -1), size)
 
 
@@ -104,11 +100,41 @@ def to_pixels(x: FeatureMap) -> Float[Array, 'b h w c']:
     return x
   (b, h, w, c), (rows, columns) = x.shape, x.size
   values = x.values.reshape(b, h // rows, w // columns, rows, columns, c)
-  if image_products.as_products(w, c):
-    values = values.transpose(0, 1, 3, 4, 2, 5).reshape(b, h, w, c)
-    back = image_products.split_columns(w, columns).T
-    return image_products.multiply_columns(values, back)
   return values.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, c)
+
+
+def image_to_blocks(
+  image: Float[Array, 'b h w k'],
+  weight: Float[Array, 'k c'],
+  size: Size,
+  precision: lax.Precision | None = None,
+) -> PixelBlocks:
+  """`image @ weight`, as blocks of a size."""
+  (b, h, w, _), (rows, columns) = image.shape, size
+  # The columns stay in the lanes until the product with the weight.
+  x = image_products.split_columns(image, columns)
+  x = x.reshape(b, h // rows, rows, -1, columns, w // columns)
+  wide = _at_each_pixel(weight, size).astype(x.dtype).reshape(*size, len(weight), -1)
+  values = jnp.einsum('birksj,rsko->bijo', x, wide, precision=precision)
+  return PixelBlocks(values, size)
+
+
+def blocks_to_image(
+  x: PixelBlocks, weight: Float[Array, 'c k']
+) -> Float[Array, 'b h w k']:
+  """`to_pixels(x) @ weight`, for an image's few channels k."""
+  (b, h, w, _), columns, k = x.shape, x.size[1], weight.shape[-1]
+  wide = _at_each_pixel(weight, x.size).astype(x.dtype).reshape(-1, *x.size, k)
+  y = jnp.einsum('bijo,orsk->birksj', x.values, wide)
+  return image_products.join_columns(y.reshape(b, h, -1, columns, w // columns))
+
+
+def _at_each_pixel(
+  weight: Float[Array, 'k c'], size: Size
+) -> Float[Array, 'pixels_k pixels_c']:
+  """The matrix that applies the weight to each pixel of a block."""
+  weight = weight.astype(accumulation_dtype(weight.dtype))
+  return jnp.kron(jnp.eye(size[0] * size[1], dtype=weight.dtype), weight)
 
 
 def map_values(f: Callable[..., Array], *maps: FeatureMap) -> FeatureMap:
@@ -170,9 +196,8 @@ def channel_products(x: FeatureMap, one: Array, weight: Float[Array, '1 c']) -> 
   """
   if not isinstance(x, PixelBlocks):
     return one @ weight
-  blocks = values_of(to_blocks(one, x.size))
-  spread = jnp.kron(jnp.eye(blocks.shape[-1], dtype=weight.dtype), weight)
-  return jnp.dot(blocks, spread, precision=_precision(x.dtype))
+  one = one.astype(jnp.result_type(one, weight))
+  return image_to_blocks(one, weight, x.size, _precision(x.dtype)).values
 
 
 def _precision(dtype: DTypeLike) -> lax.Precision:

@@ -22,19 +22,11 @@ def as_products(width: int, channels: int) -> bool:
   return platform() == 'tpu' and width >= MIN_WIDTH and channels <= MAX_CHANNELS
 
 
-def multiply_columns(
-  x: Float[Array, 'b h w c'], matrix: Float[np.ndarray, 'w v']
-) -> Float[Array, 'b h v c']:
-  """Each row of each image times a matrix, in the precision of x's dtype."""
-  precision = lax.Precision.DEFAULT if _is_narrow(x) else lax.Precision.HIGHEST
-  return jnp.einsum('bhwc,wv->bhvc', x, matrix.astype(x.dtype), precision=precision)
-
-
 def upsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2*h 2*w c']:
   """Nearest-neighbour upsampling by 2."""
   _, h, w, _ = x.shape
-  x = multiply_columns(x, 2 * _means_of_pairs(2 * w).T)
-  x = multiply_columns(x.swapaxes(1, 2), 2 * _means_of_pairs(2 * h).T)
+  x = _product('bhwc,wv->bhvc', x, 2 * _means_of_pairs(2 * w).T)
+  x = _product('bhwc,wv->bhvc', x.swapaxes(1, 2), 2 * _means_of_pairs(2 * h).T)
   return x.swapaxes(1, 2)
 
 
@@ -42,16 +34,35 @@ def downsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b h/2 w/2 c']:
   """Mean over boxes of 2x2 pixels."""
   _, h, w, _ = x.shape
   y = x.astype(accumulation_dtype(x.dtype))
-  y = multiply_columns(y, _means_of_pairs(w))
-  y = multiply_columns(y.swapaxes(1, 2), _means_of_pairs(h))
+  y = _product('bhwc,wv->bhvc', y, _means_of_pairs(w))
+  y = _product('bhwc,wv->bhvc', y.swapaxes(1, 2), _means_of_pairs(h))
   return y.swapaxes(1, 2).astype(x.dtype)
 
 
-def split_columns(width: int, n: int) -> Float[np.ndarray, 'w w']:
-  """The matrix that puts every n-th column together: all first ones, all second ones.
+def split_columns(
+  x: Float[Array, 'b h w c'], n: int
+) -> Float[Array, 'b h c n columns']:
+  """Every n-th column together, with the columns last: in the lanes."""
+  b, h, w, c = x.shape
+  return _product('bhwc,wv->bhcv', x, _split(w, n)).reshape(b, h, c, n, w // n)
 
-  Its transpose puts them back.
-  """
+
+def join_columns(x: Float[Array, 'b h c n columns']) -> Float[Array, 'b h w c']:
+  """The inverse of `split_columns`."""
+  b, h, c, n, columns = x.shape
+  back = _split(n * columns, n).T
+  return _product('bhcv,vw->bhwc', x.reshape(b, h, c, -1), back)
+
+
+def _product(equation: str, x: Array, matrix: Float[np.ndarray, 'n m']) -> Array:
+  """The product with a matrix, in the precision of x's dtype."""
+  narrow = jnp.finfo(x.dtype).bits < 32
+  precision = lax.Precision.DEFAULT if narrow else lax.Precision.HIGHEST
+  return jnp.einsum(equation, x, matrix.astype(x.dtype), precision=precision)
+
+
+def _split(width: int, n: int) -> Float[np.ndarray, 'w w']:
+  """The matrix that puts every n-th column together."""
   order = np.arange(width).reshape(-1, n).T.reshape(-1)
   return np.eye(width)[:, order]
 
@@ -59,7 +70,3 @@ def split_columns(width: int, n: int) -> Float[np.ndarray, 'w w']:
 def _means_of_pairs(n: int) -> Float[np.ndarray, 'n m']:
   """The matrix [n, n / 2] whose columns take the mean of two neighbours."""
   return np.kron(np.eye(n // 2), np.full((2, 1), 0.5))
-
-
-def _is_narrow(x: Array) -> bool:
-  return jnp.finfo(x.dtype).bits < 32

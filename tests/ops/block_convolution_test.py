@@ -93,6 +93,15 @@ def test_convolutions_also_from_and_to_images(shape, rng_seed):
   assert_same(block_convolution.conv, conv, 8, shape, rng_seed)
 
 
+@pytest.mark.parametrize('shape', [(1, 1, 3, 16), (1, 1, 16, 3)])
+def test_images_meet_blocks_in_products(shape):
+  x = jnp.ones((1, 8, 8, shape[2]))
+  with traced_for('tpu'):
+    x = blocks.to_blocks(x, block_convolution.block_size('tpu', *x.shape[1:]))
+    text = str(jax.make_jaxpr(block_convolution.conv)(x, jnp.ones(shape)))
+  assert text.count('dot_general[') == 2 and 'conv_general_dilated' not in text
+
+
 def test_means_of_2x2_pixels(rng_seed):
   ours = lambda x, k: block_convolution.downsample(x)
   plain = lambda x, k: resampling.downsample(x)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax.ops import blocks, resampling
+from gan_jax.ops import image_products, resampling
 from tests.gradients import (
   assert_equal_gradients,
   assert_equal_values,
@@ -14,16 +14,9 @@ from tests.gradients import (
 )
 from tests.platforms import traced_for
 
-
-def round_trip(x):
-  return blocks.to_pixels(blocks.to_blocks(x, (2, 4)))
-
-
 FUNCTIONS = {
   'upsample': (resampling.upsample, 128),
   'downsample': (resampling.downsample, 256),
-  'to_blocks': (lambda x: blocks.to_blocks(x, (2, 4)), 256),
-  'round_trip': (round_trip, 256),
 }
 
 
@@ -58,3 +51,14 @@ def test_only_large_images_are_products():
     x = jax.ShapeDtypeStruct((1, 4, width, channels), jnp.float32)
     jaxpr = jax.make_jaxpr(on_tpu(resampling.downsample))(x)
     assert 'dot_general' not in str(jaxpr)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_columns_are_split_and_joined(dtype, rng_seed):
+  x = np.random.default_rng(rng_seed).standard_normal((2, 4, 16, 3))
+  x = jnp.asarray(x, dtype)
+  split = image_products.split_columns(x, 4)
+  assert split.shape == (2, 4, 3, 4, 4) and split.dtype == dtype
+  for n in range(4):
+    np.testing.assert_array_equal(split[:, :, :, n], x[:, :, n::4].swapaxes(2, 3))
+  np.testing.assert_array_equal(image_products.join_columns(split), x)
