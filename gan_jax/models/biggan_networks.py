@@ -8,7 +8,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from gan_jax.nn.layers import Attention, Conv, Dense, Embed, ModuleDef, orthogonal_rows
+from gan_jax.nn.layers import (
+  Attention,
+  Conv,
+  Dense,
+  Embed,
+  ModuleDef,
+  orthogonal_rows,
+  sum_of_convs,
+)
 from gan_jax.nn.norms import BatchStatistics, Norm
 from gan_jax.ops.activations import relu
 from gan_jax.ops.convolution import conv
@@ -53,8 +61,11 @@ class GBlock(nn.Module):
     h = relu(self.norm(name='bn1')(x, condition, train))
     h = self.conv(self.features, apply_kernel=up_conv, name='conv1')(h)
     h = relu(self.norm(name='bn2')(h, condition, train))
-    h = self.conv(self.features, name='conv2')(h)
-    return h + self.conv(self.features, size=1, apply_kernel=up_conv, name='conv_sc')(x)
+    conv2 = partial(self.conv, self.features, name='conv2')
+    conv_sc = partial(
+      self.conv, self.features, size=1, apply_kernel=up_conv, name='conv_sc'
+    )
+    return sum_of_convs(conv2, h, conv_sc, x)
 
 
 class DeepGBlock(nn.Module):
@@ -188,11 +199,13 @@ class DBlock(nn.Module):
     apply_kernel = down_conv if self.down else conv
     h = x if self.first else relu(x)
     h = relu(self.conv(self.hidden, name='conv1')(h))
-    h = self.conv(self.features, apply_kernel=apply_kernel, name='conv2')(h)
+    conv2 = partial(self.conv, self.features, apply_kernel=apply_kernel, name='conv2')
     if self.down or x.shape[-1] != self.features:
-      sc = self.conv(self.features, size=1, apply_kernel=apply_kernel, name='conv_sc')
-      x = sc(x)
-    return h + x
+      conv_sc = partial(
+        self.conv, self.features, size=1, apply_kernel=apply_kernel, name='conv_sc'
+      )
+      return sum_of_convs(conv2, h, conv_sc, x)
+    return conv2()(h) + x
 
 
 class DeepDBlock(nn.Module):

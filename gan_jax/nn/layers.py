@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +15,9 @@ from gan_jax.ops import block_convolution, blocks
 from gan_jax.ops.attention import attend
 from gan_jax.ops.blocks import FeatureMap
 from gan_jax.ops.convolution import conv
-from gan_jax.ops.reductions import add_bias
+from gan_jax.ops.platform import platform
+from gan_jax.ops.pooling import max_pool
+from gan_jax.ops.reductions import accumulation_dtype, add_bias
 
 ModuleDef = Callable[..., Any]  # a module class, or a partial of one
 Init = Callable[..., Array]  # key, shape, dtype -> array
@@ -36,11 +39,15 @@ def _normalized_product(
   dtype: Any = module.dtype
   if module.has_variable('scales', name):
     scale = module.get_variable('scales', name)
-    if isinstance(x.size, int) and weight.size > x.size:
-      x = x.astype(scale.dtype) * scale
-    else:
+    if _scales_weight(x, weight.size):
       weight = weight * scale
+    else:
+      x = x.astype(scale.dtype) * scale
   return x.astype(dtype), weight.astype(dtype)
+
+
+def _scales_weight(x: Array, weight_size: int) -> bool:
+  return not isinstance(x.size, int) or weight_size <= x.size
 
 
 def orthogonal_rows(
@@ -78,26 +85,44 @@ class Conv(nn.Module):
   """Convolution with bias, [b, h, w, in] -> [b, h', w', features].
 
   `apply_kernel` is `conv`, `up_conv` or `down_conv`. The bias is initialized uniform in
-  +-1 / sqrt(fan in), as in BigGAN-PyTorch.
+  +-1 / sqrt(fan in), as in BigGAN-PyTorch. With `bias_apart` it is not added but
+  returned besides the feature map.
   """
 
   features: int
   size: int = 3
   bias: bool = True
+  bias_apart: bool = False
   apply_kernel: ApplyKernel = conv
   init_kernel: Init = orthogonal_rows
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 o']:
+  def __call__(self, x: Float[Array, 'b h w c']) -> Any:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.init_kernel, shape)
     x = self.apply_kernel(*_normalized_product(self, 'kernel', x, kernel))
     if self.bias:
       init = _fan_in_uniform(self.size**2 * shape[2])
       bias = self.param('bias', init, (1, 1, 1, self.features))
+      if self.bias_apart:
+        return x, bias
       x = add_bias(x, bias.astype(self.dtype))
     return x
+
+
+def sum_of_convs(first: ModuleDef, x: Array, second: ModuleDef, y: Array) -> Array:
+  """first()(x) + second()(y), of two partials of `Conv`.
+
+  On a GPU the biases are added first: cuDNN adds one bias and a feature map to a
+  convolution, and XLA would write that map again with its own bias.
+  """
+  if platform() != 'gpu':
+    x = first()(x)
+    return x + second()(y)
+  x, bias = first(bias_apart=True)(x)
+  y, other = second(bias_apart=True)(y)
+  return add_bias(x, (bias + other).astype(x.dtype)) + y
 
 
 class Dense(nn.Module):
@@ -141,26 +166,45 @@ class Embed(nn.Module):
 
 
 class Attention(nn.Module):
-  """Self-attention with max-pooled keys and values (SAGAN, arXiv:1805.08318)."""
+  """Self-attention with max-pooled keys and values (SAGAN, arXiv:1805.08318).
+
+  On a GPU one product with all kernels, and one in the gradient, read x; and gamma
+  multiplies the last kernel, so that its own gradient reads no feature map.
+  """
 
   conv: ModuleDef
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     b, h, w, c = x.shape
+    on_gpu, c8, wide = platform() == 'gpu', c // 8, accumulation_dtype(x.dtype)
 
-    def project(features: int, name: str) -> Array:
-      return self.conv(features, size=1, bias=False, name=name)(x)
+    def project(features: int, name: str, apply_kernel: ApplyKernel = conv) -> Array:
+      options = dict(size=1, bias=False, apply_kernel=apply_kernel, name=name)
+      return self.conv(features, **options)(x)
 
     def pooled(x: Array) -> Array:
-      x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
-      return x.reshape(b, h * w // 4, -1)
+      return max_pool(x).reshape(b, h * w // 4, -1)
 
-    query = project(c // 8, 'theta').reshape(b, h * w, -1)
-    key, value = pooled(project(c // 8, 'phi')), pooled(project(c // 2, 'g'))
+    if on_gpu and _scales_weight(x, c * c):
+      kernel = partial(project, apply_kernel=lambda _, kernel: kernel)
+      kernels = kernel(c8, 'theta'), kernel(c8, 'phi'), kernel(c // 2, 'g')
+      projected = conv(x, jnp.concatenate(kernels, -1))
+      query, rest = (
+        projected[..., :c8].reshape(b, h * w, -1),
+        pooled(projected[..., c8:]),
+      )
+      key, value = rest[..., :c8], rest[..., c8:]
+    else:
+      query = project(c8, 'theta').reshape(b, h * w, -1)
+      key, value = pooled(project(c8, 'phi')), pooled(project(c // 2, 'g'))
     out = attend(query, key, value).reshape(b, h, w, c // 2)
-    out = self.conv(c, size=1, bias=False, name='o')(out)
+    last = partial(self.conv, c, size=1, bias=False, name='o')
     gamma = self.param('gamma', nn.initializers.zeros, ())
+    if on_gpu:
+      scaled = lambda y, k: conv(y.astype(x.dtype), (k * gamma).astype(x.dtype))
+      return x + last(dtype=wide, apply_kernel=scaled)(out)
+    out = last()(out)
     return x + gamma.astype(x.dtype) * out
 
 
