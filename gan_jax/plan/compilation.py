@@ -69,10 +69,11 @@ def compile_cached(
       part.write_bytes(gzip.compress(json.dumps(answer).encode(), 6))
   figures: Figures = {'versions': dict(zip(compilers, versions, strict=True))}
   figures['compile_s'] = answer['compile_s']
+  if set_options := {**(options or {}), **(GPU_OPTIONS if gpu else {})}:
+    figures['compiler_options'] = set_options
   if 'out_of_memory' in answer:
     return figures | refusal_figures(answer['out_of_memory'])
   if gpu:
-    figures['compiler_options'] = GPU_OPTIONS
     return figures | gpu_figures(answer, mesh.size, mesh.size // nodes, gpu)
   return figures | program_figures(answer, mesh.size)
 

@@ -4,9 +4,9 @@ Compiled as a whole, the initialization of a network has several kernels for eac
 that is drawn. Here one program draws the random bits of all arrays and applies the
 elementwise operations on them, with one kernel for all arrays that are treated alike.
 NumPy and LAPACK do the rest on the host. The bits are those of `jax.random`, and
-XLA:CPU calls the same LAPACK, so the weights are those of `jax.jit` on a CPU. That
-program runs on the host too, beside an accelerator that could compile and factorize
-for a minute.
+XLA:CPU calls the same LAPACK, so the weights are those of `jax.jit` on a CPU; only
+large orthogonal kernels differ, by rounding. That program runs on the host too, beside
+an accelerator that could compile and factorize for a minute.
 """
 
 import contextlib
@@ -29,6 +29,9 @@ from gan_jax.runtime.environment import one_off_compiler_options
 Tree = TypeVar('Tree')
 
 _ROW = 2**16  # bits are drawn in rows of so many words
+# rows * columns^2 of the smallest matrix that is orthogonalized by Cholesky: its QR
+# decomposition takes about 0.1 s.
+_LARGE = 2**30
 
 
 class _NotSplitError(Exception):
@@ -36,7 +39,7 @@ class _NotSplitError(Exception):
 
 
 def draw_weights(init: Callable[[PRNGKeyArray], Tree], key: PRNGKeyArray) -> Tree:
-  """`jax.jit(init)(key)` of the host's CPU in less time; the same bits.
+  """`jax.jit(init)(key)` of the host's CPU in less time; up to `_LARGE` the same bits.
 
   A function that uses its key in other ways than `fold_in`, `split` and draws of 32-bit
   numbers is compiled as a whole. The last bit can differ where drawn arrays are
@@ -284,19 +287,43 @@ def _iota(*, dtype: Any, shape: tuple[int, ...], dimension: int, **_: Any) -> An
   return np.broadcast_to(np.arange(shape[dimension]).reshape(aligned), shape)
 
 
+def _multiply(x: np.ndarray, y: np.ndarray, **_: Any) -> np.ndarray:
+  """x * y, without work where y is one row of ones, as signs of columns often are."""
+  row = y[:1] if y.ndim == 2 and not y.strides[0] else None
+  return x if row is not None and (row == 1).all() else np.multiply(x, y)
+
+
 def _qr(x: np.ndarray, *, full_matrices: bool, pivoting: bool, **_: Any) -> Any:
   if full_matrices or pivoting or x.ndim != 2 or x.dtype != np.float32:
     return None
   import scipy.linalg  # the LAPACK that XLA:CPU calls
 
-  return scipy.linalg.qr(x, mode='economic', check_finite=False)
+  rows, columns = x.shape
+  large = rows >= 2 * columns and rows * columns**2 >= _LARGE
+  by_cholesky = _qr_by_cholesky(x) if large else None
+  return by_cholesky or scipy.linalg.qr(x, mode='economic', check_finite=False)
+
+
+def _qr_by_cholesky(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+  """x = q r by the Cholesky factor r of x^T x, in a third of the time of LAPACK's QR.
+
+  q is as orthogonal if columns are far from linearly dependent, as random ones are with
+  twice as many rows. None if they are not.
+  """
+  from scipy.linalg import blas, lapack
+
+  r, failed = lapack.spotrf(blas.ssyrk(1.0, x.T), overwrite_a=True)
+  diagonal = np.diagonal(r)
+  if failed or diagonal.min() < 0.5 * diagonal.max():
+    return None
+  return blas.strsm(1.0, r, x.T, trans_a=True).T, r
 
 
 # Operations that NumPy rounds as XLA does; None: a case that is left to XLA.
 _RULES: dict[str, Callable[..., Any]] = {
   'add': lambda x, y, **_: np.add(x, y),
   'sub': lambda x, y, **_: np.subtract(x, y),
-  'mul': lambda x, y, **_: np.multiply(x, y),
+  'mul': _multiply,
   'max': lambda x, y, **_: np.maximum(x, y),
   'eq': lambda x, y, **_: np.equal(x, y),
   'sign': lambda x, **_: np.sign(x),

@@ -50,10 +50,11 @@ def test_an_out_of_memory_error_is_a_cached_answer(message, name, gib, tmp_path)
     assert figures[name] == int(gib * 2**30)
     assert message[:20] in figures['out_of_memory']
   options = {'xla_tpu_run_space_to_batch': False}  # another program, not in the cache
-  compilation.compile_cached(
+  figures = compilation.compile_cached(
     OutOfMemory(message), make_mesh(), tmp_path, options=options
   )
   assert len(list(tmp_path.iterdir())) == 2
+  assert figures['compiler_options'] == options
 
 
 class GpuProgram:
@@ -76,8 +77,10 @@ class GpuProgram:
 
 def test_figures_of_a_program_for_gpus_and_their_report(tmp_path):
   lowered, gpu = GpuProgram(), gpus.GPUS['h100']
-  figures = compilation.compile_cached(lowered, make_mesh(), tmp_path, gpu)
-  assert lowered.options == figures['compiler_options'] == {'xla_gpu_autotune_level': 0}
+  own = {'xla_gpu_enable_latency_hiding_scheduler': True}  # lowered with it
+  figures = compilation.compile_cached(lowered, make_mesh(), tmp_path, gpu, own)
+  assert lowered.options == {'xla_gpu_autotune_level': 0}
+  assert figures['compiler_options'] == own | lowered.options
   assert figures['hbm_bytes'] == 100 + 90 - 80 + 1000
   assert figures['kernels'] == 14 and figures['cycles'] > 14_000  # nanoseconds
   assert figures['program_flops'] > 0 and figures['compute_s'] > 0

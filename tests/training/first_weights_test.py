@@ -1,10 +1,13 @@
 """The first weights of every family are those that `jax.jit` draws, bit by bit."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
 from gan_jax.config import load_config
 from gan_jax.training import first_weights
@@ -117,3 +120,23 @@ def test_weights_are_drawn_on_the_host_if_jax_has_it(monkeypatch):
     assert draw_weights(draws, key).devices() == {jax.devices()[0]}
     monkeypatch.setattr(jax, 'local_devices', no_cpu)  # JAX_PLATFORMS=cuda
     assert draw_weights(draws, key).devices() == {other}
+
+
+def test_large_kernels_are_orthogonalized_by_cholesky(monkeypatch, rng_seed):
+  x = np.random.default_rng(rng_seed).normal(size=(96, 32)).astype(np.float32)
+  qr = partial(first_weights._qr, full_matrices=False, pivoting=False)
+  q, r = qr(x)
+  monkeypatch.setattr(first_weights, '_LARGE', 96 * 32**2)
+  found, triangle = qr(x)
+  assert np.diagonal(triangle).min() > 0 and not np.tril(triangle, -1).any()
+  np.testing.assert_allclose(found @ triangle, x, atol=1e-5)
+  np.testing.assert_allclose(found.T @ found, np.eye(32), atol=2e-6)
+  np.testing.assert_allclose(found, q * np.sign(np.diagonal(r)), atol=2e-6)
+  # Not square ones, nor columns that depend on each other, nearly or exactly.
+  close, equal = x.copy(), x.copy()
+  close[:, 7] = x[:, 3] + 1e-3 * x[:, 7]
+  equal[:, 7] = x[:, 3]
+  for other in (x[:48], close, equal):
+    expected = scipy.linalg.qr(other, mode='economic')
+    for ours, theirs in zip(qr(other), expected, strict=True):
+      np.testing.assert_array_equal(ours, theirs)
