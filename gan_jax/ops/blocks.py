@@ -1,8 +1,17 @@
 """Feature maps as blocks of pixels: a layout that fills the lanes of a TPU.
 
-A TPU works on 128 channels at a time, and the maps of a growing GAN at 1024 pixels have
-16. On a TPU blocks of 2x4 pixels therefore become channels, [b, h / 2, w / 4, 2 * 4 *
-c]. Functions here take a map in either layout, and plain arrays as they are.
+A TPU works on 128 channels at a time, its lanes, and pads what has fewer. The maps of a
+growing GAN have 16 at 1024 pixels. On a TPU a large map of few channels is therefore a
+`PixelBlocks`: with blocks of 2x4 pixels [b, 1024, 1024, 16] is [b, 512, 256, 128], and
+the channels of a block are those of its pixels, one after the other, row by row:
+
+  pixel (r, s) of a block, channel k  ->  channel (4 r + s) * 16 + k
+
+The other maps, and all maps on other devices, are plain arrays. Layers take a
+`FeatureMap`, either of the two, and give the same numbers for both up to rounding:
+`block_convolution` has the convolutions, and the functions here what layers do
+otherwise. `block_size` decides which layout a map has. Images are plain arrays
+everywhere; `image_to_blocks` and `blocks_to_image` are from-RGB and to-RGB.
 """
 
 import dataclasses
@@ -55,7 +64,7 @@ SMALLEST = 256  # width in pixels of the smallest maps in blocks
 
 
 def block_size(device: str, height: int, width: int, channels: int) -> Size:
-  """The block in which maps of a growing GAN live; (1, 1): none.
+  """The size of the blocks that a map of a growing GAN is in; (1, 1): a plain array.
 
   A block fills the 128 lanes of a TPU, where a map is so large that this pays
   (experiments/step_speed). Images stay plain, as they have few channels.
