@@ -15,14 +15,22 @@ from unittest import mock
 import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
 
 # isort: split
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gan_jax.nn import spectral_norm
-from gan_jax.ops import activations, attention, convolution, reductions, resampling
+from gan_jax.nn import layers, spectral_norm
+from gan_jax.ops import (
+  activations,
+  attention,
+  convolution,
+  pooling,
+  reductions,
+  resampling,
+)
 from gan_jax.plan import chips, compilation, hlo, kernels
 
 OUT = Path(__file__).parent / 'results' / 'gpu_layers.csv'
@@ -44,6 +52,43 @@ def activated(
   narrow, by = kernel.astype(NARROW), bias.astype(NARROW)
   h = act(reductions.add_bias(convolution.conv(x, narrow), by))
   return convolution.conv(h, narrow)
+
+
+class Sum(nn.Module):
+  """A block of D at its end: a 3x3 and a 1x1 convolution that halve maps."""
+
+  @nn.compact
+  def __call__(self, h: Array, x: Array) -> Array:
+    down = partial(
+      layers.Conv, h.shape[-1], apply_kernel=resampling.down_conv, dtype=NARROW
+    )
+    shortcut = partial(down, size=1, name='conv_sc')
+    return layers.sum_of_convs(partial(down, name='conv2'), h, shortcut, x)
+
+
+def applied(
+  module: nn.Module, maps: int, tree: Any, platform: str, *args: Array
+) -> Any:
+  """A module, from the leaves of its parameters, with its forms of a platform."""
+  params = jax.tree.unflatten(tree, args[maps:])
+  elsewhere = mock.patch.object(layers, 'platform', lambda: platform)
+  with elsewhere, mock.patch.object(pooling, 'platform', lambda: platform):
+    return module.apply({'params': params}, *args[:maps])
+
+
+def module_cases() -> Iterator[Case]:
+  attention = layers.Attention(partial(layers.Conv, dtype=NARROW))
+  for name, module, maps in (
+    ('attention layer 64, 96', attention, ((64, 96),)),
+    ('end of block 128, 96', Sum(), ((128, 96), (128, 96))),
+  ):
+    shapes = tuple(((IMAGES, size, size, c), NARROW) for size, c in maps)
+    inputs = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    params = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
+    leaves, tree = jax.tree.flatten(params)
+    shapes += tuple((x.shape, x.dtype) for x in leaves)
+    for form, platform in (('as on a TPU', 'tpu'), ('of a GPU', 'gpu')):
+      yield name, form, partial(applied, module, len(maps), tree, platform), shapes
 
 
 def scales(platform: str, *weights: Array) -> Any:
@@ -79,6 +124,7 @@ def cases() -> Iterator[Case]:
   weights = tuple(((3, 3, c, o), WIDE) for c, o in WEIGHTS)
   for form, platform in (('each weight', 'tpu'), ('jointly', 'gpu')):
     yield 'spectral norm of 6', form, partial(scales, platform), weights
+  yield from module_cases()
 
 
 def formed(function: Callable[..., Array], form: str) -> Callable[..., Array]:
