@@ -212,7 +212,7 @@ def _evaluate(
   given, named = read_given_statistics(args, protocol), name_networks(args, metrics)
   defaults = default_metrics(given, named, sweep=bool(thresholds))
   if given and not any(needs_images(x, named) for x in metrics or defaults):
-    dataset = without_images(given.name, config.gan.res, config.gan.channels)
+    dataset = without_images(config.gan, given.name)
   elif {*metrics} <= {*PATHS} and metrics and not args.data:
     dataset = load_or_no_images(folder, config, split, args.data_dir)
   else:
@@ -300,7 +300,7 @@ def load_or_no_images(
     return load_real_images(folder, config, split, None, data_dir)
   except UserError as error:
     _note(f'note: path lengths are measured without real images: {error}')
-    return without_images(config.data.name, config.gan.res, config.gan.channels)
+    return without_images(config.gan, config.data.name)
 
 
 def default_metrics(

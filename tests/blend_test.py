@@ -119,3 +119,5 @@ def test_other_architectures():
     check(GANS['progan'])
   with pytest.raises(UserError, match='model.dim_w is 3 in A and 4 in B'):
     check(dataclasses.replace(gan, dim_w=4))
+  with pytest.raises(UserError, match=r'first_map is \(4, 4\) in A and \(3, 4\) in B'):
+    check(dataclasses.replace(gan, first_map=(3, 4)))

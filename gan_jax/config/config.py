@@ -63,7 +63,7 @@ class Config:
       split=split or source.split,
       data_dir=source.data_dir or None,
       cache=source.cache or None,
-      res=self.gan.res,
+      res=self.gan.size(),
       channels=self.gan.channels,
       upscale=source.upscale,
       skip_bad=source.skip_bad,

@@ -52,7 +52,7 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     config.shape(stage, n_devices=1)
   config.augment.check(
     channels=gan.channels,
-    res=min(stage.res for stage in config.stages),
+    res=min(min(gan.size(stage.res)) for stage in config.stages),
     signs=min(config.images_per_step(stage) for stage in config.stages),
   )
   return config

@@ -18,13 +18,14 @@ from gan_jax.data.dataset import (
 )
 from gan_jax.data.decode import PIL_MODES, center_crop_resize
 from gan_jax.data.digests import array_digests
+from gan_jax.runtime.image_size import Size
 
 BUILT_IN = ('emoji', 'digits', 'synthetic')
 
 _EMOJI_PER_CLASS = 128  # of smaller classes, at most
 
 
-def load_built_in(name: str, split: str, res: int, channels: int) -> Dataset:
+def load_built_in(name: str, split: str, size: Size, channels: int) -> Dataset:
   """Opens the dataset `name` of BUILT_IN.
 
   Raises:
@@ -34,7 +35,7 @@ def load_built_in(name: str, split: str, res: int, channels: int) -> Dataset:
     raise UserError(f"Dataset '{name}' has only the split 'train', not '{split}'.")
   digit_names = tuple(map(str, range(10)))
   if name == 'synthetic':
-    return Dataset(name, _SyntheticExamples(res, channels), digit_names, (1000,) * 10)
+    return Dataset(name, _SyntheticExamples(size, channels), digit_names, (1000,) * 10)
   check_channels(name, 1 if name == 'digits' else 3, channels)
   if name == 'digits':
     images, labels = _read_digits()
@@ -43,7 +44,7 @@ def load_built_in(name: str, split: str, res: int, channels: int) -> Dataset:
     images, labels, class_names = _read_emoji()
   # Few and small: resized once here, so that reading one is an array lookup.
   pixels = np.stack(
-    [center_crop_resize(image.convert(PIL_MODES[channels]), res) for image in images]
+    [center_crop_resize(image.convert(PIL_MODES[channels]), size) for image in images]
   )
   counts = tuple(np.bincount(labels).tolist())
   label_array = np.asarray(labels)
@@ -88,11 +89,11 @@ def _read_emoji() -> tuple[list[Image.Image], Sequence[int], tuple[str, ...]]:
 class _SyntheticExamples:
   """10,000 blobs that cost nothing to read; color by class, position by index."""
 
-  def __init__(self, res: int, channels: int):
-    self.res, self.n_offsets = res, res // 2 + 1
+  def __init__(self, size: Size, channels: int):
+    self.size, self.n_offsets = size, tuple(n // 2 + 1 for n in size)
     # One image for each class, 1.5 times as large; an example is a window of it.
-    line = np.linspace(-3, 3, res + self.n_offsets - 1)
-    blob = np.exp(-(line**2) - line[:, None] ** 2)[..., None]
+    y, x = (np.linspace(-3, 3, n + n // 2) for n in size)
+    blob = np.exp(-(x**2) - y[:, None] ** 2)[..., None]
     hues = 2 * np.pi * (np.arange(10)[:, None] / 10 + np.arange(channels) / 3)
     shades = 255 * blob * (0.5 + 0.5 * np.cos(hues))[:, None, None, :]
     self.class_images = shades.astype(np.uint8)
@@ -102,6 +103,7 @@ class _SyntheticExamples:
 
   def __getitem__(self, i: int) -> Example:
     # A prime stride: consecutive images are far apart, and all positions occur.
-    y, x = divmod(i * 7919 % self.n_offsets**2, self.n_offsets)
-    window = self.class_images[i % 10, y : y + self.res, x : x + self.res]
+    rows, columns = self.n_offsets
+    y, x = divmod(i * 7919 % (rows * columns), columns)
+    window = self.class_images[i % 10, y : y + self.size[0], x : x + self.size[1]]
     return window, int(i % 10)

@@ -18,13 +18,16 @@ from gan_jax.data.decode import (
   area_downsample,
   center_crop_resize,
   decode_pixels,
+  header_size,
   open_image,
+  oriented,
 )
 from gan_jax.data.depth import Ranges
 from gan_jax.data.folder import ImageSource, Label
 from gan_jax.data.raw_png import decode_raw_png
+from gan_jax.runtime.image_size import Size, as_size
 
-Example = tuple[UInt8[np.ndarray, 'res res c'], Label]
+Example = tuple[UInt8[np.ndarray, 'h w c'], Label]
 
 
 class CorruptImageError(UserError):
@@ -61,12 +64,12 @@ class Dataset:
 
   Attributes:
     name: as the config calls it.
-    examples: `examples[i]` is (image uint8 [res, res, c], label in 0..n_classes-1).
+    examples: `examples[i]` is (image uint8 [h, w, c], label in 0..n_classes-1).
     class_names: empty if the dataset is unlabeled; all labels are 0 then.
     counts: number of images of each class; empty if unknown without reading them.
     origin: where the images come from, in words, for the summary.
     content: top, left, bottom and right of what is not padding in any image, as
-      fractions of the side.
+      fractions of height and width.
     has_vectors: the labels are vectors float32 [n_classes], not classes.
     digests: hexadecimal digests over all images by what they cover, see
       `gan_jax.data.digests`; empty if unknown.
@@ -145,7 +148,7 @@ def downsample_examples(examples: Examples, factor: int) -> Examples:
 class InMemoryExamples:
   """Images and labels held as arrays."""
 
-  images: UInt8[np.ndarray, 'n res res c']
+  images: UInt8[np.ndarray, 'n h w c']
   labels: Int[np.ndarray, ' n']
 
   def __len__(self) -> int:
@@ -221,28 +224,30 @@ class SkipCorrupt:
 
 
 def decode_and_resize(
-  content: bytes, res: int, channels: int, ranges: Ranges | None = None
-) -> UInt8[np.ndarray, 'res res channels']:
-  """Decodes an image and resizes its largest centered square to res x res pixels.
+  content: bytes, res: int | Size, channels: int, ranges: Ranges | None = None
+) -> UInt8[np.ndarray, 'h w channels']:
+  """Decodes an image and resizes its largest centered part of the result's shape.
 
-  `ranges` are those of values of more than 8 bits; see `depth.to_8_bits`.
+  `res` are height and width in pixels, or the side of a square. `ranges` are those
+  of values of more than 8 bits; see `depth.to_8_bits`.
 
   Raises:
     UnusableImageError: it cannot be decoded.
   """
-  if (pixels := decode_raw_png(content, (res, res, channels))) is not None:
+  size = as_size(res)
+  if (pixels := decode_raw_png(content, (*size, channels))) is not None:
     return pixels
   image = open_image(content)
   original_size = image.size
   # The JPEG decoder may skip detail beyond twice the requested resolution. HEIC would
   # give its thumbnail.
-  size = 2 * res, 2 * res
+  enough = 2 * max(size), 2 * max(size)
   is_jpeg = image.format in ('JPEG', 'MPO')
-  drafted = image.draft(PIL_MODES[channels], size) if is_jpeg else None
+  drafted = image.draft(PIL_MODES[channels], enough) if is_jpeg else None
   scale = original_size[0] / drafted[1][2] if drafted else 1
   decoded = decode_pixels(image, channels, ranges=ranges)
   return apply_orientation(
-    center_crop_resize(decoded, res, original_size, scale), image
+    center_crop_resize(decoded, oriented(size, image), original_size, scale), image
   )
 
 
@@ -256,7 +261,7 @@ class ImageFiles:
 
   name: str
   source: ImageSource
-  res: int
+  size: Size
   channels: int
   ranges: Ranges = dataclasses.field(default_factory=dict)
 
@@ -266,13 +271,13 @@ class ImageFiles:
   def __getitem__(self, i: int) -> Example:
     try:
       content, label = self.source.read(i)
-      return decode_and_resize(content, self.res, self.channels, self.ranges), label
+      return decode_and_resize(content, self.size, self.channels, self.ranges), label
     except UnusableImageError as error:
       image = self.source.display_name(i)
       raise CorruptImageError(f'{image} of {self.name} {error}.') from error
 
   def source_size(self, i: int) -> tuple[int, int]:
-    return open_image(self.source.read(i)[0]).size
+    return header_size(open_image(self.source.read(i)[0]))
 
   def label(self, i: int) -> Label:
     return self.source.label(i)

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from gan_jax.data.depth import Ranges, Span, to_8_bits, value_kind, value_span
 from gan_jax.data.formats import readable_formats, unidentified_content
 from gan_jax.data.jxl_header import jxl_size
+from gan_jax.runtime.image_size import Size, as_size
 
 PIL_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # number of channels -> PIL mode
 MAX_PIXELS = 2**26  # 8192 x 8192: below PIL's limit, above any published dataset
@@ -25,6 +26,7 @@ _ORIENTATION_TRANSFORMS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
   7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
   8: lambda x: x[:, ::-1].swapaxes(0, 1),
 }
+_TURNED = (5, 6, 7, 8)  # orientations that exchange rows and columns
 _PIL_ERRORS = (  # raised by PIL and its plugins for corrupted content
   *(OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError, OverflowError),
   *(RuntimeError, Image.DecompressionBombError),
@@ -129,65 +131,96 @@ def read_span(image: Image.Image) -> Span | None:
 
 
 def apply_orientation(
-  pixels: UInt8[np.ndarray, 'side side c'], image: Image.Image
-) -> UInt8[np.ndarray, 'side side c']:
-  """Rotates and flips square `pixels` as the EXIF data of `image` require.
+  pixels: UInt8[np.ndarray, 'h w c'], image: Image.Image
+) -> UInt8[np.ndarray, 'h2 w2 c']:
+  """Rotates and flips `pixels` as the EXIF data of `image` require.
 
   Raises:
     UnusableImageError: corrupted EXIF data.
   """
+  transform = _ORIENTATION_TRANSFORMS.get(_orientation(image))
+  return np.ascontiguousarray(transform(pixels)) if transform else pixels
+
+
+def oriented(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
+  """Height and width, or width and height, as `apply_orientation` leaves them.
+
+  Raises:
+    UnusableImageError: corrupted EXIF data.
+  """
+  return size[::-1] if _orientation(image) in _TURNED else size
+
+
+def header_size(image: Image.Image) -> tuple[int, int]:
+  """(width, height) of an opened image as it is shown; no pixel is decoded.
+
+  EXIF data that a PNG has after its pixels count for nothing.
+
+  Raises:
+    UnusableImageError: corrupted EXIF data.
+  """
+  if image.format == 'TIFF':  # whose size is that of the image as it is shown
+    return image.size
+  decodes = image.format == 'PNG' and 'exif' not in image.info  # to find EXIF data
+  return image.size if decodes else oriented(image.size, image)
+
+
+def _orientation(image: Image.Image) -> int:
   try:
-    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    return image.getexif().get(_ORIENTATION_TAG, 1)
   except _PIL_ERRORS as error:
     raise _undecodable(error) from error
-  transform = _ORIENTATION_TRANSFORMS.get(orientation)
-  return np.ascontiguousarray(transform(pixels)) if transform else pixels
 
 
 def center_crop_resize(
   image: Image.Image,
-  res: int,
+  res: int | Size,
   original_size: tuple[int, int] | None = None,
   scale: float = 1,
-) -> UInt8[np.ndarray, 'res res c']:
-  """Resizes the largest centered square of an image to res x res pixels.
+) -> UInt8[np.ndarray, 'h w c']:
+  """Resizes the largest centered part of an image that has the shape of the result.
 
   Args:
     image: a decoded image.
-    res: side of the result, in pixels.
+    res: height and width of the result in pixels; a number: of a square.
     original_size: (width, height) before the JPEG decoder downsampled the image by
       `scale`; by default the size of `image`. The decoder rounds odd sides up, so
       that the center of `image` alone would be off by a fraction of a pixel.
     scale: original width / width of `image`.
   """
   width, height = original_size or image.size
-  square = min(width, height)
-  left, top = (width - square) // 2 / scale, (height - square) // 2 / scale
-  side = square / scale
+  h, w = as_size(res)
+  if width * h >= height * w:
+    part: tuple[float, float] = height * w / h, height
+  else:
+    part = width, width * h / w
+  left, top = ((n - p) // 2 / scale for n, p in zip((width, height), part, strict=True))
+  columns, rows = (n / scale for n in part)
   # An integer factor averages entire pixels, exactly and without ringing. Any other
   # factor needs Lanczos to be sharp without aliasing. Bicubic upsamples smoothly.
-  if side % res == 0:
+  if columns % w == 0 == rows % h:
     method = Image.Resampling.BOX
   else:
-    method = Image.Resampling.LANCZOS if side > res else Image.Resampling.BICUBIC
-  if (side, image.size) != (res, (res, res)):
-    box = (left, top, left + side, top + side)
-    image = image.resize((res, res), method, box=box)
-  return np.asarray(image).reshape(res, res, -1)
+    method = Image.Resampling.LANCZOS if rows > h else Image.Resampling.BICUBIC
+  if (columns, rows, image.size) != (w, h, (w, h)):
+    box = (left, top, left + columns, top + rows)
+    image = image.resize((w, h), method, box=box)
+  return np.asarray(image).reshape(h, w, -1)
 
 
-def pad_to_square(
-  image: Image.Image, background: tuple[int, int, int], at_least: int = 0
+def pad(
+  image: Image.Image, background: tuple[int, int, int], size: tuple[int, int]
 ) -> Image.Image:
-  """Centers an image on a square of the RGB color `background`.
+  """Centers an image on a canvas of the RGB color `background`.
 
-  The side is that of the image, or `at_least` if that is larger.
+  Args:
+    size: width and height of the canvas, not below those of the image.
   """
-  side = max(*image.size, at_least)
   color = Image.new('RGB', (1, 1), background).convert(image.mode).getpixel((0, 0))
-  square = Image.new(image.mode, (side, side), color)
-  square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-  return square
+  canvas = Image.new(image.mode, size, color)
+  corner = (size[0] - image.width) // 2, (size[1] - image.height) // 2
+  canvas.paste(image, corner)
+  return canvas
 
 
 def area_downsample(

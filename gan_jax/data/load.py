@@ -32,6 +32,7 @@ from gan_jax.data.tfds_source import (
   load_tfds_folder,
   tfds_data_dir,
 )
+from gan_jax.runtime.image_size import Size, as_size, format_size, smaller
 from gan_jax.runtime.urls import is_url
 
 _MAX_LEFT_OUT = 0.1  # of the images of a folder or zip
@@ -45,13 +46,13 @@ def load_dataset(
   split: str = 'train',
   data_dir: str | None = None,
   cache: str | None = None,
-  res: int,
+  res: int | Size,
   channels: int,
   upscale: bool = False,
   skip_bad: bool = False,
   value_range: str = AUTO,
 ) -> Dataset:
-  """Opens a dataset of images uint8 [res, res, channels].
+  """Opens a dataset of images uint8 [h, w, channels].
 
   Args:
     name: one of
@@ -70,9 +71,11 @@ def load_dataset(
       else ~/tensorflow_datasets.
     cache: folder that a prepared set is copied to and read from; default:
       $GAN_JAX_CACHE/data for sets in stores, none for others.
-    res: side of the square images, in pixels.
+    res: height and width of the images in pixels; a number: the side of square ones.
+      Images of another shape are cropped to their centered part of this shape;
+      prepared ones are refused.
     channels: 1 (grey), 3 (RGB) or 4 (RGBA), at most as many as the images have.
-    upscale: upsample images that are smaller than res. Otherwise a dataset most of
+    upscale: upsample images that are smaller. Otherwise a dataset most of
       whose images are smaller is an error; built-in datasets are always resized.
     skip_bad: read the next image in place of one that cannot be decoded, and log a
       warning. Otherwise reading it raises CorruptImageError. It also allows a folder
@@ -86,11 +89,11 @@ def load_dataset(
       or too small, or have too few channels; too many are left out; a package is
       missing; an argument is out of range; the set cannot be copied to `cache`.
   """
-  _check_shape(res, channels)
+  size = _check_shape(res, channels)
   ranges = fixed_ranges(value_range, 'data.range')
-  dataset = _open(name, split, data_dir, cache, res, channels, ranges, skip_bad)
+  dataset = _open(name, split, data_dir, cache, size, channels, ranges, skip_bad)
   if not upscale:
-    _check_sizes(dataset, res)
+    _check_sizes(dataset, size)
   return dataset.skip_corrupt() if skip_bad else dataset
 
 
@@ -99,7 +102,7 @@ def _open(
   split: str,
   data_dir: str | None,
   cache: str | None,
-  res: int,
+  size: Size,
   channels: int,
   ranges: Ranges | None,
   skip_bad: bool,
@@ -107,30 +110,33 @@ def _open(
   """Opens what `name` means; see `load_dataset`."""
   if name in BUILT_IN:
     _refuse_cache(cache, f'{name} is built in')
-    return load_built_in(name, split, res, channels)
+    return load_built_in(name, split, size, channels)
   folder = tfds_data_dir(data_dir)
   if Path(name).is_dir() and not is_path(name) and not is_tfds_name(name, folder):
     name = f'./{name}'
   source = open_files(name if is_path(name) else f'{folder}/{name}', cache)
   if (manifest := read_manifest(source)) is not None:
-    return load_prepared(source, manifest, split, res, channels)
+    return load_prepared(source, manifest, split, size, channels)
   if is_url(name) or is_path(name) and _is_tfds_folder(name):
-    return load_tfds_folder(source, split, res, channels)
+    return load_tfds_folder(source, split, size, channels)
   if is_path(name):
     images = _open_folder_or_zip(name, split, skip_bad)
     found = f'{name} is a {images.kind} of images'
     _refuse_cache(cache, found, 'prepare it with gan_jax.prepare, or ')
-    return _make_dataset(name, images, res, channels, ranges)
-  return load_tfds(name, split, data_dir, cache, res, channels)
+    return _make_dataset(name, images, size, channels, ranges)
+  return load_tfds(name, split, data_dir, cache, size, channels)
 
 
-def _check_shape(res: int, channels: int) -> None:
+def _check_shape(res: int | Size, channels: int) -> Size:
+  """Height and width; raises a UserError if there are no such images."""
   if channels not in PIL_MODES:
     raise UserError(
       f'model.channels is {channels}: 1 (grey), 3 (RGB) and 4 (RGBA) are allowed.'
     )
-  if not isinstance(res, int) or res < 1:
+  size = as_size(res)
+  if not all(isinstance(n, int) and n > 0 for n in size):
     raise UserError(f'res must be a positive number of pixels, not {res!r}.')
+  return size
 
 
 def _refuse_cache(cache: str | None, found: str, next_step: str = '') -> None:
@@ -145,14 +151,19 @@ def _is_tfds_folder(path: str) -> bool:
   return (Path(os.path.expanduser(path)) / METADATA[0]).is_file()
 
 
-def _check_sizes(dataset: Dataset, res: int) -> None:
-  """Raises a UserError if most images are smaller than res."""
-  shorter_sides = [min(size) for size in source_sizes(dataset)]
-  n_small = sum(side < res for side in shorter_sides)
-  if 2 * n_small > len(shorter_sides):
+def _check_sizes(dataset: Dataset, size: Size) -> None:
+  """Raises a UserError if most images are smaller than `size`."""
+  found = [(height, width) for width, height in source_sizes(dataset)]
+  n_small = sum(smaller(one, size) for one in found)
+  if 2 * n_small > len(found):
+    square = size[0] == size[1]
+    model = f'model.res is {size[0]}' if square else f'images have {format_size(size)}'
+    median = f'the shorter side: {int(np.median([min(one) for one in found]))}'
+    if not square:
+      median = format_size(tuple(np.median(found, axis=0).astype(int)))
     raise UserError(
-      f"model.res is {res}, but most images of dataset '{dataset.name}' are smaller "
-      f'(median of the shorter side: {int(np.median(shorter_sides))} pixels): set a '
+      f"{model}, but most images of dataset '{dataset.name}' are smaller "
+      f'(median of {median} pixels): set a '
       'lower model.res, or data.upscale=True to upsample them.'
     )
 
@@ -213,7 +224,7 @@ def _sample_ranges(source: ImageSource, name: str) -> Ranges:
 
 
 def _make_dataset(
-  name: str, source: ImageSource, res: int, channels: int, ranges: Ranges | None
+  name: str, source: ImageSource, size: Size, channels: int, ranges: Ranges | None
 ) -> Dataset:
   if ranges is None:
     ranges = _sample_ranges(source, name)
@@ -226,7 +237,7 @@ def _make_dataset(
   )
   return Dataset(
     name,
-    ImageFiles(name, source, res, channels, ranges),
+    ImageFiles(name, source, size, channels, ranges),
     source.class_names,
     tuple(int(count) for count in counts),
     '; '.join(filter(None, [origin, describe_ranges(ranges)])),

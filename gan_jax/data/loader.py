@@ -47,7 +47,7 @@ def iterate_batches(
     threads: number of reader threads; each reads one micro-batch of a device at a time.
 
   Yields:
-    'images' uint8 [len(devices), k, b, res, res, channels] and
+    'images' uint8 [len(devices), k, b, h, w, channels] and
     'labels' int32 [len(devices), k, b], or label vectors float32 [..., n].
 
   Raises:
@@ -139,7 +139,7 @@ class _OrderReader:
     """Reads n examples, the first of them at `position`.
 
     Returns:
-      'images' uint8 [n, res, res, channels] and 'labels' int32 [n] or, of label
+      'images' uint8 [n, h, w, channels] and 'labels' int32 [n] or, of label
       vectors, float32 [n, n_classes].
     """
     examples, n_images = self._examples, self._n_images

@@ -17,6 +17,7 @@ from gan_jax.data.tfds_source import (
   import_tfds,
   open_split,
 )
+from gan_jax.runtime.image_size import Size, format_size, same_shape
 
 MANIFEST = 'manifest.json'  # a folder with this file is a prepared set; written last
 
@@ -26,19 +27,19 @@ class PreparedLevel(EncodedRecords):
   """Examples of one resolution of a prepared set, read as they are stored.
 
   Attributes:
-    open_level: resolution -> its records; raises KeyError if it is not stored.
+    open_level: height and width -> the records; raises KeyError if not stored.
   """
 
-  open_level: Callable[[int], RecordSource]
+  open_level: Callable[[Size], RecordSource]
 
   def downsampled(self, factor: int) -> Examples:
     """The stored level of the lower resolution, if there is one."""
-    res = self.res // factor
+    size = self.size[0] // factor, self.size[1] // factor
     try:
-      source = self.open_level(res)
+      source = self.open_level(size)
     except KeyError:
       return DownsampledExamples(self, factor)
-    return dataclasses.replace(self, source=source, res=res)
+    return dataclasses.replace(self, source=source, size=size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,46 +76,60 @@ def read_manifest(source: PreparedFiles) -> bytes | None:
 
 
 def load_prepared(
-  source: PreparedFiles, manifest: bytes, split: str, res: int, channels: int
+  source: PreparedFiles, manifest: bytes, split: str, size: Size, channels: int
 ) -> Dataset:
-  """Opens a set that gan_jax.prepare wrote, at its stored level `res` if it has one.
+  """Opens a set that gan_jax.prepare wrote, at its level of `size` if it has one.
 
   Args:
     manifest: as `read_manifest` returned it.
 
   Raises:
-    UserError: unreadable manifest, incomplete copy, no such split, too few channels.
+    UserError: unreadable manifest, incomplete copy, no such split, too few channels,
+      images of another shape.
   """
   try:
     values = json.loads(manifest)
-    levels = {int(side): level for side, level in values['levels'].items()}
+    levels = {_level_size(name): level for name, level in values['levels'].items()}
     stored_channels = values['channels']
     class_names = tuple(values['class_names'])
     counts = tuple(values['histogram']) if split == 'train' else ()
     full = max(levels)
-    top, left, bottom, right = values.get('content', (0, 0, full, full))
-    box = top / full, left / full, bottom / full, right / full
+    height, width = full
+    top, left, bottom, right = values.get('content', (0, 0, height, width))
+    box = top / height, left / width, bottom / height, right / width
   except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
     raise _unreadable(source, error) from error
   name = source.files.url
   check_channels(name, stored_channels, channels)
+  if not same_shape(full, size):
+    raise UserError(
+      f'{name} is prepared with images of {format_size(full)}, and the model has '
+      f'{format_size(size)} (width x height): set model.first_map to their shape, or '
+      f'prepare the images again with --res={size[1]}x{size[0]}.'
+    )
 
   @functools.lru_cache
-  def open_level(side: int) -> RecordSource:
-    return _open_level(source, levels[side], split)
+  def open_level(size: Size) -> RecordSource:
+    return _open_level(source, levels[size], split)
 
   # Grey of the mean is not the mean of rounded grey values: a set that is converted
   # to other channels is read from the full resolution.
-  stored = res in levels and channels == stored_channels
-  side = res if stored else max(levels)
-  fields = name, open_level(side), res, channels, bool(class_names)
+  stored = size in levels and channels == stored_channels
+  read = size if stored else full
+  fields = name, open_level(read), size, channels, bool(class_names)
   examples: Examples = (
-    PreparedLevel(*fields, open_level) if side == res else EncodedRecords(*fields)
+    PreparedLevel(*fields, open_level) if read == size else EncodedRecords(*fields)
   )
-  origin = f'prepared from {values["source"]}, read at {side} x {side}'
-  content = digest(levels[side]['files'].values())
+  origin = f'prepared from {values["source"]}, read at {format_size(read)}'
+  content = digest(levels[read]['files'].values())
   digests = {'content': content}
   return Dataset(name, examples, class_names, counts, origin, digests, content=box)
+
+
+def _level_size(name: str) -> Size:
+  """Height and width of a level by its name: '64', or '96x64' for width x height."""
+  width, _, height = name.partition('x')
+  return int(height or width), int(width)
 
 
 def _unreadable(source: PreparedFiles, error: Exception) -> UserError:

@@ -14,6 +14,7 @@ from gan_jax import UserError
 from gan_jax.data.dataset import Dataset, label_of, source_size
 from gan_jax.data.decode import UnusableImageError
 from gan_jax.data.names import escape_unprintable
+from gan_jax.runtime.image_size import Size, format_size, same_shape, smaller
 
 _SAMPLE_SIZE = 512  # images read for statistics; reading all could take hours
 _GRID_SIZE = 64
@@ -97,7 +98,7 @@ class _SampleStatistics:
     n_images: size of the sample.
     n_single_color: images all of whose values are equal.
     n_duplicates: images equal to an earlier image of the sample.
-    grid_images: a subset to show, uint8 [res, res, c] each.
+    grid_images: a subset to show, uint8 [h, w, c] each.
   """
 
   def __init__(self, dataset: Dataset):
@@ -149,7 +150,7 @@ def _read_images(dataset: Dataset, indices: np.ndarray) -> Iterator[np.ndarray]:
 def _describe_images(dataset: Dataset) -> str:
   n, shape = len(dataset.examples), dataset.examples[0][0].shape
   origin = f' ({dataset.origin})' if dataset.origin else ''
-  size = ' x '.join(map(str, shape))
+  size = f'{format_size(shape[:2])} x {shape[-1]}'
   return f'data: {dataset.name}: {n:,} images, read as {size}{origin}'
 
 
@@ -178,11 +179,14 @@ def _warnings(
     share = counts.max() / counts.sum()
     yield f"class '{escape_unprintable(name)}' has {share:.0%} of all images"
   if sizes := source_sizes(dataset):
-    res = dataset.examples[0][0].shape[0]
-    if n_small := sum(min(size) < res for size in sizes):
-      yield f'{n_small} of {len(sizes)} images are upsampled to {res} pixels'
-    if n_oblong := sum(w != h for w, h in sizes):
-      yield f'{n_oblong} of {len(sizes)} images are not square: the center is used'
+    size = dataset.examples[0][0].shape[:2]
+    square = size[0] == size[1]
+    pixels = f'{size[0]}' if square else format_size(size)
+    if n_small := sum(smaller((h, w), size) for w, h in sizes):
+      yield f'{n_small} of {len(sizes)} images are upsampled to {pixels} pixels'
+    if n_oblong := sum(not same_shape((h, w), size) for w, h in sizes):
+      shape = 'are not square' if square else f'do not have the shape of {pixels}'
+      yield f'{n_oblong} of {len(sizes)} images {shape}: the center is used'
 
 
 def format_channels(values: Iterable[float]) -> str:
@@ -203,7 +207,7 @@ def format_counts(
 
 
 def draw_overview(
-  images: Sequence[UInt8[np.ndarray, 'res res c']],
+  images: Sequence[UInt8[np.ndarray, 'h w c']],
   names: Sequence[str],
   counts: Int[np.ndarray, ' n_classes'],
 ) -> Image.Image:
@@ -216,9 +220,9 @@ def draw_overview(
   """
   columns = int(np.ceil(np.sqrt(len(images))))
   rows = -(-len(images) // columns)
-  cell = min(max(images[0].shape[0], 48), 128)
-  width = max(columns * (cell + _GAP) + _GAP, 400)
-  top = rows * (cell + _GAP) + _GAP
+  cell = _cell_size(images[0].shape[:2])
+  width = max(columns * (cell[1] + _GAP) + _GAP, 400)
+  top = rows * (cell[0] + _GAP) + _GAP
   largest_first = np.argsort(-np.asarray(counts), kind='stable')[:_MAX_BARS]
   height = top + _BAR_HEIGHT * (len(largest_first) + 1)
   page = Image.new('RGB', (width, height), 'white')
@@ -233,16 +237,23 @@ def draw_overview(
   return page
 
 
+def _cell_size(size: Size) -> Size:
+  """Height and width at which images of a size are drawn; the longer one is limited."""
+  longer = max(size)
+  shown = min(max(longer, 48), 128)
+  return size[0] * shown // longer, size[1] * shown // longer
+
+
 def _draw_grid(
-  page: Image.Image, images: Sequence[np.ndarray], columns: int, cell: int
+  page: Image.Image, images: Sequence[np.ndarray], columns: int, cell: Size
 ) -> None:
-  """Pastes images into cells of cell x cell pixels; small ones get larger pixels."""
-  upsample = images[0].shape[0] < cell
+  """Pastes images into cells of a size; small ones get larger pixels."""
+  upsample = smaller(images[0].shape[:2], cell)
   method = Image.Resampling.NEAREST if upsample else Image.Resampling.BOX
   for i, pixels in enumerate(images):
-    image = to_pil(pixels).resize((cell, cell), method)
+    image = to_pil(pixels).resize(cell[::-1], method)
     row, column = divmod(i, columns)
-    corner = (column * (cell + _GAP) + _GAP, row * (cell + _GAP) + _GAP)
+    corner = (column * (cell[1] + _GAP) + _GAP, row * (cell[0] + _GAP) + _GAP)
     page.paste(image, corner, image if image.mode == 'RGBA' else None)
 
 

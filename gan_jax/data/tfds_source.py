@@ -20,12 +20,13 @@ from gan_jax.data.dataset import (
   decode_and_resize,
   import_optional,
 )
-from gan_jax.data.decode import UnusableImageError, open_image
+from gan_jax.data.decode import UnusableImageError, header_size, open_image
 from gan_jax.data.digests import digest
 from gan_jax.data.folder import MissingDataError
 from gan_jax.data.set_copy import open_files
 from gan_jax.data.set_files import Expected, PreparedFiles, expect
 from gan_jax.runtime.errors import closest
+from gan_jax.runtime.image_size import Size
 from gan_jax.runtime.urls import is_url
 from gan_jax.storage.store import Store
 
@@ -48,7 +49,7 @@ class EncodedRecords:
 
   name: str
   source: RecordSource
-  res: int
+  size: Size
   channels: int
   labeled: bool
 
@@ -58,13 +59,13 @@ class EncodedRecords:
   def __getitem__(self, i: int) -> Example:
     record = self.source[i]
     try:
-      image = decode_and_resize(record['image'], self.res, self.channels)
+      image = decode_and_resize(record['image'], self.size, self.channels)
     except UnusableImageError as error:
       raise CorruptImageError(f"Image {i} of dataset '{self.name}' {error}.") from error
     return image, int(record['label']) if self.labeled else 0
 
   def source_size(self, i: int) -> tuple[int, int]:
-    return open_image(self.source[i]['image']).size
+    return header_size(open_image(self.source[i]['image']))
 
   def label(self, i: int) -> int:
     return int(self.source[i]['label']) if self.labeled else 0
@@ -138,16 +139,16 @@ def load_tfds(
   split: str,
   data_dir: str | None,
   cache: str | None,
-  res: int,
+  size: Size,
   channels: int,
 ) -> Dataset:
   """Opens a tensorflow-datasets set by name; see `open_tfds` for its errors."""
   records = open_tfds(name, split=split, data_dir=data_dir, cache=cache)
-  return _make_dataset(name, records, res, channels)
+  return _make_dataset(name, records, size, channels)
 
 
 def load_tfds_folder(
-  source: PreparedFiles, split: str, res: int, channels: int
+  source: PreparedFiles, split: str, size: Size, channels: int
 ) -> Dataset:
   """Opens a tensorflow-datasets set by its place, such as gs://bucket/cifar10/3.0.2.
 
@@ -164,12 +165,14 @@ def load_tfds_folder(
   builder = tfds.core.read_only_builder.builder_from_directory(source.folder / folder)
   hint = 'prepare it anew with file_format="array_record"'
   records = _open_records(tfds, builder, source, files, name, split, hint)
-  return _make_dataset(name, records, res, channels)
+  return _make_dataset(name, records, size, channels)
 
 
-def _make_dataset(name: str, records: TfdsRecords, res: int, channels: int) -> Dataset:
+def _make_dataset(
+  name: str, records: TfdsRecords, size: Size, channels: int
+) -> Dataset:
   check_channels(name, records.channels, channels)
-  examples = EncodedRecords(name, records.source, res, channels, records.labeled)
+  examples = EncodedRecords(name, records.source, size, channels, records.labeled)
   origin = f'tensorflow-datasets, {records.description}'
   return Dataset(name, examples, records.class_names, (), origin, records.digests)
 
@@ -213,7 +216,7 @@ def _find_set(url: str, files: Mapping[str, Expected]) -> str:
   folders = sorted(str(Path(name).parent) for name in files if Path(name).name == info)
   if '.' in folders:
     return '.'
-  if any(folder.split('/')[0].isdigit() for folder in folders):  # resolutions
+  if any(re.fullmatch(r'\d+(x\d+)?/.*', folder) for folder in folders):  # resolutions
     raise UserError(
       f'{url} has no manifest.json, which gan_jax.prepare writes last: the set is '
       'incomplete; copy or prepare it again.'

@@ -52,7 +52,7 @@ def check_metric(
     )
   if name in PATHS:
     check_path(PATHS[name], gan)
-    check_side(gan.res, protocol.ppl_crop == 'face')
+    check_side(min(gan.size()), protocol.ppl_crop == 'face')
     return
   if name == SEPARABILITY:
     images = protocol.separability_images or protocol.num
@@ -78,7 +78,7 @@ def check_metric(
     _check_classes(name, metric, gan, dataset)
   if metric.scikit_learn:
     require_scikit_learn(name)
-  metric.check_res(res)
+  metric.check_size(gan.size(res))
   _check_numbers(name, metric, full_rank_of, reals, protocol)
 
 
@@ -125,7 +125,7 @@ def _features_of_covariance(
       f'{name} needs a feature network: name the file of an exported JAX function '
       'with --features=FILE of gan_jax.evaluate.'
     )
-  named.features.check_images(res, min(gan.channels, 3))
+  named.features.check_images(gan.size(res), min(gan.channels, 3))
   return named.features.dim if metric.full_rank_of is None else 0
 
 
@@ -133,7 +133,7 @@ def _check_separability(
   gan: GAN, dataset: data.Dataset, res: int, num: int, named: NamedNetworks
 ) -> None:
   for network in named.classifiers:
-    network.check_images(res, min(gan.channels, 3))
+    network.check_images(gan.size(res), min(gan.channels, 3))
   if not named.classifiers and dataset.n_classes < 2:
     raise UserError(
       f'{SEPARABILITY} needs classifiers: {dataset.name} has no labels of two classes '

@@ -36,6 +36,7 @@ from gan_jax.evaluation.metrics.named_network import NO_NETWORKS, NamedNetworks
 from gan_jax.evaluation.protocol import MAX_GENERATED, EvaluationProtocol
 from gan_jax.evaluation.real_images import (
   dataset_stamp,
+  images_stamp,
   process_share,
   read_batches,
   real_images_stamp,
@@ -239,7 +240,8 @@ class Evaluator:
     best: dict[str, str] = {}
     for name in self.metrics:
       best |= (METRICS if name in METRICS else self._latent_metrics)[name].best
-    above_res = {f'swd_{2 * self.res << i}' for i in range(7)}
+    shorter = min(self.gan.size(self.res))
+    above_res = {f'swd_{2 * shorter << i}' for i in range(7)}
     return {name: x for name, x in best.items() if name not in above_res}
 
   def stamp(self, name: str, protocol: EvaluationProtocol) -> dict[str, Any]:
@@ -253,7 +255,7 @@ class Evaluator:
       self._mirror and (metric.mirrored or metric.searches_mirrored)
     )
     if given and metric.takes_statistics:
-      model = {'res': self.res, 'channels': self.gan.channels}
+      model = images_stamp(self.gan, self.res)
       shared = {**given.stamp(), **model, **protocol.generator_stamp()}
       real |= {'reals': given.n, 'mirror': None}
       protocol = dataclasses.replace(protocol, reals=given.n or protocol.reals)

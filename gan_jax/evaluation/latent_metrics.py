@@ -14,6 +14,7 @@ from gan_jax.evaluation.metrics.separability import (
   separability,
 )
 from gan_jax.evaluation.protocol import EvaluationProtocol
+from gan_jax.evaluation.real_images import images_stamp
 from gan_jax.models.base import GAN, Variables
 
 
@@ -64,8 +65,7 @@ class PathLength:
 
   def stamp(self, protocol: EvaluationProtocol) -> dict[str, Any]:
     return {
-      'res': self.res,
-      'channels': self.gan.channels,
+      **images_stamp(self.gan, self.res),
       **(transparency.STAMP if self.gan.channels == 4 else {}),
       **protocol.generator_stamp(),
       **protocol.path_stamp(path_batch(self.mesh)),

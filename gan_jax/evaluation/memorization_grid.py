@@ -110,10 +110,12 @@ def shown_side(side: int) -> int:
 
 
 def resized(image: UInt8[np.ndarray, 'h w c'], side: int) -> Image.Image:
-  """An image at another size; pixels stay visible where it is enlarged."""
-  larger = side > max(image.shape[:2])
+  """An image with another longer side; pixels stay visible where it is enlarged."""
+  (h, w), longer = image.shape[:2], max(image.shape[:2])
+  larger = side > longer
   how = Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS
-  return to_pil(image).convert('RGB').resize((side, side), how)
+  size = w * side // longer, h * side // longer
+  return to_pil(image).convert('RGB').resize(size, how)
 
 
 def write_grid(evaluator: Evaluator, g: Variables, path: Path) -> None:

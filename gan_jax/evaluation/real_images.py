@@ -17,11 +17,23 @@ from gan_jax.config.workdir import read_data_record
 from gan_jax.data.dataset import InMemoryExamples
 from gan_jax.data.digests import digest, identity
 from gan_jax.evaluation.metrics import transparency
+from gan_jax.models.base import GAN
+from gan_jax.runtime.image_size import Size
 
 
-def without_images(name: str, res: int, channels: int) -> data.Dataset:
+def images_stamp(gan: GAN, res: int) -> dict[str, Any]:
+  """What a model's images are, in the protocol of a score, as JSON."""
+  return {**_size_stamp(gan.size(res)), 'channels': gan.channels}
+
+
+def _size_stamp(size: Size) -> dict[str, Any]:
+  """The side of square images as `res`, else height and width as `size`."""
+  return {'res': size[0]} if size[0] == size[1] else {'size': list(size)}
+
+
+def without_images(gan: GAN, name: str) -> data.Dataset:
   """A dataset without images, for metrics that need none."""
-  images = np.zeros((0, res, res, channels), np.uint8)
+  images = np.zeros((0, *gan.size(), gan.channels), np.uint8)
   return data.Dataset(name, InMemoryExamples(images, np.zeros(0, np.int32)))
 
 
@@ -132,11 +144,11 @@ def dataset_stamp(dataset: data.Dataset, split: str) -> dict[str, Any]:
   `files` covers all images, see `gan_jax.data.digests`, and is the same for copies of
   the data; `content` covers the decoded pixels of 64 images.
   """
-  _, res, channels = dataset.examples[0][0].shape
+  *size, channels = dataset.examples[0][0].shape
   stamp = {
     'data': dataset.name,
     'split': split,
-    'res': res,
+    **_size_stamp((size[0], size[1])),
     'channels': channels,
     'content': _content(dataset),
   }

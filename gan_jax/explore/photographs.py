@@ -90,7 +90,7 @@ def project_photograph(
   status.text = 'reading the photograph'
   gan, phase = generator.gan, generator.phase
   background, space = parse_color(options.background), check_space(options.space, gan)
-  shape = (phase.res, gan.channels, options.pad, background)
+  shape = (gan.size(phase.res), gan.channels, options.pad, background)
   targets = make_targets([(name, content)], *shape)
   status.target = encode_png(targets.images[0])
   status.text = 'preparing'
@@ -125,7 +125,7 @@ def _optimize(batch: Batch, options: ProjectOptions, status: Status) -> Progress
   status.text = 'compiling'
   weight = options.noise_weight
   if weight is None:
-    weight = noise_maps.penalty_weight(batch.render.res)
+    weight = noise_maps.penalty_weight(batch.render.gan.size(batch.render.res))
   progress = projection.begin(batch, options.seed, starts)
   status.check()
   n, stride = options.steps, max(1, options.steps // PREVIEWS)

@@ -33,16 +33,17 @@ def film(source: Source) -> Figure:
       f'a film takes two sample grids, and {source.folder}/samples has {len(grids)}: '
       'train the run further; imported weights have none.'
     )
-  log, res = source.config.log, source.generator.gan.res
-  fitting = max(1, MAX_SIDE // (res + GAP))
-  rows, columns = min(log.grid_rows, fitting), min(log.grid_columns, fitting)
-  factor = min(enlargement(res), MAX_SIDE // (max(rows, columns) * (res + GAP)))
-  side = res * max(1, factor)
+  log, size = source.config.log, source.generator.gan.size()
+  steps = size[0] + GAP, size[1] + GAP
+  asked = zip((log.grid_rows, log.grid_columns), steps, strict=True)
+  rows, columns = (min(n, max(1, MAX_SIDE // step)) for n, step in asked)
+  longest = max(rows * steps[0], columns * steps[1])
+  height = size[0] * max(1, min(enlargement(min(size)), MAX_SIDE // longest))
   pages = []
   for images, path in grids:
     tiles = read_grid(path, log.grid_rows, log.grid_columns)
     if tiles is not None:
-      tiles = enlarge(tiles[:rows, :columns], side // tiles.shape[2])
+      tiles = enlarge(tiles[:rows, :columns], height // tiles.shape[2])
       pages.append(_page(tiles, f'{images:,} images'))
   if len(pages) < 2:
     raise UserError(
@@ -59,21 +60,21 @@ def read_grid(
   """The images of a sample grid; None if it has another form."""
   grid = np.asarray(Image.open(path))
   grid = to_rgb(grid.reshape(1, *grid.shape[:2], -1))[0]
-  side = (grid.shape[1] - GAP) // columns
-  if grid.shape[:2] != (rows * side + GAP, columns * side + GAP):
+  h, w = (grid.shape[0] - GAP) // rows, (grid.shape[1] - GAP) // columns
+  if min(h, w) <= GAP or grid.shape[:2] != (rows * h + GAP, columns * w + GAP):
     return None
-  tiles = grid[GAP:, GAP:].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
-  return tiles[:, :, : side - GAP, : side - GAP]
+  tiles = grid[GAP:, GAP:].reshape(rows, h, columns, w, 3).swapaxes(1, 2)
+  return tiles[:, :, : h - GAP, : w - GAP]
 
 
 def _page(
   tiles: UInt8[np.ndarray, 'rows columns h w 3'], caption: str
 ) -> UInt8[np.ndarray, 'h w 3']:
   """A frame: the images in rows and columns, and a line below."""
-  rows, columns, side = tiles.shape[:3]
+  rows, columns, h, w = tiles.shape[:4]
   before = [(0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)]
   padded = np.pad(tiles, before, constant_values=255).swapaxes(1, 2)
-  grid = padded.reshape(rows * (side + GAP), columns * (side + GAP), 3)
+  grid = padded.reshape(rows * (h + GAP), columns * (w + GAP), 3)
   page = Image.new('RGB', (grid.shape[1] + GAP, grid.shape[0] + GAP + LINE), WHITE)
   page.paste(Image.fromarray(grid), (0, 0))
   write(page, caption, (page.width // 2, page.height - LINE // 2), 'mm')

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from gan_jax.figures.source import Figure, Source, drawn
+from gan_jax.runtime.image_size import format_side
 from gan_jax.sampling.layout import (
   GAP,
   LINE,
@@ -40,26 +41,30 @@ def uncurated(source: Source) -> Figure:
   Smaller images are means of pixels. StyleGAN, figure 2 and appendix.
   """
   res = source.generator.resolution
-  lods = [lod for lod in LODS if not lod or res >> lod >= SMALLEST]
+  height, width = source.generator.gan.size(res)
+  most = min(height, width) // SMALLEST
+  fits = lambda n: n <= most and height % n == width % n == 0
+  lods = [lod for lod in LODS if not lod or fits(1 << lod)]
   counts = [UNCURATED_ROWS << lod for lod in lods]
   seeds = source.seeds(sum(counts))
-  images = iter(source.images(seeds=seeds, padded=True))  # square, to be halved
-  factor, strips = enlargement(res), []
+  images = iter(source.images(seeds=seeds, padded=True))  # whole, to be halved
+  factor, strips = enlargement(min(height, width)), []
   for lod, count in zip(lods, counts, strict=True):
     column = np.stack(list(itertools.islice(images, count)))
-    size = res >> lod
-    blocks = column.reshape(count, size, 1 << lod, size, 1 << lod, 3)
+    h, w = height >> lod, width >> lod
+    blocks = column.reshape(count, h, 1 << lod, w, 1 << lod, 3)
     small = np.round(blocks.mean((2, 4))).astype(np.uint8)
-    strips.append(enlarge(small, factor).reshape(count * size * factor, -1, 3))
+    strips.append(enlarge(small, factor).reshape(count * h * factor, -1, 3))
   grid = Image.fromarray(np.concatenate(strips, 1))
   outer = (grid.width + 2 * GAP, grid.height + LINE + 2 * GAP)
   figure = Image.new('RGB', outer, WHITE)
   figure.paste(grid, (GAP, LINE + GAP))
   x = GAP
   for lod, group in itertools.groupby(lods):
-    width = len(list(group)) * (res >> lod) * factor
-    write(figure, f'{res >> lod} px', (x + width // 2, GAP + LINE // 2), 'mm')
-    x += width
+    columns = len(list(group)) * (width >> lod) * factor
+    shown = format_side((height >> lod, width >> lod))
+    write(figure, f'{shown} px', (x + columns // 2, GAP + LINE // 2), 'mm')
+    x += columns
   return Figure(figure, source.describe(seeds))
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, UInt8
 
 from gan_jax.models.augmentation import Augment
 from gan_jax.nn.spectral_norm import spectral_scales
+from gan_jax.runtime.image_size import Size
 
 Variables = dict[str, Any]  # Flax collections: params, spectral, batch_stats, moving
 Metrics = dict[str, Array]  # scalars by name
@@ -97,7 +98,16 @@ class GAN(Protocol):
 
   @property
   def res(self) -> int:
-    """Final resolution in pixels."""
+    """Final resolution: the side of square images in pixels."""
+    ...
+
+  @property
+  def first_map(self) -> tuple[int, ...]:
+    """Height and width of the first feature map; (4, 4) if images are square."""
+    ...
+
+  def size(self, res: int = 0) -> Size:
+    """Height and width of images at a resolution; 0 for the final one."""
     ...
 
   @property
@@ -180,7 +190,7 @@ class GAN(Protocol):
 
   @property
   def block_sizes(self) -> tuple[int, ...]:
-    """Side of the output of each of `blocks_of('g')`, in pixels."""
+    """Resolution of the output of each of `blocks_of('g')`."""
     ...
 
   def init(self, key: PRNGKeyArray) -> tuple[Variables, Variables]:
@@ -282,7 +292,7 @@ class StyleBased(GAN, Protocol):
     """Number of synthesis layers up to a resolution."""
     ...
 
-  def sizes(self, res: int) -> list[int]:
+  def sizes(self, res: int) -> list[Size]:
     """Height and width of each layer's noise up to a resolution."""
     ...
 

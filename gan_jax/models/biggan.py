@@ -71,7 +71,7 @@ class BigGAN(BigGANConfig):
     keys = jax.random.split(key, 4)
     z = jnp.zeros((1, self.dim_z))
     labels = jnp.zeros(1, jnp.int32)
-    images = jnp.zeros((1, self.res, self.res, self.channels))
+    images = jnp.zeros((1, *self.size(), self.channels))
     g = self.generator.init(keys[0], z, labels, train=False)
     d = self.discriminator.init(keys[1], images, labels, train=False)
     g['spectral'] = {}

@@ -15,6 +15,7 @@ from gan_jax.models.biggan_networks import (
   Discriminator,
   Generator,
 )
+from gan_jax.models.first_map import ImageSize, check_first_map, first_map_key
 from gan_jax.nn.norms import BatchStatistics
 from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
@@ -41,7 +42,7 @@ def parse_blocks(texts: tuple[str, ...]) -> list[DeepBlock] | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class BigGANConfig:
+class BigGANConfig(ImageSize):
   """The keys of a config's model section.
 
   Widths are in units of `g_ch` and `d_ch`; empty for the published ones of the
@@ -52,7 +53,9 @@ class BigGANConfig:
     UserError: no network has such a size or combination of options.
   """
 
-  res: int = key(REQUIRED, 'side of the images in pixels, a power of two')
+  res: int = key(
+    REQUIRED, 'side of the images in pixels, a power of two; see first_map'
+  )
   n_classes: int = key(
     0, 'number of classes, or length of label vectors; 0: unconditional', at_least=0
   )
@@ -65,6 +68,7 @@ class BigGANConfig:
   channels: int = key(
     3, 'of the images: 1 (grey), 3 (RGB) or 4 (RGBA)', at_least=1, at_most=4
   )
+  first_map: tuple[int, ...] = first_map_key()
   dim_z: int = key(128, 'length of the latent vector z', at_least=1)
   shared_dim: int = key(
     128, 'length of the shared class embedding; 0: an embedding per norm', at_least=0
@@ -128,6 +132,7 @@ class BigGANConfig:
 
   def __post_init__(self) -> None:
     check_ranges('model', self)
+    check_first_map(self.first_map)
     self._check_widths()
     self._check_latents()
     self._check_blocks()
@@ -210,6 +215,7 @@ class BigGANConfig:
       widths=widths,
       deep=deep,
       channels=self.channels,
+      first_map=self.first_map,
       n_classes=self.n_classes,
       shared_dim=self.shared_dim,
       hier=self.hier,
@@ -271,7 +277,7 @@ class BigGANConfig:
 
   @property
   def block_sizes(self) -> tuple[int, ...]:
-    """4 of the first layer, then the side of each block's output."""
+    """4 of the first layer, then the resolution of each block's output."""
     deep = self.generator.deep
     ups = [up for up, _ in deep] if deep else [True] * self._doublings
     return tuple(4 << sum(ups[:i]) for i in range(len(ups) + 1))

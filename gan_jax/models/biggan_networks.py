@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from gan_jax.models.first_map import SQUARE
 from gan_jax.nn.layers import (
   Attention,
   Conv,
@@ -102,7 +103,7 @@ class _Conditioning(NamedTuple):
 
 
 class Generator(nn.Module):
-  """z [b, dim_z] and labels -> images [b, res, res, channels] in (-1, 1).
+  """z [b, dim_z] and labels -> images [b, h, w, channels] in (-1, 1).
 
   `widths` are the channels from the 4x4 map on; each further width is a block that
   upsamples. `deep` replaces them by the blocks of BigGAN-deep: (upsample?, features).
@@ -112,6 +113,7 @@ class Generator(nn.Module):
   widths: tuple[int, ...]
   deep: tuple[tuple[bool, int], ...] = ()
   channels: int = 3
+  first_map: tuple[int, ...] = SQUARE
   n_classes: int = 0
   shared_dim: int = 0  # shared class embedding; 0: gain and bias per class in each norm
   hier: bool = True  # the first layer and each block get their own chunk of z
@@ -137,8 +139,9 @@ class Generator(nn.Module):
     first, conditions, project = _conditioning(self, z, labels, dense, embed)
     shape = dict(conv=conv_, norm=partial(Norm, self.stats, project))
 
-    x = dense(16 * self.widths[0], name='linear')(first)
-    x = x.reshape(-1, 4, 4, self.widths[0])
+    height, width = self.first_map
+    x = dense(height * width * self.widths[0], name='linear')(first)
+    x = x.reshape(-1, height, width, self.widths[0])
     keep = nn.remat if self.remat else lambda module, **_: module
     for i, condition in enumerate(conditions):
       if self.deep:
@@ -233,7 +236,7 @@ class DeepDBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """Images [b, res, res, channels] and labels -> scores [b, 1].
+  """Images [b, h, w, channels] and labels -> scores [b, 1].
 
   `widths` has one entry per block; the first `downs` blocks downsample. With `depth` it
   is BigGAN-deep's: a stem of the first width, then one stage of `depth` blocks for each

@@ -23,6 +23,7 @@ from gan_jax.models.base import (
   Variables,
   example_keys,
 )
+from gan_jax.models.first_map import SQUARE, check_first_map, first_map_key
 from gan_jax.models.progressive import (
   ProgressiveDiscriminator,
   blend_images,
@@ -45,7 +46,7 @@ def identity(x: Array) -> Array:
 
 
 class Generator(nn.Module):
-  """z [b, dim_z], class weights [b, n], static res, alpha -> images [b, res, res, c].
+  """z [b, dim_z], class weights [b, n], static res, alpha -> images [b, h, w, c].
 
   `widths` are the channels at 4x4, 8x8, ... The output layer is linear. During a fade
   the images of the two highest resolutions are blended.
@@ -54,6 +55,7 @@ class Generator(nn.Module):
   res: int  # final
   widths: tuple[int, ...]
   channels: int = 3
+  first_map: tuple[int, ...] = SQUARE
   normalize_z: bool = True  # pixel norm of z and the class weights together
   norm: bool = True  # pixel norm after each activation
   batch_norm: ModuleDef | None = None  # of (x, None, train), before each activation
@@ -86,7 +88,7 @@ class Generator(nn.Module):
     x = jnp.concatenate([z, weights.astype(z.dtype)], -1)
     if self.normalize_z:
       x = pixel_norm(x)
-    shape = (4, 4, self.widths[0])
+    shape = (*self.first_map, self.widths[0])
     dense = EqualizedDense(shape, gain=2**0.5 / 4, dtype=at(4), name='dense', **layer)
     x = finish(dense(x), 'dense')
     x = finish(conv_(shape[-1], dtype=at(4), name='conv4')(x), 'conv4')
@@ -126,7 +128,9 @@ class ProGAN(progressive.ProgressiveGAN):
     UserError: no network has such a resolution or so many widths.
   """
 
-  res: int = key(REQUIRED, 'side of the images in pixels, a power of two')
+  res: int = key(
+    REQUIRED, 'side of the images in pixels, a power of two; see first_map'
+  )
   n_classes: int = key(
     0, 'number of classes, or length of label vectors; 0: unconditional', at_least=0
   )
@@ -139,6 +143,7 @@ class ProGAN(progressive.ProgressiveGAN):
   channels: int = key(
     3, 'of the images: 1 (grey), 3 (RGB) or 4 (RGBA)', at_least=1, at_most=4
   )
+  first_map: tuple[int, ...] = first_map_key()
   dim_z: int = key(512, 'length of the latent vector z', at_least=1)
   g_widths: tuple[int, ...] = key(
     (), "channels of G at 1x1, 4x4, 8x8, ...; (): the paper's", at_least=1
@@ -183,6 +188,7 @@ class ProGAN(progressive.ProgressiveGAN):
 
   def __post_init__(self) -> None:
     check_ranges('model', self)
+    check_first_map(self.first_map)
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )
@@ -216,6 +222,7 @@ class ProGAN(progressive.ProgressiveGAN):
       res=self.res,
       widths=(self.g_widths or progressive.published_widths(self.res))[1:],
       channels=self.channels,
+      first_map=self.first_map,
       normalize_z=self.normalize_z,
       norm=self.g_norm,
       batch_norm=partial(Norm, stats=stats) if self.g_batch_norm else None,
@@ -247,7 +254,7 @@ class ProGAN(progressive.ProgressiveGAN):
     """Initial variables of G and D for all resolutions."""
     keys = jax.random.split(key)
     z, weights = jnp.zeros((1, self.dim_z)), jnp.zeros((1, self.n_classes))
-    images = jnp.zeros((1, self.res, self.res, self.channels))
+    images = jnp.zeros((1, *self.size(), self.channels))
     g = self.generator.init(keys[0], z, weights, self.res, 1.0)
     return g, self.discriminator.init(keys[1], images, self.res, 1.0)
 
@@ -279,7 +286,7 @@ class ProGAN(progressive.ProgressiveGAN):
     weights = one_hot(batch.labels, self.n_classes)
     fake, g = self.generate_fakes(g, inputs.z, weights, phase)
     fake = jax.lax.stop_gradient(fake)
-    real = progressive.blend_reals(batch, phase, fake.dtype)
+    real = progressive.blend_reals(batch, phase, fake.dtype, self.first_map)
     real_score, real_logits = self.discriminate(d, augment(real, 'real'), phase)
     fake_score, fake_logits = self.discriminate(d, augment(fake, 'fake'), phase)
     on_real, on_fake = losses.wasserstein_d(real_score, fake_score)

@@ -31,6 +31,7 @@ from gan_jax.models.base import (
   Variables,
   to_float,
 )
+from gan_jax.models.first_map import SQUARE, ImageSize, size_at
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.norms import minibatch_stddev
 from gan_jax.ops import block_convolution
@@ -107,26 +108,26 @@ def blend_images(
 
 def fade(images: Float[Array, 'b h w c'], alpha: ArrayLike) -> Float[Array, 'b h w c']:
   """Blends real images with their half-resolution version, as the networks do."""
-  if images.shape[1] == 4:  # the lowest resolution
-    return images
   return lerp(images, upsample(downsample(images)), 1 - alpha)
 
 
 def blend_reals(
-  batch: Batch, phase: Phase, dtype: DTypeLike
+  batch: Batch, phase: Phase, dtype: DTypeLike, first_map: tuple[int, ...] = SQUARE
 ) -> Float[Array, 'b h w c']:
   """The batch's real images as D sees them: in [-1, 1], at phase.res, faded.
 
   Raises:
     UserError: the images have another resolution.
   """
-  size = batch.images.shape[1:3]
-  if size != (phase.res, phase.res):
+  height, width = batch.images.shape[1:3]
+  needed = size_at(first_map, phase.res)
+  if (height, width) != needed:
     raise UserError(
-      f'the batch has images of {size[0]}x{size[1]}, but training has come to '
-      f'{phase.res}x{phase.res}: take data at the resolution of the phase.'
+      f'the batch has images of {width}x{height}, but training has come to '
+      f'{needed[1]}x{needed[0]}: take data at the resolution of the phase.'
     )
-  return fade(to_float(batch.images, dtype), phase.alpha)
+  images = to_float(batch.images, dtype)
+  return images if phase.res == 4 else fade(images, phase.alpha)
 
 
 def one_hot(labels: Num[Array, 'b ...'], n: int) -> Float[Array, 'b n']:
@@ -140,14 +141,13 @@ def draw_labels(keys: PRNGKeyArray, n_classes: int) -> Int[Array, ' b']:
   return jax.vmap(draw)(keys)
 
 
-class ProgressiveGAN:
+class ProgressiveGAN(ImageSize):
   """The part of the GAN protocol that ProGAN and StyleGAN share."""
 
   ema_lags: ClassVar[bool] = True
   grows: ClassVar[bool] = True
   remat: ClassVar[bool | None] = None
 
-  res: int
   mbstd_group: int
 
   def blocks_of(self, network: Network) -> Blocks:
@@ -190,7 +190,7 @@ class ProgressiveGAN:
 
 
 class ProgressiveDiscriminator(nn.Module):
-  """Images [b, res, res, c], static res, alpha -> outputs [b, outputs].
+  """Images [b, h, w, c], static res, alpha -> outputs [b, outputs].
 
   `widths` are the channels at 1x1 (the hidden dense layer), 4x4, 8x8, ... Images enter
   at `res`. During a fade they also enter downsampled, one block later, and the feature

@@ -22,6 +22,7 @@ from gan_jax.models.base import (
 )
 from gan_jax.models.progressive import lerp, one_hot
 from gan_jax.models.stylegan_config import StyleGANConfig
+from gan_jax.runtime.image_size import Size
 
 
 class StyleGANInputs(NamedTuple):
@@ -63,7 +64,7 @@ class StyleGAN(StyleGANConfig):
     z, weights = jnp.zeros((1, self.dim_z)), jnp.zeros((1, self.n_classes))
     mapping = self.mapping.init(keys[0], z, weights)
     w = self.mapping.apply(mapping, z, weights)
-    shapes = [(1, size, size, 1) for size in self.sizes(self.res)]
+    shapes = [(1, *size, 1) for size in self.sizes(self.res)]
     noise = tuple(
       jax.random.normal(jax.random.fold_in(keys[1], i), shape)
       for i, shape in enumerate(shapes)
@@ -79,7 +80,7 @@ class StyleGAN(StyleGANConfig):
     }
     if noise:
       g['noise'] = {f'layer{i}': n for i, n in enumerate(noise)}
-    images = jnp.zeros((1, self.res, self.res, self.channels))
+    images = jnp.zeros((1, *self.size(), self.channels))
     return g, self.discriminator.init(keys[3], images, self.res, 1.0)
 
   def draw_inputs(
@@ -134,7 +135,7 @@ class StyleGAN(StyleGANConfig):
     weights = one_hot(batch.labels, self.n_classes)
     fake, g = self.generate_fakes(g, inputs, weights, phase)
     fake = jax.lax.stop_gradient(fake)
-    real = progressive.blend_reals(batch, phase, fake.dtype)
+    real = progressive.blend_reals(batch, phase, fake.dtype, self.first_map)
 
     def critic(role: Role) -> losses.Critic:
       return lambda x: self.discriminate(d, augment(x, role), weights, phase)
@@ -289,8 +290,8 @@ class StyleGAN(StyleGANConfig):
   ) -> tuple[Float[Array, 'b h w 1'], ...]:
     """Noise of every layer up to a resolution, from one key per example [b]."""
 
-    def layer(i: int, size: int) -> Array:
-      draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), (size, size, 1))
+    def layer(i: int, size: Size) -> Array:
+      draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), (*size, 1))
       return jax.vmap(draw)(keys)
 
     return tuple(layer(i, size) for i, size in enumerate(self.sizes(res)))

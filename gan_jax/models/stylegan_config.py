@@ -5,8 +5,10 @@ import dataclasses
 from gan_jax import UserError
 from gan_jax.models import progressive
 from gan_jax.models.base import Blocks, Network
+from gan_jax.models.first_map import check_first_map, first_map_key
 from gan_jax.models.progressive import ProgressiveDiscriminator
 from gan_jax.models.stylegan_networks import Mapping, Synthesis
+from gan_jax.runtime.image_size import Size
 from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
 
@@ -24,7 +26,9 @@ class StyleGANConfig(progressive.ProgressiveGAN):
     UserError: no network has such a resolution or so many widths; an unknown loss.
   """
 
-  res: int = key(REQUIRED, 'side of the images in pixels, a power of two')
+  res: int = key(
+    REQUIRED, 'side of the images in pixels, a power of two; see first_map'
+  )
   n_classes: int = key(
     0, 'number of classes, or length of label vectors; 0: unconditional', at_least=0
   )
@@ -37,6 +41,7 @@ class StyleGANConfig(progressive.ProgressiveGAN):
   channels: int = key(
     3, 'of the images: 1 (grey), 3 (RGB) or 4 (RGBA)', at_least=1, at_most=4
   )
+  first_map: tuple[int, ...] = first_map_key()
   dim_z: int = key(512, 'length of the latent vector z', at_least=1)
   dim_w: int = key(512, 'length of the intermediate latent vector w', at_least=1)
   g_widths: tuple[int, ...] = key(
@@ -108,6 +113,7 @@ class StyleGANConfig(progressive.ProgressiveGAN):
 
   def __post_init__(self) -> None:
     check_ranges('model', self)
+    check_first_map(self.first_map)
     progressive.check_resolutions(
       self.res, {'g_widths': self.g_widths, 'd_widths': self.d_widths}
     )
@@ -153,6 +159,7 @@ class StyleGANConfig(progressive.ProgressiveGAN):
       res=self.res,
       widths=(self.g_widths or progressive.published_widths(self.res))[1:],
       channels=self.channels,
+      first_map=self.first_map,
       styles=self.styles,
       const=self.const,
       pixel_norm=self.g_norm,
@@ -183,6 +190,7 @@ class StyleGANConfig(progressive.ProgressiveGAN):
     """Number of synthesis layers up to a resolution."""
     return 2 * res.bit_length() - 4
 
-  def sizes(self, res: int) -> list[int]:
+  def sizes(self, res: int) -> list[Size]:
     """Height and width of each layer's noise up to a resolution; [] without noise."""
-    return [4 << i // 2 for i in range(self.layers(res))] if self.noise else []
+    n = self.layers(res) if self.noise else 0
+    return [self.size(4 << i // 2) for i in range(n)]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from gan_jax.models.first_map import SQUARE
 from gan_jax.models.progressive import blend_images, dtype_at
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.norms import instance_norm, pixel_norm
@@ -87,7 +88,7 @@ class Epilogue(nn.Module):
 
 
 class Synthesis(nn.Module):
-  """w [b, layers, dim_w], noise, static res, alpha -> images [b, res, res, c].
+  """w [b, layers, dim_w], noise, static res, alpha -> images [b, h, w, c].
 
   Each resolution from 4x4 on has two layers; `widths` are their channels. Noise is one
   array [b or 1, h, w, 1] per layer, or () for a generator without noise. Without styles
@@ -97,8 +98,9 @@ class Synthesis(nn.Module):
   res: int  # final
   widths: tuple[int, ...]
   channels: int = 3
+  first_map: tuple[int, ...] = SQUARE
   styles: bool = True
-  const: bool = True  # start from a learned 4x4 feature map instead of w
+  const: bool = True  # start from a learned feature map instead of w
   pixel_norm: bool = False
   instance_norm: bool = True
   blur: tuple[int, ...] = (1, 2, 1)  # filter after upsampling; () for none
@@ -131,7 +133,7 @@ class Synthesis(nn.Module):
         x, noise[layer] if noise else None, w[:, layer] if self.styles else None
       )
 
-    shape = (4, 4, self.widths[0])
+    shape = (*self.first_map, self.widths[0])
     if self.const:
       start = self.param('const', nn.initializers.ones, (1, *shape))
       x = jnp.broadcast_to(start.astype(at(4)), (w.shape[0], *shape))

@@ -184,7 +184,7 @@ class Attention(nn.Module):
       return self.conv(features, **options)(x)
 
     def pooled(x: Array) -> Array:
-      return max_pool(x).reshape(b, h * w // 4, -1)
+      return max_pool(x).reshape(b, (h // 2) * (w // 2), -1)
 
     if on_gpu and _scales_weight(x, c * c):
       kernel = partial(project, apply_kernel=lambda _, kernel: kernel)

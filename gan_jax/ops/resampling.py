@@ -1,5 +1,6 @@
 """Upsampling, downsampling and their fusion with convolutions; NHWC and HWIO."""
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -130,8 +131,12 @@ def _opaque(kernel: Array) -> Array:
 
 
 def _images_and_width(x: Array) -> tuple[int, int]:
-  """Batch size and width of x; a batch of symbolic size, as in an export, counts 8."""
-  return (x.shape[0] if isinstance(x.shape[0], int) else 8), x.shape[2]
+  """Batch size of x, and the width of a square map of as many pixels.
+
+  A batch of symbolic size, as in an export, counts 8.
+  """
+  width = math.isqrt(x.shape[1] * x.shape[2])
+  return (x.shape[0] if isinstance(x.shape[0], int) else 8), width
 
 
 def shifted_sum(kernel: Array) -> Array:

@@ -24,7 +24,7 @@ def format_row(row: Row, top: int) -> str:
   )
   lines = [
     f'{row["config"]} on {row["topology"]} ({row["chips"]} x {row["chip"]["name"]}), '
-    f'{row["res"]} x {row["res"]} pixels, batch {row["batch"]}{overrides}'
+    f'{row["pixels"]} pixels, batch {row["batch"]}{overrides}'
   ]
   figures = dict(_memory_lines(row))
   if 'program_flops' in row:

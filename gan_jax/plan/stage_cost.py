@@ -18,6 +18,7 @@ from gan_jax.plan.chips import Chip
 from gan_jax.plan.compilation import compile_cached
 from gan_jax.plan.flops import step_flops
 from gan_jax.plan.gpus import Gpu
+from gan_jax.runtime.image_size import format_size
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.training.compile_step import compile_train_step, compiler_options
 from gan_jax.training.optimizers import make_optimizer
@@ -51,7 +52,7 @@ def step_inputs(config: Config, stage: Stage, mesh: Mesh) -> StepInputs:
   state, key = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), (state, key)
   )
-  pixels = (mesh.size, k, b, stage.res, stage.res, gan.channels)
+  pixels = (mesh.size, k, b, *gan.size(stage.res), gan.channels)
   shape: Any = jax.ShapeDtypeStruct
   batch = Batch(
     shape(pixels, np.uint8, sharding=sharded),
@@ -98,6 +99,7 @@ def stage_row(
   flops = step_flops(fixed, state, batch, phase)
   row: Row = {
     'res': stage.res,
+    'pixels': format_size(gan.size(stage.res)),
     'batch': stage.batch,
     'chips': mesh.size,
     'chip': chip._asdict(),

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from gan_jax.prepare.survey import (
 from gan_jax.prepare.upload import Upload
 from gan_jax.prepare.writer import write_dataset
 from gan_jax.runtime.flags import CommandParser, data_dir, workdir
+from gan_jax.runtime.image_size import MOST, Size
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,8 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
   )
   p.add_argument(
     '--res',
-    type=int,
-    help='side of the images in pixels, a power of two; default: the shorter side of '
+    metavar='RES',
+    help='side of the images in pixels, a power of two, or WIDTHxHEIGHT, such as '
+    '256x144 for a model of model.first_map=9,16; default: the shorter side of '
     'the source images, if all are equal',
   )
   p.add_argument(
@@ -63,10 +66,12 @@ def make_parser() -> argparse.ArgumentParser:
   )
   shape = p.add_mutually_exclusive_group()
   shape.add_argument(
-    '--crop', action='store_true', help='crop images to their centered square'
+    '--crop', action='store_true', help='crop images to the centered part that fits'
   )
   shape.add_argument(
-    '--pad', action='store_true', help='pad images to a square with --background'
+    '--pad',
+    action='store_true',
+    help='pad images to a square, or the shape of --res, with --background',
   )
   p.add_argument(
     '--background',
@@ -140,15 +145,19 @@ def main(argv: Sequence[str] | None = None) -> None:
   for key in ('shard_images', 'threads', 'max_pixels'):
     if getattr(args, key) < 1:
       raise UserError(f'--{key}={getattr(args, key)}: it must be at least 1.')
+  res = args.res and parse_res(args.res)
   background = parse_color(args.background)
   ranges = fixed_ranges(args.range, '--range')
   check_dest(args.dest)
   with _pixel_limit(args.max_pixels):
-    _prepare(args, background, ranges)
+    _prepare(args, res, background, ranges)
 
 
 def _prepare(
-  args: argparse.Namespace, background: tuple[int, int, int], ranges: Ranges | None
+  args: argparse.Namespace,
+  res: int | Size | None,
+  background: tuple[int, int, int],
+  ranges: Ranges | None,
 ) -> None:
   """Surveys the source, prints what would be written, and writes it."""
   source = open_source(args.src, args.split, args.data_dir)
@@ -160,7 +169,7 @@ def _prepare(
     measure_ranges=ranges is None,
   )
   options = PrepareOptions(
-    res=_check_res(args.res or survey.common_side()),
+    res=res or _check_side(survey.common_side()),
     channels=args.channels,
     fit='crop' if args.crop else 'pad' if args.pad else '',
     upscale=args.upscale,
@@ -218,7 +227,32 @@ def parse_color(text: str) -> tuple[int, int, int]:
     ) from error
 
 
-def _check_res(res: int) -> int:
+def parse_res(text: str) -> int | Size:
+  """The value of --res: '64', or '96x64' -> (64, 96), height and width.
+
+  Raises:
+    UserError: no model has such images.
+  """
+  match = re.fullmatch(r'(\d{1,6})(?:x(\d{1,6}))?', text)
+  if not match:
+    raise UserError(
+      f'--res={text}: a number of pixels such as 256, or WIDTHxHEIGHT such as 256x144, '
+      'is needed.'
+    )
+  width, height = int(match[1]), int(match[2] or match[1])
+  if width == height:
+    return _check_side(width)
+  doublings = math.gcd(width, height)
+  doublings &= -doublings  # the power of two that divides both
+  if not doublings or max(width, height) > MOST * doublings:
+    raise UserError(
+      f'--res={text}: both sides must be a first map of 1 to {MOST} rows and columns '
+      'times one power of two, such as 192x128 or 256x144.'
+    )
+  return height, width
+
+
+def _check_side(res: int) -> int:
   if res < MIN_RES or res & (res - 1):
     raise UserError(
       f'--res={res}: a power of two is needed, {MIN_RES} or more, like the resolutions '

@@ -4,6 +4,7 @@ import dataclasses
 
 from gan_jax.data.decode import MAX_PIXELS
 from gan_jax.data.depth import Ranges
+from gan_jax.runtime.image_size import Size, as_size
 
 MIN_RES = 4  # side of the lowest level, in pixels
 
@@ -13,9 +14,10 @@ class PrepareOptions:
   """Everything besides the source that the bytes of a prepared set depend on.
 
   Attributes:
-    res: side of the full resolution in pixels, a power of two >= MIN_RES.
+    res: side of the full resolution in pixels, a power of two >= MIN_RES; of images
+      that are not square (height, width), halved to the levels while both are even.
     channels: 1, 3 or 4.
-    fit: how images that are not square become square: 'crop', 'pad', or '' to refuse
+    fit: how images of another shape get that of `res`: 'crop', 'pad', or '' to refuse
       them.
     upscale: upsample images smaller than res instead of refusing them.
     background: RGB in 0..255, behind padding and transparency.
@@ -27,7 +29,7 @@ class PrepareOptions:
     border: surround images smaller than res with `background` instead of refusing them.
   """
 
-  res: int
+  res: int | Size
   channels: int
   fit: str
   upscale: bool
@@ -39,6 +41,22 @@ class PrepareOptions:
   border: bool = False
 
   @property
-  def levels(self) -> list[int]:
-    """Resolutions that are written, the full one first."""
-    return [self.res >> i for i in range((self.res // MIN_RES).bit_length())]
+  def size(self) -> Size:
+    """Height and width of the full resolution."""
+    return as_size(self.res)
+
+  @property
+  def levels(self) -> list[Size]:
+    """Heights and widths that are written, the full ones first."""
+    height, width = self.size
+    sizes = [self.size]
+    while max(height, width) > MIN_RES and height % 2 == width % 2 == 0:
+      height, width = height // 2, width // 2
+      sizes.append((height, width))
+    return sizes
+
+
+def level_name(size: Size) -> str:
+  """The name of a level's folder: '64', or '96x64' for width x height."""
+  height, width = size
+  return f'{width}' if height == width else f'{width}x{height}'

@@ -18,7 +18,8 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from gan_jax.data.decode import UnusableImageError, area_downsample
 from gan_jax.data.folder import ImageSource
 from gan_jax.prepare.fit import Box, enclosing, encode_png, fit_image
-from gan_jax.prepare.options import PrepareOptions
+from gan_jax.prepare.options import PrepareOptions, level_name
+from gan_jax.runtime.image_size import Size
 
 VERSION = '1.0.0'  # of the tensorflow-datasets sets
 
@@ -44,12 +45,12 @@ class SetLayout:
     """Folder of unfinished files and of one record for each finished shard."""
     return self.folder / '.work'
 
-  def level_folder(self, side: int) -> Path:
-    return self.folder / f'{side}' / VERSION
+  def level_folder(self, size: Size) -> Path:
+    return self.folder / level_name(size) / VERSION
 
-  def features(self, side: int) -> tfds.features.FeaturesDict:
-    """TFDS features of the level of side x side pixels."""
-    shape = (side, side, self.options.channels)
+  def features(self, size: Size) -> tfds.features.FeaturesDict:
+    """TFDS features of the level of a height and width."""
+    shape = (*size, self.options.channels)
     features: dict[str, Any] = {
       'image': tfds.features.Image(shape=shape, encoding_format='png')
     }
@@ -82,7 +83,7 @@ def write_shard(
   """
   options, size = layout.options, layout.options.shard_images
   indices = range(shard[0] * size, min((shard[0] + 1) * size, source.n_images))
-  writers = {side: _LevelWriter(layout, side, shard) for side in options.levels}
+  writers = {level: _LevelWriter(layout, level, shard) for level in options.levels}
   statistics = _ShardStatistics(len(layout.class_names), options.channels)
   for i in indices:
     if stop.is_set():
@@ -97,9 +98,10 @@ def write_shard(
       statistics.refused[source.display_name(i)] = str(error)
       continue
     statistics.add(mode, image, label, box)
-    for side, writer in writers.items():
-      writer.write(area_downsample(image[None], options.res // side)[0], label)
-  files = {side: writer.close() for side, writer in writers.items()}
+    for level, writer in writers.items():
+      factor = options.size[0] // level[0]
+      writer.write(area_downsample(image[None], factor)[0], label)
+  files = {level_name(level): writer.close() for level, writer in writers.items()}
   return {'looked_at': len(indices), **statistics.to_json(), 'files': files}
 
 
@@ -151,21 +153,21 @@ class _ShardStatistics:
 class _LevelWriter:
   """Writes the file of one level of a shard."""
 
-  def __init__(self, layout: SetLayout, side: int, shard: tuple[int, int]):
+  def __init__(self, layout: SetLayout, size: Size, shard: tuple[int, int]):
     index, n_shards = shard
     file = f'{layout.name}-train.array_record-{index:05d}-of-{n_shards:05d}'
-    self._path = layout.level_folder(side) / file
-    self._part = layout.work / f'{index:05d}-{side}.part'
+    self._path = layout.level_folder(size) / file
+    self._part = layout.work / f'{index:05d}-{level_name(size)}.part'
     # Uncompressed: PNGs do not become smaller. Groups of one: random access.
     self._writer = array_record_module.ArrayRecordWriter(
       str(self._part), 'group_size:1,uncompressed'
     )
-    features = layout.features(side).get_serialized_info()
+    features = layout.features(size).get_serialized_info()
     self._to_proto = ExampleSerializer(features).get_tf_example
     self._png_level = layout.options.png_level
     self._labeled = bool(layout.class_names)
 
-  def write(self, image: UInt8[np.ndarray, 'side side c'], label: int) -> None:
+  def write(self, image: UInt8[np.ndarray, 'h w c'], label: int) -> None:
     example: dict[str, Any] = {'image': encode_png(image, self._png_level)}
     if self._labeled:
       example['label'] = label

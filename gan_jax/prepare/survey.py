@@ -9,12 +9,18 @@ from jaxtyping import Int
 from tqdm import tqdm
 
 from gan_jax import UserError
-from gan_jax.data.decode import MAX_PIXELS, UnusableImageError, open_image, read_span
+from gan_jax.data.decode import (
+  MAX_PIXELS,
+  UnusableImageError,
+  header_size,
+  open_image,
+  read_span,
+)
 from gan_jax.data.depth import Ranges, Span, describe_ranges, enclosing_ranges
 from gan_jax.data.folder import ImageSource, list_refused
 from gan_jax.data.summary import format_counts
 from gan_jax.prepare.fit import size_problem
-from gan_jax.prepare.options import PrepareOptions
+from gan_jax.prepare.options import PrepareOptions, level_name
 
 _N_LISTED = 5  # unusable images in a message; the manifest lists all
 
@@ -26,7 +32,7 @@ class HeaderSurvey:
   Attributes:
     source: the images.
     source_name: as the user gave it.
-    sizes: (width, height) of each image; 0 if its header is unusable.
+    sizes: (width, height) of each image as it is shown; 0 if its header is unusable.
     modes: PIL mode -> number of images.
     bad_headers: index -> why the header is unusable.
     ranges: of values of more than 8 bits, which contain those of all images; empty
@@ -94,11 +100,14 @@ class HeaderSurvey:
     usable = self._usable_sizes()
     if len(usable):
       lines.append(self._describe_sizes(usable))
-    levels = ', '.join(map(str, options.levels))
-    n_bytes = sum(x**2 for x in options.levels) * options.channels * source.n_images
+    levels = ', '.join(map(level_name, options.levels))
+    n_pixels = sum(height * width for height, width in options.levels)
+    n_bytes = n_pixels * options.channels * source.n_images
+    square = options.size[0] == options.size[1]
     lines.append(
-      f'output: levels {levels}; channels: {options.channels}; images that are not '
-      f'square: {options.fit or "refused"}; up to {n_bytes / 1e9:.2f} GB'
+      f'output: levels {levels}; channels: {options.channels}; images '
+      f'{"that are not square" if square else "of another shape"}: '
+      f'{options.fit or "refused"}; up to {n_bytes / 1e9:.2f} GB'
     )
     if ranges := describe_ranges(self.ranges and options.range):
       lines.append(f'{ranges} (--range)')
@@ -162,13 +171,13 @@ def survey_headers(
     for i in indices:
       try:
         image = open_image(source.read(i)[0], max_pixels)
-        size, mode = image.size, image.mode
+        size, mode = header_size(image), image.mode
         if measure_ranges and (span := read_span(image)):
           spans.append(span)
       except UnusableImageError as error:
         bad_headers[i] = str(error)
         continue
-      sizes[i] = size  # before EXIF orientation, which may swap the sides
+      sizes[i] = size
       modes_read[mode] += 1
     return len(indices), modes_read
 

@@ -23,9 +23,10 @@ from gan_jax.data.load import load_dataset
 from gan_jax.data.prepared import MANIFEST
 from gan_jax.data.summary import summarize
 from gan_jax.prepare.fit import enclosing
-from gan_jax.prepare.options import PrepareOptions
+from gan_jax.prepare.options import PrepareOptions, level_name
 from gan_jax.prepare.shard import VERSION, SetLayout, write_shard
 from gan_jax.prepare.survey import no_usable_image, unusable_images
+from gan_jax.runtime.image_size import Size
 from gan_jax.storage.files import atomic_path
 
 FORMAT = 1  # of the manifest
@@ -68,8 +69,8 @@ def write_dataset(
       raise UserError(f'{message[:-1]}; finished files are kept in {layout.folder}.')
     if not manifest['count']:
       raise UserError(no_usable_image(source_name))
-    for side in options.levels:
-      _write_tfds_metadata(layout, side, shards)
+    for size in options.levels:
+      _write_tfds_metadata(layout, size, shards)
     _write_durably(layout.folder / MANIFEST, json.dumps(manifest, indent=2) + '\n')
     if with_report:
       _write_report(layout)
@@ -138,8 +139,8 @@ def _write_shards(
   """Writes the shards that are missing; returns the records of all shards."""
   n_shards = -(-source.n_images // layout.options.shard_images)
   records = [layout.work / f'{shard:05d}.json' for shard in range(n_shards)]
-  for side in layout.options.levels:
-    layout.level_folder(side).mkdir(parents=True, exist_ok=True)
+  for size in layout.options.levels:
+    layout.level_folder(size).mkdir(parents=True, exist_ok=True)
   finished = [json.loads(r.read_text())['looked_at'] for r in records if r.is_file()]
   stop = threading.Event()
   # Threads, because nearly all of the work is in libraries that release the lock of
@@ -171,10 +172,10 @@ def _write_shards(
 
 
 def _write_tfds_metadata(
-  layout: SetLayout, side: int, shards: list[dict[str, Any]]
+  layout: SetLayout, size: Size, shards: list[dict[str, Any]]
 ) -> None:
   """Writes the files that make a level a tensorflow-datasets set."""
-  folder = layout.level_folder(side)
+  folder = layout.level_folder(size)
   template = tfds.core.ShardedFileTemplate(
     data_dir=folder,
     dataset_name=layout.name,
@@ -184,12 +185,12 @@ def _write_tfds_metadata(
   split = tfds.core.SplitInfo(
     name='train',
     shard_lengths=[shard['count'] for shard in shards],
-    num_bytes=sum(shard['files'][f'{side}']['bytes'] for shard in shards),
+    num_bytes=sum(shard['files'][level_name(size)]['bytes'] for shard in shards),
     filename_template=template,
   )
   tfds.folder_dataset.write_metadata(
     data_dir=str(folder),
-    features=layout.features(side),
+    features=layout.features(size),
     split_infos=[split],
     check_data=False,
   )
@@ -202,7 +203,7 @@ def _write_report(layout: SetLayout) -> None:
   options = layout.options
   dataset = load_dataset(
     str(layout.folder.absolute()),
-    res=min(options.res, 128),
+    res=next((x for x in options.levels if max(x) <= 128), options.levels[-1]),
     channels=options.channels,
   )
   summarize(dataset, layout.work)
@@ -226,10 +227,11 @@ def _make_manifest(
     [sum(column) for column in zip(*(shard[key] for shard in shards))]
     for key in ('sums', 'squares', 'histogram')
   )
-  n_pixels = max(count * options.res**2, 1)
+  height, width = options.size
+  n_pixels = max(count * height * width, 1)
   mean = [x / n_pixels for x in sums]
   # A record of an earlier version has no box: nothing is cropped then.
-  whole = (0, 0, options.res, options.res)
+  whole = (0, 0, height, width)
   content = (
     enclosing(tuple(s.get('content', whole)) for s in shards if s['count'])
     if count
@@ -255,16 +257,18 @@ def _make_manifest(
     'deviation': [
       float(np.sqrt(max(x / n_pixels - m**2, 0))) for x, m in zip(squares, mean)
     ],
-    'levels': {side: _level_entry(side, shards) for side in options.levels},
+    'levels': {
+      name: _level_entry(name, shards) for name in map(level_name, options.levels)
+    },
     'refused': refused,
   }
 
 
-def _level_entry(side: int, shards: list[dict[str, Any]]) -> dict[str, Any]:
+def _level_entry(name: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
   """The manifest's entry of a level: its folder, and size and digest of each file."""
-  entries = [shard['files'][f'{side}'] for shard in shards]
+  entries = [shard['files'][name] for shard in shards]
   return {
-    'folder': f'{side}/{VERSION}',
+    'folder': f'{name}/{VERSION}',
     'files': {
       entry['file']: {'bytes': entry['bytes'], 'sha256': entry['sha256']}
       for entry in entries

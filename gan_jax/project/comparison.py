@@ -41,7 +41,7 @@ def lpips_comparison(weights: lpips.Lpips, name: str) -> Comparison:
   """
 
   def features(images: Float[Array, 'b h w c']) -> Features:
-    factor = max(1, -(-MIN_SIDE // images.shape[1]))
+    factor = max(1, -(-MIN_SIDE // min(images.shape[1:3])))
     x = lpips_input(images.repeat(factor, 1).repeat(factor, 2))
     alpha = [images[..., 3:]] if images.shape[-1] == 4 else []
     return {'lpips': lpips.features(weights, x), 'alpha': alpha}

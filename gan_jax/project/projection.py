@@ -161,7 +161,7 @@ def make_start(
   render = batch.render
   keys = jax.random.split(jax.random.key(seed), max(len(render.noise_sizes), 1))
   noise = tuple(
-    np.asarray(jax.random.normal(key, (1, size, size, 1)))
+    np.asarray(jax.random.normal(key, (1, *size, 1)))
     for key, size in zip(keys, render.noise_sizes, strict=False)
   )
   variables = {'noise': batch.place(noise)} if noise else {}

@@ -13,6 +13,7 @@ from PIL import Image
 from gan_jax.data.decode import area_downsample
 from gan_jax.models.base import GAN
 from gan_jax.project.projection import Batch, Progress
+from gan_jax.runtime.image_size import halvings
 from gan_jax.sampling.animation import write_animation
 from gan_jax.sampling.image_io import arrange
 from gan_jax.sampling.latents import Latents, Space
@@ -21,7 +22,7 @@ from gan_jax.storage.files import atomic_path
 
 FPS = 24
 FILMED = 8  # images, the first ones
-FILM_SIDE = 256  # pixels of an image of the film; larger ones are averaged down
+FILM_SIDE = 256  # pixels of an image of the film; larger ones are halved to it
 IN_FILES: dict[str, Space] = {'w': 'w', 'w+': 'w_plus', 'z': 'z'}
 
 Images = UInt8[np.ndarray, 'n h w c']
@@ -79,7 +80,7 @@ def _all_noise(noise: Sequence[np.ndarray], gan: GAN) -> tuple[np.ndarray, ...]:
   """Noise maps of all layers; those of resolutions to come are 0."""
   style = gan.style_based
   sizes = style.sizes(style.res)[len(noise) :] if style else []
-  return (*noise, *(np.zeros((1, size, size, 1), np.float32) for size in sizes))
+  return (*noise, *(np.zeros((1, *size, 1), np.float32) for size in sizes))
 
 
 def side_by_side(columns: dict[str, Images], rows: Sequence[dict]) -> Image.Image:
@@ -108,7 +109,7 @@ def film_frames(batch: Batch, progress: Progress, targets: Images) -> Images:
   """
   noise = {k: v for k, v in progress.state.variables.items() if k == 'noise'}
   n, frames = min(batch.n, FILMED), []
-  factor = max(1, targets.shape[1] // FILM_SIDE)
+  factor = halvings(targets.shape[1:3], FILM_SIDE)
   for i in range(len(progress.path['latent'])):
     here = batch.place({k: v[i] for k, v in progress.path.items()})
     images = np.concatenate([targets[:n], batch.draw({**noise, **here})[:n]])

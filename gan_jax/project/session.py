@@ -64,7 +64,7 @@ class Session:
     phase = self._generator.phase
     self._renderer = Renderer(gan, space, phase.res, phase.alpha)
     self._targets = read_targets(
-      images, phase.res, gan.channels, options.pad, background
+      images, gan.size(phase.res), gan.channels, options.pad, background
     )
     self._labels = _parse_labels(options.classes, len(images), self._generator)
     self.settings: dict[str, Any] = {
@@ -76,7 +76,7 @@ class Session:
       'classes': None if self._labels is None else self._labels.tolist(),
       'loss': self._compare.name,
       'lpips_weights': digest,
-      'noise_weight': noise_maps.penalty_weight(phase.res)
+      'noise_weight': noise_maps.penalty_weight(gan.size(phase.res))
       if options.noise_weight is None
       else options.noise_weight,
       'steps': options.steps,

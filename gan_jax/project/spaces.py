@@ -17,6 +17,7 @@ from gan_jax import UserError
 from gan_jax.models.base import GAN
 from gan_jax.models.base import Variables as Weights
 from gan_jax.project.optimization import Variables
+from gan_jax.runtime.image_size import Size
 
 SPACES = ('w', 'w+', 'z')
 SAMPLES = 10_000  # whose mean is where w starts
@@ -53,8 +54,8 @@ class Renderer:
   alpha: ArrayLike
 
   @property
-  def noise_sizes(self) -> list[int]:
-    """Sides of the noise maps; [] without noise."""
+  def noise_sizes(self) -> list[Size]:
+    """Heights and widths of the noise maps; [] without noise."""
     style = self.gan.style_based
     return style.sizes(self.res) if style else []
 

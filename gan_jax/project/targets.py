@@ -12,6 +12,7 @@ from gan_jax import UserError
 from gan_jax.data.decode import PIL_MODES, UnusableImageError
 from gan_jax.prepare.fit import fit_image
 from gan_jax.prepare.options import PrepareOptions
+from gan_jax.runtime.image_size import Size
 
 Color = tuple[int, int, int]
 
@@ -20,7 +21,7 @@ class Targets(NamedTuple):
   """Images at the resolution of the generator."""
 
   names: tuple[str, ...]  # as the user gave them
-  images: UInt8[np.ndarray, 'n res res channels']
+  images: UInt8[np.ndarray, 'n h w channels']
 
   @property
   def digest(self) -> str:
@@ -29,7 +30,7 @@ class Targets(NamedTuple):
 
 
 def read_targets(
-  paths: Sequence[Path], res: int, channels: int, pad: bool, background: Color
+  paths: Sequence[Path], size: Size, channels: int, pad: bool, background: Color
 ) -> Targets:
   """`make_targets` of files.
 
@@ -37,21 +38,22 @@ def read_targets(
     UserError: as `make_targets`, or a file cannot be read.
   """
   files = ((str(path), _content(path)) for path in paths)
-  return make_targets(files, res, channels, pad, background)
+  return make_targets(files, size, channels, pad, background)
 
 
 def make_targets(
   files: Iterable[tuple[str, bytes]],
-  res: int,
+  size: Size,
   channels: int,
   pad: bool,
   background: Color,
 ) -> Targets:
-  """Decodes images, each cropped or padded to a square and resized to res x res.
+  """Decodes images, each cropped or padded to the shape of the model and resized.
 
   Args:
     files: what each one is called, and its content.
-    pad: pad to a square instead of cropping to the centered one.
+    size: height and width of the model's images.
+    pad: pad to their shape instead of cropping to the centered part.
     background: RGB in 0..255, behind padding and transparency.
 
   Raises:
@@ -65,7 +67,7 @@ def make_targets(
       'converted to the channels of this model.'
     )
   options = PrepareOptions(
-    res=res,
+    res=size,
     channels=channels,
     fit='pad' if pad else 'crop',
     upscale=True,

@@ -82,7 +82,7 @@ def export_generator(
 
   The exported function takes z float32 [b, dim_z], class weights float32
   [b, n_classes] ([b, 0] for a model without classes) and psi, a float32 scalar. It
-  returns uint8 [b, res, res, channels]: the images of the sampler, where a few values
+  returns uint8 [b, h, w, channels]: the images of the sampler, where a few values
   in a thousand may be rounded to the next level, since the compiler orders some
   products by the batch size, which the file leaves open. The noise of a StyleGAN is
   the one stored with the weights. The name of the function states the family's

@@ -37,7 +37,7 @@ class Generator(abc.ABC):
   @property
   @abc.abstractmethod
   def resolution(self) -> int:
-    """Height and width of the images in pixels."""
+    """The resolution of the images: the side of square ones in pixels."""
 
   @property
   @abc.abstractmethod

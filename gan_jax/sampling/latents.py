@@ -33,6 +33,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from gan_jax import UserError
+from gan_jax.runtime.image_size import Size, format_side
 from gan_jax.runtime.urls import check_path
 from gan_jax.storage.files import atomic_path
 from gan_jax.storage.npz import NPZ_ERRORS, read_npz
@@ -83,7 +84,7 @@ class LatentShapes(NamedTuple):
   n_classes: int = 0
   dim_w: int = 0
   layers: int = 0
-  sizes: Sequence[int] = ()
+  sizes: Sequence[Size] = ()
   model: str = ''
 
 
@@ -296,11 +297,10 @@ def _check_noise(path: Path | str, latents: Latents, shapes: LatentShapes) -> No
   if not shapes.sizes:
     raise UserError(f'{path} holds noise, and this model has none.')
   found = [x.shape[1:3] for x in noise]
-  if found != [(size, size) for size in shapes.sizes]:
-    sizes = ', '.join(map(str, shapes.sizes))
+  if found != list(shapes.sizes):
+    there, needed = (', '.join(map(format_side, x)) for x in (found, shapes.sizes))
     raise UserError(
-      f'{path}: the noise has the sizes {", ".join(str(h) for h, _ in found)}, and '
-      f'this model takes {sizes}.'
+      f'{path}: the noise has the sizes {there}, and this model takes {needed}.'
     )
 
 

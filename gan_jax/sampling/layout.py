@@ -49,7 +49,7 @@ def table(
     rows: one caption per row, or none; lines are separated by newlines.
     gaps: columns before which the gap is wide.
   """
-  tiles = enlarge(images, enlargement(images.shape[1]))
+  tiles = enlarge(images, enlargement(min(images.shape[1:3])))
   _, h, w, _ = tiles.shape
   left = GAP + (max(map(_width, rows)) + 2 * GAP if rows else 0)
   top = GAP + (LINE if columns else 0)

@@ -42,7 +42,7 @@ def export_onnx(gan: GAN, g: Variables, path: Path | str, **fixed: Any) -> Path:
 
   Its inputs are z float32 [b, dim_z]; classes float32 [b, n_classes], weights over the
   classes, of a model with classes; and psi, a float32 scalar. Its output `images` is
-  float32 [b, res, res, channels], about [-1, 1] and not clipped. The noise of a
+  float32 [b, h, w, channels], about [-1, 1] and not clipped. The noise of a
   StyleGAN is the one stored with the weights. All is computed in float32. The metadata
   `gan_jax` is the model section of the config as JSON.
 

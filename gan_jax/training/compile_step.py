@@ -73,7 +73,7 @@ def compiler_options(gan: GAN, mesh: Mesh) -> dict[str, Any] | None:
   platform = mesh.devices.flat[0].platform
   if platform == 'gpu':
     return gpu_compiler_options(mesh.size)
-  in_blocks = platform == 'tpu' and gan.grows and gan.res >= blocks.SMALLEST
+  in_blocks = platform == 'tpu' and gan.grows and min(gan.size()) >= blocks.SMALLEST
   return tpu_compiler_options() if in_blocks else None
 
 

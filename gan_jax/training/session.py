@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from gan_jax import UserError, data, report
 from gan_jax.config import Config
 from gan_jax.models.base import Phase, Variables
+from gan_jax.runtime.image_size import format_side, format_size
 from gan_jax.runtime.sharding import replicate, unshard
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.storage.checkpoint import Checkpointer
@@ -154,7 +155,8 @@ class TrainingSession:
   def _loop(self) -> None:
     config, preemption = self._config, self._context.preemption
     watched = self._watched
-    compiling = f'compiling the step at {self.phase.res} pixels'
+    size = format_side(self._config.gan.size(self.phase.res))
+    compiling = f'compiling the step at {size} pixels'
     with (
       watched.paused(),
       self.clock.phase('compiling'),
@@ -255,10 +257,11 @@ class TrainingSession:
     return stage
 
   def _log_stage(self, stage: ReadyStage, seconds: float) -> None:
+    size = self._config.gan.size(stage.res)
     line = {'images': self.images, 'res': stage.res, 'change_s': seconds}
     self.metrics.write(line | stage.opening)
     self._context.log(
-      f'image {self.images}: {stage.res} x {stage.res} from here on; the change took '
+      f'image {self.images}: {format_size(size)} from here on; the change took '
       f'{seconds:.2f} s, its compile beforehand {stage.opening["compile_s"]:.1f} s'
     )
 

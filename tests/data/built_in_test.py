@@ -53,3 +53,14 @@ def test_synthetic(res, channels):
     np.testing.assert_array_equal(image, b.examples[i][0])
   distinct = {a.examples[i][0].tobytes() for i in range(200)}
   assert len(distinct) >= min(60, 10 * (res // 2 + 1))
+
+
+def test_images_that_are_not_square():
+  square, wide = (
+    data.load_dataset('emoji', res=res, channels=3).examples[5][0]
+    for res in (32, (24, 32))
+  )
+  np.testing.assert_array_equal(wide, square[4:28])
+  blobs = data.load_dataset('synthetic', res=(6, 8), channels=1).examples
+  assert {blobs[i][0].shape for i in range(20)} == {(6, 8, 1)}
+  assert len({blobs[i][0].tobytes() for i in range(20)}) > 15

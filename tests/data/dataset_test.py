@@ -61,13 +61,13 @@ def test_photos_are_cropped_and_downsampled():
   photo = np.stack([y, 255 * (x >= 256), 255 - y], axis=-1).astype(np.uint8)
   jpeg = encode(photo, 'JPEG', quality=95, subsampling=0)
   records = [{'image': jpeg, 'label': 3}]
-  image, label = EncodedRecords('photos', records, 16, 3, labeled=True)[0]
+  image, label = EncodedRecords('photos', records, (16, 16), 3, labeled=True)[0]
   want = photo[:, 128:384].reshape(16, 16, 16, 16, 3).mean(axis=(1, 3))
   assert label == 3 and np.abs(image - want).max() < 4
-  image, _ = EncodedRecords('photos', records, 64, 3, labeled=True)[0]
+  image, _ = EncodedRecords('photos', records, (64, 64), 3, labeled=True)[0]
   assert np.all(image[:, 32, 1] > image[:, 31, 1] + 200), 'the edge stays sharp'
   # A factor that is not an integer, and a set without labels.
-  image, label = EncodedRecords('photos', records, 24, 1, labeled=False)[0]
+  image, label = EncodedRecords('photos', records, (24, 24), 1, labeled=False)[0]
   assert image.shape == (24, 24, 1) and label == 0
   assert abs(image.mean() - (photo[:, 128:384] @ [0.299, 0.587, 0.114]).mean()) < 1
 

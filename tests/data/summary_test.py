@@ -39,3 +39,15 @@ def test_summary(tmp_path):
 def test_counts_that_are_known_are_not_sampled(tmp_path):
   synthetic = data.load_dataset('synthetic', res=8, channels=1)
   assert 'labels: 0 1,000, 1 1,000' in data.summarize(synthetic, tmp_path)
+
+
+def test_images_that_are_not_square(tmp_path):
+  pixels = write_image_folder(tmp_path / 'pets', n=4).astype(float)
+  pets = data.load_dataset(str(tmp_path / 'pets'), res=(12, 16), channels=3)
+  lines = data.summarize(pets, tmp_path / 'run').splitlines()
+  assert '4 images, read as 16 x 12 x 3' in lines[0]
+  assert 'note: 4 of 4 images do not have the shape of 16 x 12: the center is used' in (
+    lines
+  )
+  page = np.asarray(Image.open(tmp_path / 'run' / 'data.png'))
+  np.testing.assert_array_equal(page[2:38:3, 2:50:3], pixels[0][2:14])

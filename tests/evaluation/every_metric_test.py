@@ -52,6 +52,9 @@ class LinearGAN:
   has_batch_stats = False
   style_based = None
 
+  def size(self, res=0):
+    return (res or self.res,) * 2
+
   def init(self):
     shape = self.dim_z, self.res * self.res * self.channels
     return {'w': np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)}
@@ -332,7 +335,7 @@ def test_named_networks_decide_what_applies():
 def test_memorization_needs_the_real_images_beside_their_statistics():
   given = StatisticsFile('mu.npz', None, 90, True, 'abc')
   protocol = EvaluationProtocol(num=N, reals=90)
-  case = LinearGAN(), without_images('mu.npz', RES, 3), RES, protocol
+  case = LinearGAN(), without_images(LinearGAN(), 'mu.npz'), RES, protocol
   check_metric('prd', *case, given)
   with pytest.raises(UserError, match='memorization needs the real images, and there'):
     check_metric('memorization', *case, given)

@@ -192,6 +192,14 @@ def test_huggingface_weights(tmp_path, rng_seed, file_format):
     (BigGAN(32, dim_z=24), 'model.n_classes is 0'),
     (BigGAN(16, 5, dim_z=6, g_widths=(1,) * 3, d_widths=(1,)), 'model.res is 16'),
     (BigGAN(32, 5, dim_z=24, channels=1), 'model.channels is 1'),
+    (
+      BigGAN(32, 5, dim_z=24, first_map=(3, 4)),
+      r'model.first_map is \(3, 4\), but BigGAN-PyTorch can .* with \(4, 4\): gan_jax',
+    ),
+    (
+      ProGAN(16, first_map=(4, 6), **SMALL),
+      r"model.first_map is \(4, 6\), but NVIDIA's ProGAN .* with \(4, 4\)",
+    ),
     (BigGAN(32, 5, dim_z=24, d_attention=(8,)), 'model.d_attention is .8,.'),
     (ProGAN(16, g_tanh=True, **SMALL), "model.g_tanh is True, but NVIDIA's ProGAN"),
     (ProGAN(16, g_widths=(8, 4, 8, 4)), 'model.g_widths is .8, 4, 8, 4.'),

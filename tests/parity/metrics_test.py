@@ -302,8 +302,8 @@ def check_swd(z):
   assert z.meta['nhood_size'] == sliced_wasserstein.PATCH_SIZE
   assert z.meta['nhoods_per_image'] == sliced_wasserstein.PATCHES_PER_IMAGE
   real = nhwc(z['swd/real'])
-  sizes = sliced_wasserstein.level_sizes(real.shape[1])
-  assert sizes == z['swd/resolutions'].tolist()
+  sizes = sliced_wasserstein.level_sizes(real.shape[1:3])
+  assert [side for side, _ in sizes] == z['swd/resolutions'].tolist()
   for key in z.under('swd/pyramid_real'):
     stored = nhwc(z[key])
     level = int(key.rpartition('level')[2])

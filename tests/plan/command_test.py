@@ -57,7 +57,7 @@ def test_a_program_is_compiled_once(local_plan, monkeypatch, capsys):
 
 
 def test_a_step_that_does_not_fit_is_printed_without_times():
-  row = dict(config='c.py', topology='v5e:2x2', chips=4, res=8, batch=64)
+  row = dict(config='c.py', topology='v5e:2x2', chips=4, pixels='8 x 8', batch=64)
   row |= dict(chip={'name': 'TPU v5e', 'hbm': 16e9}, fits=False, advice='would fit: x')
   row |= dict(params_bytes=5, optimizer_bytes=2e3, ema_bytes=3e6, hbm_bytes=20e9)
   assert formatting.format_row(row | {'model.remat': False}, top=2) == (

@@ -85,8 +85,9 @@ def test_figures_of_a_program_for_gpus_and_their_report(tmp_path):
   assert figures['kernels'] == 14 and figures['cycles'] > 14_000  # nanoseconds
   assert figures['program_flops'] > 0 and figures['compute_s'] > 0
   assert [c['network'] for c in figures['collectives']] == [0, 0, 0]  # one process
-  row = dict(config='c.py', topology='h100:8', chips=8, res=8, batch=64, fits=True)
+  row = dict(config='c.py', topology='h100:8', chips=8, pixels='8 x 8', batch=64)
   row |= dict(chip=gpu._asdict(), params_bytes=5, optimizer_bytes=6, ema_bytes=7)
+  row |= dict(fits=True)
   row |= dict(networks_flops=1e12, weights_flops=1e9, step_s=0.1, images_per_s=640)
   row |= dict(mfu=0.5, slowest_mfu=0.4, memory_s=0.1, collectives_s=0.1, state_bytes=1)
   text = formatting.format_row(row | figures, top=1)

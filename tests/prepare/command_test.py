@@ -41,6 +41,19 @@ def test_bad_arguments_are_refused_before_anything_is_written(folder, tmp_path):
     ([str(folder), str(folder)], 'exists and is not empty'),
     ([str(folder), str(tmp_path / 'pets'), '--res=24'], '--res=24: a power of two'),
     (
+      [str(folder), str(tmp_path / 'pets'), '--res=24x'],
+      '--res=24x: a number of pixels',
+    ),
+    (
+      [str(folder), str(tmp_path / 'pets'), '--res=99x32'],
+      '--res=99x32: both sides must be a first map of 1 to 32 rows and columns times '
+      'one power of two, such as 192x128 or 256x144',
+    ),
+    (
+      [str(folder), str(tmp_path / 'pets'), '--res=16x12'],
+      'cat/0.png is 32 x 32, not of the shape of 16 x 12 .use --crop or --pad.',
+    ),
+    (
       [str(folder), str(tmp_path / 'pets'), '--res=64'],
       r'12 of 12 .* smaller than 64 \(use --ups',
     ),

@@ -10,7 +10,8 @@ from PIL import Image
 
 from gan_jax import prepare
 from gan_jax.data import decode
-from tests.data.images import COLORS, RAMP, encode
+from gan_jax.data.dataset import decode_and_resize
+from tests.data.images import COLORS, RAMP, encode, random_image
 from tests.prepare.bombs import pixel_bomb
 
 HALF_TRANSPARENT = np.dstack([COLORS, np.where(RAMP < 128, 0, 255).astype(np.uint8)])
@@ -30,6 +31,11 @@ def with_palette():
 
 def with_orientation(orientation):
   """COLORS as a camera stores it that was held so."""
+  return stored_as(Image.fromarray(COLORS), orientation)
+
+
+def stored_as(image, orientation, kind='PNG'):
+  """An image as a camera stores it that was held so."""
   stored = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,10 +44,12 @@ def with_orientation(orientation):
     6: Image.Transpose.ROTATE_90,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
-  }[orientation]
+  }.get(orientation)
   exif = Image.Exif()
   exif[0x0112] = orientation
-  return encode(Image.fromarray(COLORS).transpose(stored), exif=exif)
+  return encode(
+    image.transpose(stored) if stored is not None else image, kind, exif=exif
+  )
 
 
 @pytest.mark.filterwarnings('ignore:.*mode.*parameter:DeprecationWarning')
@@ -155,6 +163,11 @@ def test_a_border_surrounds_smaller_images(res, fit, box):
     ((4, 7), 16, 'pad', True, (5, 4, 9, 11)),
     ((5, 9), 16, 'crop', True, (5, 5, 10, 10)),
     ((8, 8), 16, '', False, (0, 0, 16, 16)),
+    ((16, 16), (6, 8), 'pad', False, (0, 1, 6, 7)),
+    ((4, 16), (8, 6), 'pad', False, (3, 0, 5, 6)),
+    ((4, 6), (12, 16), 'pad', True, (3, 5, 7, 11)),
+    ((9, 20), (12, 16), 'crop', True, (1, 2, 10, 14)),
+    ((9, 12), (6, 8), '', False, (0, 0, 6, 8)),
   ],
 )
 def test_where_the_image_is_within_its_padding(shape, res, fit, border, box):
@@ -180,6 +193,23 @@ def test_the_box_is_rotated_like_the_image():
   fitted = prepare.fit_image(file.getvalue(), black)
   assert fitted.content == (0, 4, 16, 12)
   assert (fitted.pixels[:, 4:12] == 255).all() and not fitted.pixels[:, :4].any()
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
+def test_photographs_of_any_orientation_fill_a_shape(orientation, kind, rng_seed):
+  """Those that a camera stores lying on their side too, with their rows as columns."""
+  photo = random_image(np.random.default_rng(rng_seed), 24, 40)
+  want = photo[:, 4:36].reshape(12, 2, 16, 2, 3).mean((1, 3), dtype=np.float64)
+  content = stored_as(Image.fromarray(photo), orientation, kind)
+  assert decode.header_size(decode.open_image(content)) == (40, 24)
+  fitted = prepare.fit_image(content, options(res=(12, 16), fit='crop'))
+  for pixels in (fitted.pixels, decode_and_resize(content, (12, 16), 3)):
+    assert np.abs(pixels - want).max() <= 1
+  with pytest.raises(decode.UnusableImageError, match='24, not of the shape of 16 x'):
+    prepare.fit_image(content, options(res=(12, 16)))
+  with pytest.raises(decode.UnusableImageError, match='40 x 24, smaller than 24 x 32'):
+    prepare.fit_image(content, options(res=(32, 24), fit='crop'))
 
 
 @pytest.mark.parametrize(

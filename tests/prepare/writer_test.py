@@ -38,6 +38,32 @@ def modification_times(folder):
   return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
+def test_levels_of_images_that_are_not_square(folder, tmp_path):
+  dest = tmp_path / 'wide'
+  prepare.main([str(folder), str(dest), '--res=32x24', '--crop'])
+  assert sorted(x.name for x in dest.iterdir() if x.is_dir()) == [
+    *('16x12', '32x24', '4x3', '8x6')
+  ]
+  photos = [np.asarray(Image.open(path)) for path in sorted(folder.rglob('*.png'))]
+  full = np.stack(photos)[:, 4:28]
+  dataset = data.load_dataset(str(dest), res=(24, 32), channels=3)
+  assert 'read at 32 x 24' in dataset.origin and dataset.content == (0, 0, 1, 1)
+  for factor in (1, 2, 8):
+    level = dataset.downsampled(factor)
+    images, _ = read_examples(level.examples)
+    np.testing.assert_array_equal(images, mean_of_blocks(full, factor))
+    assert level.examples.source_size(3) == (32 // factor, 24 // factor)
+  for size, shown in ((32, '32 x 32'), ((32, 24), '24 x 32')):
+    with pytest.raises(
+      UserError,
+      match=(
+        f'images of 32 x 24, and the model has {shown} .width x height.: set '
+        'model.first_map to their shape, or prepare the images again with --res='
+      ),
+    ):
+      data.load_dataset(str(dest), res=size, channels=3)
+
+
 def test_every_level_is_the_mean_of_the_full_image(folder, tmp_path, capsys):
   dest = tmp_path / 'pets'
   prepare.main([str(folder), str(dest), '--shard_images=5', '--report'])

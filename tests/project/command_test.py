@@ -76,12 +76,12 @@ def test_what_is_written(finished, photos, stylegan_run):
   style = generator.gan.style_based
   assert latents.space == 'w' and latents.values.shape == (2, style.dim_w)
   sizes = style.sizes(generator.resolution)
-  assert [x.shape for x in latents.noise] == [(2, s, s, 1) for s in sizes]
+  assert [x.shape for x in latents.noise] == [(2, *size, 1) for size in sizes]
   for x in latents.noise:
     np.testing.assert_allclose(x.mean((1, 2, 3)), 0, atol=1e-6)
     np.testing.assert_allclose(np.square(x).mean((1, 2, 3)), 1, rtol=1e-5)
   images = generator.sample(latents=finished / 'latents.npz')
-  shape = (generator.resolution, 3, False, (255, 255, 255))
+  shape = (generator.gan.size(generator.resolution), 3, False, (255, 255, 255))
   square = np.square(
     images - np.float64(read_targets([*map(Path, photos)], *shape).images)
   )

@@ -74,5 +74,5 @@ def test_without_weights_pixels_are_compared(monkeypatch):
 
 
 def test_the_penalty_of_noise_is_that_of_the_original_at_1024_pixels():
-  assert penalty_weight(1024) == 1e5
-  assert penalty_weight(32) == pytest.approx(1e5 / 1024)
+  assert penalty_weight((1024, 1024)) == 1e5
+  assert penalty_weight((32, 32)) == pytest.approx(1e5 / 1024)

@@ -118,8 +118,7 @@ def test_w_is_taken_as_it_is_or_truncated(stylegan):
   w = rng.normal(size=(2, gan.dim_w)).astype(np.float32)
   n = gan.layers(gan.res)
   noise = tuple(
-    rng.normal(size=(2, size, size, 1)).astype(np.float32)
-    for size in gan.sizes(gan.res)
+    rng.normal(size=(2, *size, 1)).astype(np.float32) for size in gan.sizes(gan.res)
   )
   synthesize = jax.jit(gan.synthesize)
   for psi in (1.0, 0.5):

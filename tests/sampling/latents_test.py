@@ -16,7 +16,7 @@ from gan_jax.sampling.latents import (
   save_latents,
 )
 
-STYLEGAN = LatentShapes(6, 3, 5, 4, (4, 4, 8, 8), 'stylegan-8-0123')
+STYLEGAN = LatentShapes(6, 3, 5, 4, ((4, 4), (4, 4), (8, 8), (8, 8)), 'stylegan-8-0123')
 BIGGAN = LatentShapes(6, 3, model='biggan-16-0123')
 Z, W, W_PLUS = np.zeros((2, 6)), np.zeros((2, 5)), np.zeros((2, 4, 5))
 

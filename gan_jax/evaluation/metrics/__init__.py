@@ -26,7 +26,7 @@ from gan_jax.evaluation.metrics.memorization import (
   Memorization,
   measure_memorization,
 )
-from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity, check_side
+from gan_jax.evaluation.metrics.ms_ssim import PairSimilarity, check_size
 from gan_jax.evaluation.metrics.neighbors import NeighborScores, neighbor_scores
 from gan_jax.evaluation.metrics.perceptual_path_length import PATHS
 from gan_jax.evaluation.metrics.pixels import MAX_SIDE, PixelStatistics
@@ -38,6 +38,7 @@ from gan_jax.evaluation.metrics.sliced_wasserstein import (
   level_sizes,
   sliced_wasserstein_distances,
 )
+from gan_jax.runtime.image_size import Size
 
 if TYPE_CHECKING:
   from gan_jax.evaluation.protocol import EvaluationProtocol
@@ -93,7 +94,7 @@ class Metric(NamedTuple):
   # Features of a covariance; 0: none is computed; None: those of the named network.
   full_rank_of: int | None = 0
   needs_features: bool = False  # of each real image, beyond mean and covariance
-  check_res: Callable[[int], Any] = lambda res: None  # raises UserError
+  check_size: Callable[[Size], Any] = lambda size: None  # raises UserError
   # the original flips half of the real images of a run that was trained with flips
   mirrored: bool = False
   # settings that the protocol decides, as JSON
@@ -328,7 +329,7 @@ METRICS = {
     f'{PATCHES_PER_IMAGE} patches of each image, 512 directions',
     dict.fromkeys(('swd', *(f'swd_{COARSEST << i}' for i in range(7))), 'min'),
     lambda real, fake, protocol: _sliced_wasserstein(real, fake),
-    check_res=level_sizes,
+    check_size=level_sizes,
     mirrored=True,
     stamp=lambda p: {'images': min(p.swd_images, p.num, p.reals)},
   ),
@@ -338,7 +339,7 @@ METRICS = {
     {'msssim': '', 'msssim_real': ''},
     lambda real, fake, protocol: _ms_ssim(real, fake),
     min_images=2,
-    check_res=check_side,
+    check_size=check_size,
     mirrored=True,
     stamp=lambda p: {'images': min(p.msssim_images, p.num)},
   ),

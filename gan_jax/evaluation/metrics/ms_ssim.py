@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 
 from gan_jax import UserError
+from gan_jax.runtime.image_size import Size, format_side
 
 WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])  # of the scales
 
@@ -47,16 +48,16 @@ def ssim(
   return (luminance * contrast).mean(axes), contrast.mean(axes)
 
 
-def check_side(side: int) -> None:
+def check_size(size: Size) -> None:
   """Checks that images can be downsampled for all scales.
 
   Raises:
-    UserError: the side is not a multiple of 32.
+    UserError: a side is not a multiple of 32.
   """
-  if side % 32:
+  if size[0] % 32 or size[1] % 32:
     raise UserError(
-      f'msssim: images of {side} pixels cannot be downsampled five times: sides must '
-      'be multiples of 32.'
+      f'msssim: images of {format_side(size)} pixels cannot be downsampled five times: '
+      'sides must be multiples of 32.'
     )
 
 
@@ -68,8 +69,7 @@ def ms_ssim(
   Raises:
     UserError: a side is not a multiple of 32.
   """
-  for side in a.shape[1:3]:
-    check_side(side)
+  check_size(a.shape[1:3])
   a, b = a.astype(np.float32), b.astype(np.float32)
   result = np.ones(len(a))
   for scale, weight in enumerate(WEIGHTS):

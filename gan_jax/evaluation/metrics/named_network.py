@@ -23,6 +23,7 @@ from gan_jax.evaluation.metrics.feature_network import (
   FeatureNetwork,
   make_extractor,
 )
+from gan_jax.runtime.image_size import Size, format_side
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.sampling.export import read_exported
 
@@ -46,8 +47,8 @@ class NamedNetwork(NamedTuple):
     """For the protocol of a score."""
     return {'network': self.name, 'weights': self.digest}
 
-  def check_images(self, res: int, channels: int) -> None:
-    """Checks that the network takes images of res x res pixels.
+  def check_images(self, size: Size, channels: int) -> None:
+    """Checks that the network takes images of a height and width.
 
     Larger images are averaged over boxes of pixels. A grey image is repeated if the
     network takes three channels.
@@ -60,10 +61,12 @@ class NamedNetwork(NamedTuple):
         f'{self.name} takes images of {self.channels} channels, and those of this '
         f'model have {channels}.'
       )
-    if self.side and res % self.side:
+    shown, square = format_side(size), size[0] == size[1]
+    if self.side and (not square or size[0] % self.side):
+      divisor = f'{shown} pixels or a divisor, or for ' if square else ''
       raise UserError(
         f'{self.name} takes images of {self.side} pixels, and those of this model have '
-        f'{res}: export it for {res} pixels or a divisor, or for images of any size.'
+        f'{shown}: export it for {divisor}images of any size.'
       )
 
   def apply(self, images: Array) -> Array:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, UInt32
 from gan_jax import UserError
 from gan_jax.evaluation.metrics.transparency import composite
 from gan_jax.models.base import GAN, Variables
+from gan_jax.runtime.image_size import halvings
 from gan_jax.runtime.mesh import AXIS
 from gan_jax.sampling import samplers
 
@@ -150,11 +151,11 @@ def lpips_input(x: Array, crop: bool = False) -> Array:
   """Images [n, h, w, c] as LPIPS takes them: at most 256 pixels, three channels."""
   x = composite(x)
   if crop:
-    eighth = x.shape[1] // 8
-    x = x[:, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
-  factor = x.shape[1] // MAX_SIDE
+    rows, columns = (side // 8 for side in x.shape[1:3])
+    x = x[:, 3 * rows : 7 * rows, 2 * columns : 6 * columns]
+  n, h, w, c = x.shape
+  factor = halvings((h, w), MAX_SIDE)
   if factor > 1:
-    n, h, w, c = x.shape
     x = x.reshape(n, h // factor, factor, w // factor, factor, c).mean((2, 4))
   return jnp.broadcast_to(x, (*x.shape[:3], 3))
 

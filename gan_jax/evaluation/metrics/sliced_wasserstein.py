@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from gan_jax import UserError
+from gan_jax.runtime.image_size import Size, format_side
 
 PATCH_SIZE = 7  # pixels
 PATCHES_PER_IMAGE = 128  # of each pyramid level
@@ -54,19 +55,21 @@ def laplacian_pyramid(
   return [*pyramid, coarse]
 
 
-def level_sizes(res: int) -> list[int]:
-  """Resolutions of the pyramid levels: res, res / 2, ... down to 16.
+def level_sizes(size: Size) -> list[Size]:
+  """Heights and widths of the pyramid levels, halved until the shorter side is 16.
 
   Raises:
-    UserError: `res` is not 16 times a power of two.
+    UserError: the shorter side is not 16 times a power of two.
   """
-  sizes = [res]
-  while sizes[-1] > COARSEST and sizes[-1] % 2 == 0:
-    sizes.append(sizes[-1] // 2)
-  if sizes[-1] != COARSEST:
+  sizes = [size]
+  while min(size) > COARSEST and size[0] % 2 == size[1] % 2 == 0:
+    size = size[0] // 2, size[1] // 2
+    sizes.append(size)
+  if min(size) != COARSEST:
+    side = 'side' if size[0] == size[1] else 'shorter side'
     raise UserError(
-      f'swd: images of {res} pixels cannot be downsampled to {COARSEST}: the side must '
-      f'be {COARSEST} times a power of two.'
+      f'swd: images of {format_side(sizes[0])} pixels cannot be downsampled to '
+      f'{COARSEST}: the {side} must be {COARSEST} times a power of two.'
     )
   return sizes
 
@@ -119,7 +122,7 @@ class PatchStatistics:
 
   def update(
     self,
-    images: UInt8[np.ndarray, 'n res res c'],
+    images: UInt8[np.ndarray, 'n h w c'],
     labels: Int[np.ndarray, ' n'] | None = None,
   ) -> None:
     """Adds images. The positions of the patches depend on an image's index only.
@@ -131,7 +134,7 @@ class PatchStatistics:
     images = images[: max(self.max_images - self._first - self.n, 0)]
     if not len(images):
       return
-    sizes = level_sizes(images.shape[1])
+    sizes = level_sizes(images.shape[1:3])
     indices = range(self._first + self.n, self._first + self.n + len(images))
     centers = [_patch_centers(index, sizes) for index in indices]
     patches = []
@@ -177,13 +180,12 @@ class PatchStatistics:
     return statistics
 
 
-def _patch_centers(index: int, sizes: Sequence[int]) -> np.ndarray:
+def _patch_centers(index: int, sizes: Sequence[Size]) -> np.ndarray:
   """Patch centers of the image with this index, [levels, 2, k]; x before y."""
   rng = np.random.Generator(np.random.Philox(index))
   margin = PATCH_SIZE // 2
-  return np.stack(
-    [rng.integers(margin, size - margin, (2, PATCHES_PER_IMAGE)) for size in sizes]
-  )
+  draw = lambda side: rng.integers(margin, side - margin, PATCHES_PER_IMAGE)
+  return np.stack([[draw(width), draw(height)] for height, width in sizes])
 
 
 def sliced_wasserstein_distances(

@@ -115,7 +115,7 @@ class Augmentation:
 
     Args:
       channels: of the images.
-      res: the lowest resolution in pixels that is trained.
+      res: the shorter side in pixels of the smallest images that are trained.
       signs: D's scores of real images in one iteration.
 
     Raises:

@@ -34,5 +34,5 @@ def test_memory_does_not_grow_with_the_stream(rng_seed):
 
 
 def test_sides_that_are_no_multiple_of_32_are_an_error():
-  with pytest.raises(UserError, match='images of 48 pixels'):
+  with pytest.raises(UserError, match='images of 64 x 48 pixels'):
     ms_ssim(np.zeros((1, 48, 64, 3)), np.zeros((1, 48, 64, 3)))

@@ -47,7 +47,7 @@ def test_features_are_those_of_the_function(tmp_path, images, shape, dtype):
   network = read_network(write(tmp_path / 'n', means, shape, dtype=dtype), 'features')
   assert network.dim == 3 and network.name == 'n'
   assert network.digest == hashlib.sha256((tmp_path / 'n').read_bytes()).hexdigest()
-  network.check_images(16, 3)
+  network.check_images((16, 16), 3)
   mesh = make_mesh(jax.devices()[:4])
   features, logits = network.extractor(mesh, 8)(images)
   np.testing.assert_allclose(features, means(images), rtol=1e-5)
@@ -56,16 +56,16 @@ def test_features_are_those_of_the_function(tmp_path, images, shape, dtype):
 
 def test_grey_images_are_repeated_and_others_checked(tmp_path, images):
   network = read_network(write(tmp_path / 'n', means, 'b, 8, 8, 3'), 'features')
-  network.check_images(8, 1)
+  network.check_images((8, 8), 1)
   grey = images[:, :8, :8, :1]
   features, _ = network.extractor(make_mesh(jax.devices()[:1]), 13)(grey)
   np.testing.assert_allclose(features, means(np.repeat(grey, 3, -1)), rtol=1e-5)
   with pytest.raises(UserError, match='takes images of 8 pixels, .* this model have 4'):
-    network.check_images(4, 3)
+    network.check_images((4, 4), 3)
   path = write(tmp_path / 'one', lambda x: 1.0 * x.mean((1, 2)), 'b, 8, 8, 1')
   one = read_network(path, 'features')
   with pytest.raises(UserError, match='takes images of 1 channels, .* have 3'):
-    one.check_images(8, 3)
+    one.check_images((8, 8), 3)
 
 
 @pytest.mark.parametrize(

@@ -55,4 +55,4 @@ def test_memory_does_not_grow_with_the_stream(rng_seed):
 
 def test_a_resolution_without_a_pyramid_is_an_error():
   with pytest.raises(UserError, match='24 pixels'):
-    level_sizes(24)
+    level_sizes((24, 24))

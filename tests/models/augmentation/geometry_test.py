@@ -89,6 +89,27 @@ def test_by_axis_equals_by_point(h, w, swapped, rng_seed):
       np.testing.assert_allclose(ours, theirs, atol=1e-12 * max(1, abs(theirs).max()))
 
 
+@pytest.mark.parametrize('turned', [False, True])
+def test_an_oblong_image_is_transformed_as_the_square_around_it(turned, rng_seed):
+  """All transforms are in pixels: the square is the image with its reflections."""
+  rng = np.random.default_rng(rng_seed)
+  x, edge = rng.normal(size=(3, 12, 32, 2)), 10
+  square = np.pad(x, ((0, 0), (edge, edge), (0, 0), (0, 0)), mode='reflect')
+  moved = geometry.translation(*jnp.asarray(rng.uniform(-0.3, 0.3, (2, 3))))
+  angles = jnp.asarray(rng.uniform(-0.1, 0.1, 3))
+  scaled = geometry.scaling(*jnp.asarray(rng.uniform(0.9, 1.05, (2, 3))))
+  inverse = geometry.compose(geometry.compose(moved, geometry.rotation(angles)), scaled)
+  with jax.enable_x64(True):
+    inverse = jnp.asarray(np.asarray(inverse, np.float64))
+    want = np.asarray(geometry.warp(jnp.asarray(square), inverse))[:, edge:-edge]
+    if turned:  # rows and columns exchanged
+      x, want = x.swapaxes(1, 2), want.swapaxes(1, 2)
+      exchange = jnp.asarray([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
+      inverse = exchange @ inverse @ exchange
+    got = np.asarray(geometry.warp(jnp.asarray(x), inverse))
+  np.testing.assert_allclose(got, want, atol=1e-9)
+
+
 def test_images_that_are_not_chosen_are_0_and_get_no_gradient():
   x, chosen = images_of(0, 8, 8, b=9), jnp.arange(9) % 4 == 3
   f = lambda x: geometry.warp_by_point(
