@@ -257,9 +257,10 @@ class TrainedGenerator(Generator):
     ws = styles.ws[:, : gan.layers(job.res)]
     keeps_own = options.noise == 'own' and options.noise_seed is None
     if job.given is not None and job.given.noise and keeps_own:
-      rows = plan.file_rows
       noise = tuple(
-        x[rows] if len(x) > 1 else np.broadcast_to(x, (len(ws), *x.shape[1:]))
+        plan.noise_of_file(x)
+        if len(x) > 1
+        else np.broadcast_to(x, (len(ws), *x.shape[1:]))
         for x in job.given.noise
       )
       noisy = self._jitted(make_noisy_synthesizer, job.res)

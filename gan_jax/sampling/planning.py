@@ -123,15 +123,19 @@ class ImagePlan:
     """Seeds of the noise of all images."""
     return self.noise_seeds[self.noise_of]
 
-  @property
-  def file_rows(self) -> Int[np.ndarray, ' n']:
-    """The row of a file of latents that the noise of each image comes from.
+  def noise_of_file(self, x: Float[np.ndarray, 'm h w 1']) -> np.ndarray:
+    """Noise [n, h, w, 1] of the images, from that of the rows of a file of latents.
 
-    Images of other sources have that of the first one.
+    Between two latents the noise and its root mean square are interpolated. Images of
+    other sources have the noise of the first row.
     """
     rows, *others = (np.array(source.numbers) for source in self.sources)
-    padding = [np.full_like(numbers, rows[0]) for numbers in others]
-    return np.concatenate([rows, *padding])[self.noise_of]
+    if not self.frames:
+      padding = [np.full_like(numbers, rows[0]) for numbers in others]
+      return x[np.concatenate([rows, *padding])[self.noise_of]]
+    size = lambda x: np.sqrt(np.square(x).mean((1, 2, 3), keepdims=True))
+    mixed, wanted = self.frames_of(x[rows]), self.frames_of(size(x[rows]))
+    return mixed * (wanted / np.maximum(size(mixed), 1e-12))
 
   def frames_of(self, x: Float[np.ndarray, 'k ...']) -> Float[np.ndarray, 'n ...']:
     """Values of the images from those of the latents."""

@@ -12,6 +12,7 @@ from gan_jax.models.base import to_uint8
 from gan_jax.sampling.generator import TrainedGenerator, load
 from gan_jax.sampling.latents import Latents, load_latents
 from gan_jax.sampling.options import SamplingOptions
+from gan_jax.sampling.planning import interpolate
 
 
 @pytest.fixture(scope='module')
@@ -110,6 +111,32 @@ def test_python_takes_latents_and_numpy_seeds(stylegan, tmp_path):
     stylegan.sample([1], latents=z)
   with pytest.raises(UserError, match='latents: z has the shape'):
     stylegan.sample(latents=z[0])
+
+
+def test_a_film_from_photograph_to_photograph_ends_at_their_projections(stylegan):
+  """The noise maps of a projection hold detail: they pass into each other too."""
+  gan, rng = stylegan.gan, np.random.default_rng(0)
+  w = rng.normal(size=(3, gan.dim_w)).astype(np.float32)
+  noise = tuple(
+    rng.normal(size=(3, *size, 1)).astype(np.float32) for size in gan.sizes(gan.res)
+  )
+  given = Latents('w', w, noise=noise)
+  photographs, _ = draw_given(stylegan, given)
+  frames, planned = draw_given(stylegan, given, interpolate='w', frames=4)
+  np.testing.assert_array_equal(frames[::4], photographs)
+  for x, made in zip(noise, planned.latents.noise, strict=True):
+    assert len(made) == 9
+    rms = np.sqrt(np.square(made).mean((1, 2, 3)))
+    own = np.sqrt(np.square(x).mean((1, 2, 3)))
+    np.testing.assert_allclose(rms, interpolate(own, 4), rtol=1e-5)
+    between, mean = made[2].ravel(), (x[0] + x[1]).ravel()
+    lengths = np.linalg.norm(between) * np.linalg.norm(mean)
+    np.testing.assert_allclose(between @ mean / lengths, 1, rtol=1e-5)
+
+
+def draw_given(generator, latents, **options):
+  planned = generator.plan(SamplingOptions(batch=8, **options), latents)
+  return np.concatenate(list(planned.images)), planned
 
 
 def test_w_is_taken_as_it_is_or_truncated(stylegan):
