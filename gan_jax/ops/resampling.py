@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from gan_jax.ops import image_products
 from gan_jax.ops.convolution import NHWC, conv, conv_stride2, matmul
-from gan_jax.ops.platform import platform
+from gan_jax.ops.platform import device_kind, platform
 from gan_jax.ops.winograd import transpose_kernel
 
 UpForm = Literal['plain', 'products', 'dilated', 'phases', 'transposed']
@@ -56,7 +56,7 @@ def up_conv(
     if platform() == 'tpu':
       return _conv_1x1_upsample(x, kernel)
     return upsample(conv(x, kernel))
-  form = form or up_form(platform(), *_images_and_width(x))
+  form = form or up_form(platform(), *_images_and_width(x), device_kind())
   if form == 'plain':
     return conv(upsample(x), kernel)
   if form == 'products':
@@ -90,19 +90,21 @@ def down_conv(
   return conv_stride2(x, _opaque(shifted_sum(kernel) / 4), 1)
 
 
-def up_form(device: str, images: int, width: int) -> UpForm:
+def up_form(device: str, images: int, width: int, kind: str = '') -> UpForm:
   """The fastest form of `up_conv`.
 
   Folding costs work for each kernel, so it pays where feature maps are larger than
   kernels. On a CPU it always pays (measured, experiments/peer_speed). The limits for
   TPUs are estimates of the compiler (experiments/step_speed): a dilated convolution of
-  fewer than 16 images uses half of the TPU's matrix unit. The limit for GPUs is where
-  the multiplications that are saved outweigh a kernel of 16 instead of 9 taps.
+  fewer than 16 images uses half of the TPU's matrix unit, and one on a TPU v4 takes
+  twice the cycles of phases. The limit for GPUs is where the multiplications that are
+  saved outweigh a kernel of 16 instead of 9 taps.
 
   Args:
     device: the platform.
     images: size of the batch.
     width: of the input in pixels.
+    kind: the model of the device.
   """
   if device == 'cpu':
     return 'products'
@@ -110,11 +112,11 @@ def up_form(device: str, images: int, width: int) -> UpForm:
     return 'transposed' if images * width**2 >= 2**9 else 'plain'
   if device != 'tpu' or images * width**2 < 2**11:
     return 'plain'
-  return 'dilated' if images >= 16 else 'phases'
+  return 'dilated' if images >= 16 and kind != 'TPU v4' else 'phases'
 
 
 def down_form(device: str, images: int, width: int) -> DownForm:
-  """The fastest form of `down_conv`; arguments as in `up_form`."""
+  """The fastest form of `down_conv`; arguments as in `up_form`, on any model."""
   if device == 'cpu':
     return 'products'
   least = {'tpu': 2**12, 'gpu': 2**11}.get(device)

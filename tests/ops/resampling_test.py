@@ -85,6 +85,14 @@ def test_a_tpu_folds_where_feature_maps_outweigh_kernels(images, width, up, down
   assert resampling.down_form('tpu', images, 2 * width) == down
 
 
+def test_a_tpu_v4_takes_phases_with_many_images_too():
+  x, k = jnp.ones((16, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
+  for kind, dilated in (('TPU v4', False), ('TPU v5 lite', True)):
+    with traced_for('tpu', kind):
+      text = str(jax.make_jaxpr(lambda x, k: resampling.up_conv(x, k))(x, k))
+    assert ('lhs_dilation=(2, 2)' in text) == dilated
+
+
 @pytest.mark.parametrize(
   'images, width, up, down',
   [
