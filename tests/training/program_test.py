@@ -226,6 +226,7 @@ LIBTPU = '0.0.42.1'  # another version may estimate other cycles
     ('tests/training/programs/biggan_32px.py', [4_704_562]),
     ('configs/progan_emoji.py:tiny', [639_949, 1_139_159]),
     ('configs/stylegan_emoji.py:tiny', [758_382, 1_287_795]),
+    ('tests/training/programs/progan_256px.py', [12_846_085]),  # in blocks of pixels
   ],
 )
 def test_estimated_cycles(config, cycles, tmp_path):
