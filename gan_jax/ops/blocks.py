@@ -117,14 +117,17 @@ def image_to_blocks(
   weight: Float[Array, 'k c'],
   size: Size,
   precision: lax.Precision | None = None,
+  result: DTypeLike | None = None,
 ) -> PixelBlocks:
-  """`image @ weight`, as blocks of a size."""
+  """`image @ weight`, as blocks of a size; of the image's dtype or of another."""
   (b, h, w, _), (rows, columns) = image.shape, size
   # The columns stay in the lanes until the product with the weight.
   x = image_products.split_columns(image, columns)
   x = x.reshape(b, h // rows, rows, -1, columns, w // columns)
   wide = _at_each_pixel(weight, size).astype(x.dtype).reshape(*size, len(weight), -1)
-  values = jnp.einsum('birksj,rsko->bijo', x, wide, precision=precision)
+  values = jnp.einsum(
+    'birksj,rsko->bijo', x, wide, precision=precision, preferred_element_type=result
+  )
   return PixelBlocks(values, size)
 
 
@@ -206,7 +209,43 @@ def channel_products(x: FeatureMap, one: Array, weight: Float[Array, '1 c']) -> 
   if not isinstance(x, PixelBlocks):
     return one @ weight
   one = one.astype(jnp.result_type(one, weight))
-  return image_to_blocks(one, weight, x.size, _precision(x.dtype)).values
+  return _products(one, weight, x.size, jnp.dtype(x.dtype))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _products(one: Array, weight: Array, size: Size, dtype: Any) -> Array:
+  """`channel_products` in blocks, rounded to a dtype later.
+
+  What is repeated over the channels is split into bfloat16 parts that add up to it, so
+  that the repetition is exact in one pass of the matrix unit. The derivative is that of
+  the product with the weight, which keeps no map for it.
+  """
+  parts = bfloat16_parts(one, dtype)
+  ones = jnp.ones((parts.shape[-1], weight.shape[-1]), parts.dtype)
+  repeated = image_to_blocks(parts, ones, size, result=one.dtype).values
+  return repeated * jnp.tile(weight, size[0] * size[1])[None, None]
+
+
+@_products.defjvp
+def _products_jvp(size: Size, dtype: Any, primals: Any, tangents: Any) -> Any:
+  (one, weight), (d_one, d_weight) = primals, tangents
+  product = partial(image_to_blocks, size=size, precision=_precision(dtype))
+  tangent = product(one, d_weight).values + product(d_one, weight).values
+  return _products(one, weight, size, dtype), tangent
+
+
+def bfloat16_parts(x: Float[Array, 'b h w 1'], dtype: DTypeLike) -> Array:
+  """Arrays in bfloat16 whose sum is x as far as a dtype needs it, as channels.
+
+  float32 has three such parts, bfloat16 one; float64 is its own part.
+  """
+  if jnp.finfo(x.dtype).bits > 32:
+    return x
+  parts = []
+  for _ in range(1 if jnp.finfo(dtype).bits < 32 else 3):
+    parts.append(x.astype(jnp.bfloat16))
+    x = x - parts[-1].astype(x.dtype)
+  return jnp.concatenate(parts, -1)
 
 
 def _precision(dtype: DTypeLike) -> lax.Precision:
