@@ -55,6 +55,20 @@ def test_channels_of_blocks(image, size, rng_seed):
       np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_products_of_noise_are_exact_in_float32_and_have_plain_gradients(rng_seed):
+  rng = np.random.default_rng(rng_seed)
+  x, one, weight, g = (
+    jnp.asarray(rng.normal(size=size).astype(np.float32))
+    for size in ((2, 4, 8, 3), (2, 4, 8, 1), (1, 3), (2, 4, 8, 3))
+  )
+  y, g_blocks = (blocks.to_blocks(a, (2, 4)) for a in (x, g))
+  ours, back = jax.vjp(lambda *a: blocks.channel_products(y, *a), one, weight)
+  plain, plain_back = jax.vjp(jnp.matmul, one, weight)
+  np.testing.assert_array_equal(blocks.to_pixels(blocks.like(y, ours)), plain)
+  for a, b in zip(back(g_blocks.values), plain_back(g), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 def test_only_large_maps_of_few_channels_on_a_tpu_are_in_blocks():
   size = blocks.block_size
   table = {(1024, 16): (2, 4), (512, 32): (2, 2), (256, 64): (1, 2), (512, 16): (2, 4)}
