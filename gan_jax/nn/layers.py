@@ -81,19 +81,22 @@ def _fan_in_uniform(fan_in: int) -> Init:
   return init
 
 
+def _add_bias(x: Array, bias: Array) -> Array:
+  return add_bias(x, bias.astype(x.dtype))
+
+
 class Conv(nn.Module):
   """Convolution with bias, [b, h, w, in] -> [b, h', w', features].
 
   `apply_kernel` is `conv`, `up_conv` or `down_conv`. The bias is initialized uniform in
-  +-1 / sqrt(fan in), as in BigGAN-PyTorch. With `bias_apart` it is not added but
-  returned besides the feature map.
+  +-1 / sqrt(fan in), as in BigGAN-PyTorch. `apply_bias` adds it to a feature map.
   """
 
   features: int
   size: int = 3
   bias: bool = True
-  bias_apart: bool = False
   apply_kernel: ApplyKernel = conv
+  apply_bias: Callable[[Array, Array], Any] = _add_bias
   init_kernel: Init = orthogonal_rows
   dtype: Any = jnp.float32
 
@@ -105,9 +108,7 @@ class Conv(nn.Module):
     if self.bias:
       init = _fan_in_uniform(self.size**2 * shape[2])
       bias = self.param('bias', init, (1, 1, 1, self.features))
-      if self.bias_apart:
-        return x, bias
-      x = add_bias(x, bias.astype(self.dtype))
+      return self.apply_bias(x, bias)
     return x
 
 
@@ -120,8 +121,9 @@ def sum_of_convs(first: ModuleDef, x: Array, second: ModuleDef, y: Array) -> Arr
   if platform() != 'gpu':
     x = first()(x)
     return x + second()(y)
-  x, bias = first(bias_apart=True)(x)
-  y, other = second(bias_apart=True)(y)
+  apart = lambda x, bias: (x, bias)
+  x, bias = first(apply_bias=apart)(x)
+  y, other = second(apply_bias=apart)(y)
   return add_bias(x, (bias + other).astype(x.dtype)) + y
 
 

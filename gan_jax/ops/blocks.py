@@ -226,12 +226,18 @@ def _products(one: Array, weight: Array, size: Size, dtype: Any) -> Array:
   return repeated * jnp.tile(weight, size[0] * size[1])[None, None]
 
 
-@_products.defjvp
 def _products_jvp(size: Size, dtype: Any, primals: Any, tangents: Any) -> Any:
   (one, weight), (d_one, d_weight) = primals, tangents
-  product = partial(image_to_blocks, size=size, precision=_precision(dtype))
-  tangent = product(one, d_weight).values + product(d_one, weight).values
-  return _products(one, weight, size, dtype), tangent
+  # In training only the weight has a tangent, and a product with zeros is not free.
+  terms = [
+    image_to_blocks(*factors, size, _precision(dtype)).values
+    for tangent, factors in ((d_weight, (one, d_weight)), (d_one, (d_one, weight)))
+    if not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+  ]
+  return _products(one, weight, size, dtype), sum(terms[1:], terms[0])
+
+
+_products.defjvp(_products_jvp, symbolic_zeros=True)
 
 
 def bfloat16_parts(x: Float[Array, 'b h w 1'], dtype: DTypeLike) -> Array:
