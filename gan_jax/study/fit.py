@@ -16,7 +16,7 @@ Arrivals = Mapping[Key, Float[np.ndarray, ' seeds']]
 
 
 class Interval(NamedTuple):
-  """95% of the draws of a bootstrap; NaN where there is one seed."""
+  """95%; NaN where there is one seed."""
 
   low: float
   high: float
@@ -179,6 +179,18 @@ def rate_interval(count: int, n: int) -> Interval:
   middle = (p + z * z / (2 * n)) / (1 + z * z / n)
   half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
   return Interval(max(float(middle - half), 0.0), min(float(middle + half), 1.0))
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+  """95% interval of the mean, by Student's t."""
+  from scipy.stats import t  # not at the top: it loads slowly
+
+  n = len(values)
+  if n < 2:
+    return Interval(np.nan, np.nan)
+  half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+  mean = float(np.mean(values))
+  return Interval(mean - half, mean + half)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:

@@ -83,7 +83,11 @@ def make_sections(
       [tables.rate_table(spec, cells, results, analysed)],
     ),
     ('Time and cost', [charts.cost_chart(times.rows)], [times]),
-    ('Scores', [charts.score_chart(spec, results, analysed)], []),
+    (
+      'Scores',
+      [charts.score_chart(spec, results, analysed)],
+      [tables.setting_table(spec, results)],
+    ),
     ('Reliability', [], [tables.outcome_table(results)]),
     (
       'Truncation',
@@ -140,6 +144,7 @@ def answers(
     if (setting, target) not in reached:
       where = f'{setting}: ' if setting else ''
       sentences.append(f'{where}no batch reaches {spec.score} {target:g} yet.')
+  sentences += _about_settings(spec.score, by_name['settings'])
   begun = [r for r in results if r.progress.state in ('finished', 'lost')]
   lost = sum(r.diverged for r in begun)
   collapsed = sum(r.collapsed_at is not None for r in begun)
@@ -220,6 +225,21 @@ def _about_cost(goal: str, found: TargetResult, times: Table) -> list[str]:
     f'batch {r[2]} on {r[3]} ({r[7]:.3g} h, {r[9]:.3g} chip-hours as planned)'
   )
   return [f'{goal}: fastest is {describe(fastest)}; cheapest is {describe(cheapest)}.']
+
+
+def _about_settings(score: str, compared: Table) -> list[str]:
+  sentences = []
+  for setting, first, pairs, *_, difference, low, high in compared.rows:
+    text = f'{setting} against {first}: {score} {difference:+.3g} on average'
+    if low is None:
+      text += ' in one pair of runs.'
+    else:
+      verdict = 'no difference is shown' if low <= 0 <= high else 'they differ'
+      text += (
+        f' over {pairs} pairs of runs (95%: {low:+.3g} to {high:+.3g}): {verdict}.'
+      )
+    sentences.append(text)
+  return sentences
 
 
 def section_data(

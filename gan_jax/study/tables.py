@@ -8,7 +8,13 @@ import numpy as np
 
 from gan_jax.plan.stage_cost import Row
 from gan_jax.study.cells import CELLS, Cell, as_settings
-from gan_jax.study.fit import TargetFit, fit_target, pareto, rate_interval
+from gan_jax.study.fit import (
+  TargetFit,
+  fit_target,
+  mean_interval,
+  pareto,
+  rate_interval,
+)
 from gan_jax.study.planning import planned_hours
 from gan_jax.study.results import (
   Result,
@@ -270,6 +276,39 @@ def outcome_table(results: Sequence[Result]) -> Table:
     'the collapse monitor spoke. Low and high: 95% (Wilson).'
   )
   return Table('outcomes', 'Collapse and divergence', heads, rows, note)
+
+
+def setting_table(spec: StudySpec, results: Sequence[Result]) -> Table:
+  """Last scores of each setting against the first one, where there are several."""
+  scores = {
+    setting: {
+      (r.cell.batch, r.cell.rate, r.cell.seed): r.last_score
+      for r in group
+      if r.progress.state == 'finished' and r.last_score is not None
+    }
+    for setting, group in by_setting(results).items()
+  }
+  (first, base), *others = scores.items()
+  rows = []
+  for setting, found in others:
+    both = [key for key in base if key in found]
+    if not both:
+      continue
+    differences = [found[key] - base[key] for key in both]
+    means = [float(np.mean([x[key] for key in both])) for x in (base, found)]
+    interval = _ends(mean_interval(differences))
+    rows.append(
+      [setting, first, len(both), means[1], means[0], means[1] - means[0], *interval]
+    )
+  heads = (
+    *('setting', 'against', 'pairs', spec.score, f'{spec.score} against'),
+    *('difference', 'difference low', 'difference high'),
+  )
+  note = (
+    'Means of the last scores of finished runs, in pairs of the same batch, rate and '
+    "seed. Low and high: 95% of the mean difference (Student's t)."
+  )
+  return Table('settings', 'Settings compared', heads, rows, note)
 
 
 def frontier_table(results: Sequence[Result]) -> Table:

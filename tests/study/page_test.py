@@ -141,6 +141,28 @@ def test_a_study_that_has_not_begun_has_a_page(tmp_path):
   assert not (tmp_path / 'tables' / 'batches.csv').exists()
 
 
+def test_settings_are_compared_in_pairs_of_one_seed(tmp_path):
+  flags = (CONFIG, '--seeds=4', '--sweep=train.accum=1,2', '--images=320')
+  study, cells, faults = described(tmp_path, *flags)
+  assert not faults
+  last = {1: (1.0, 2.0, 3.0, 9.0), 2: (1.5, 2.5, 4.1)}  # the fourth is not finished
+  for cell in cells:
+    scores = last[cell.config.train.accum]
+    if cell.seed < len(scores):
+      write_run(study, cell, {160: 7.0, 320: scores[cell.seed]})
+  data = page_data(page.write_page(study, cells).read_text())
+  (row,) = table(tmp_path, 'settings')
+  assert (row['setting'], row['against']) == ('train.accum=2', 'train.accum=1')
+  assert (row['pairs'], row['difference'], row['fd_small against']) == ('3', '0.7', '2')
+  # mean 0.7, standard error 0.2, t(0.975, 2) = 4.303
+  assert float(row['difference low']) == pytest.approx(0.7 - 0.8605, abs=1e-3)
+  assert float(row['difference high']) == pytest.approx(0.7 + 0.8605, abs=1e-3)
+  assert (
+    'train.accum=2 against train.accum=1: fd_small +0.7 on average over 3 pairs of '
+    'runs (95%: -0.161 to +1.56): no difference is shown.'
+  ) in data['answers']
+
+
 def test_truncation_sweeps_are_summed_up(tmp_path):
   flags = (CONFIG, '--seeds=3', '--truncations=2,1', '--images=320')
   study, cells, faults = described(tmp_path, *flags)
