@@ -9,7 +9,7 @@ schedules and batches are those of the square model.
 from typing import Any
 
 from gan_jax import UserError
-from gan_jax.runtime.image_size import MOST, Size
+from gan_jax.runtime.image_size import MOST, Size, size_at
 from gan_jax.runtime.keys import key
 
 SQUARE: Size = (4, 4)
@@ -33,12 +33,6 @@ def check_first_map(first_map: tuple[int, ...]) -> None:
       f'model.first_map has {len(first_map)} entries: it needs two, the height and the '
       'width of the first feature map, such as 3,4.'
     )
-
-
-def size_at(first_map: tuple[int, ...], res: int) -> Size:
-  """Height and width of maps and images at a resolution."""
-  height, width = first_map
-  return height * res // 4, width * res // 4
 
 
 class ImageSize:

@@ -31,13 +31,14 @@ from gan_jax.models.base import (
   Variables,
   to_float,
 )
-from gan_jax.models.first_map import SQUARE, ImageSize, size_at
+from gan_jax.models.first_map import SQUARE, ImageSize
 from gan_jax.nn.layers import EqualizedConv, EqualizedDense, ModuleDef
 from gan_jax.nn.norms import minibatch_stddev
 from gan_jax.ops import block_convolution
 from gan_jax.ops.blocks import FeatureMap, leaky_relu, map_values, relu
 from gan_jax.ops.reductions import accumulation_dtype
 from gan_jax.ops.resampling import downsample, upsample
+from gan_jax.runtime.image_size import size_at
 
 
 def published_widths(

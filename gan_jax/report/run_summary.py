@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from gan_jax import UserError
 from gan_jax.report.charts import Record, finite_number, make_charts
 from gan_jax.report.goodput import goodput
+from gan_jax.runtime.image_size import format_side, size_at
 from gan_jax.storage.json_lines import read_json_lines
 from gan_jax.storage.nested import flatten
 
@@ -67,7 +68,7 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
   run_info = _read_object(workdir / 'run.json')
   metrics = _read_records(workdir / 'metrics.jsonl')
   progress = measure_progress(config, metrics)
-  events = read_events(metrics, workdir)
+  events = read_events(config, metrics, workdir)
   status, severity = run_status(progress, events)
   total = progress.total
   return {
@@ -127,7 +128,7 @@ def run_facts(config: Record, run_info: Record, progress: Progress) -> dict[str,
   size = _section(run_info, 'dataset').get('images')
   size_text = f': {size:,} images' if finite_number(size) else ''
   facts = {
-    'Model': f'{model.get("family")}, {model.get("res")} pixels',
+    'Model': f'{model.get("family")}, {_side(model, model.get("res"))} pixels',
     'Data': f'{data.get("name")}{size_text}',
     'Classes': str(model.get('n_classes') or 'none'),
     'Devices': device_text(run_info),
@@ -175,12 +176,22 @@ def monitor_verdict(metrics: Sequence[Record], events: Sequence[Event]) -> str:
   return text
 
 
-def read_events(metrics: Sequence[Record], workdir: Path) -> list[Event]:
+def _side(model: Record, res: Any) -> str:
+  """'16'; of images that are not square '16 x 12', the width first."""
+  match model.get('first_map'), res:
+    case [int(rows), int(columns)], int():
+      return format_side(size_at((rows, columns), res))
+  return str(res)
+
+
+def read_events(
+  config: Record, metrics: Sequence[Record], workdir: Path
+) -> list[Event]:
   """New stages, restarts, rollbacks and collapses, ordered by images."""
   events: list[Event] = []
   for record in metrics:
     if 'change_s' in record:
-      events.append(_stage_event(record))
+      events.append(_stage_event(_section(config, 'model'), record))
     if 'collapsed' in record:
       text = str(record['collapsed'])
       events.append(Event(images=record['images'], kind='collapse', text=text))
@@ -194,14 +205,14 @@ def read_events(metrics: Sequence[Record], workdir: Path) -> list[Event]:
   return sorted(events, key=lambda event: event['images'])
 
 
-def _stage_event(record: Record) -> Event:
-  res = record.get('res')
+def _stage_event(model: Record, record: Record) -> Event:
+  side = _side(model, record.get('res'))
   seconds = finite_number(record['change_s'])
-  text = f'{res} pixels from here on; the change took {seconds} s'
+  text = f'{side} pixels from here on; the change took {seconds} s'
   compile_seconds = finite_number(record.get('compile_s'))
   if compile_seconds is not None:
     text += f', compiling before it {compile_seconds} s'
-  return Event(images=record['images'], kind='stage', text=text, label=str(res))
+  return Event(images=record['images'], kind='stage', text=text, label=side)
 
 
 def sample_grids(workdir: Path, metrics: Sequence[Record]) -> list[dict[str, Any]]:

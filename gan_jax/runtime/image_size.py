@@ -9,6 +9,12 @@ def as_size(res: int | Size) -> Size:
   return (res, res) if isinstance(res, int) else res
 
 
+def size_at(first_map: tuple[int, ...], res: int) -> Size:
+  """Height and width of maps and images at a resolution of model.first_map."""
+  height, width = first_map
+  return height * res // 4, width * res // 4
+
+
 def format_size(size: Size) -> str:
   """'256 x 144': width x height, as image viewers write it."""
   return f'{size[1]} x {size[0]}'

@@ -34,6 +34,18 @@ def test_a_run_is_summarized(workdir):
   assert run['config']['train.images'] == '1000'
 
 
+def test_images_that_are_not_square_have_two_sides(workdir):
+  path = workdir / 'config.json'
+  config = json.loads(path.read_text())
+  config['model']['first_map'] = [3, 4]
+  path.write_text(json.dumps(config))
+  run = run_summary.summarize_run(workdir)
+  assert dict(run['facts'])['Model'] == 'stylegan, 8 x 6 pixels'
+  (stage,) = [event for event in run['events'] if event['kind'] == 'stage']
+  assert stage['text'].startswith('8 x 6 pixels from here on')
+  assert stage['label'] == '8 x 6'
+
+
 def test_a_run_without_metrics_is_summarized(tmp_path):
   (tmp_path / 'config.json').write_text('{"train": {"images": 5}}')
   run = run_summary.summarize_run(tmp_path)
