@@ -18,6 +18,7 @@ from jax.sharding import AbstractDevice, AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 from gan_jax.config import parse_config
+from gan_jax.config.overrides import apply_overrides
 from gan_jax.models.base import Batch
 from gan_jax.plan import hlo, stage_cost
 from gan_jax.runtime import environment, sharding
@@ -76,6 +77,22 @@ def traced(config, platform, devices=2):
   key = jax.eval_shape(lambda: jax.random.key(0))
   phase = config.schedule.phase_at(stage.after + 1, gan.res)
   return jax.jit(mapped).trace(state, batch, key, phase)
+
+
+@pytest.mark.parametrize(
+  ('platform', 'accum', 'at_once'),
+  [('cpu', 2, 2), ('cpu', 8, 8), ('cpu', 16, 1), ('tpu', 2, 1), ('gpu', 2, 1)],
+)
+def test_micro_batches_have_no_loop_on_a_cpu(biggan, platform, accum, at_once):
+  keys = {'train.accum': str(accum), 'schedule.batch': str(2 * accum)}
+  config = parse_config(apply_overrides(biggan.to_dict(), keys.items()))
+  found = [
+    eqn.params['unroll']
+    for eqn in equations(traced(config, platform).jaxpr)
+    if eqn.primitive.name == 'scan'
+    and any('conv' in e.primitive.name for e in equations(eqn.params['jaxpr'].jaxpr))
+  ]
+  assert found == [at_once] * (config.train.d_steps + 1)  # one for each update
 
 
 def equations_of(config, platform, name):
