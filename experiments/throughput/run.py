@@ -12,7 +12,7 @@ import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
 import jax
 import numpy as np
 
-from gan_jax.config import Config, Stage, load_config
+from gan_jax.config import Config, Stage, load_config, parse_config
 from gan_jax.models.base import Batch
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.mesh import make_mesh
@@ -55,6 +55,7 @@ def measure(config: Config, stage: Stage, repeats: int) -> dict:
     'devices': mesh.size,
     'kind': mesh.devices.flat[0].device_kind,
     'batch': stage.batch,
+    'accum': t.accum,
     'compile_s': round(compile_s, 1),
     'step_ms': round(1e3 * median, 1),
     'fastest_ms': round(1e3 * min(times[1:]), 1),
@@ -64,19 +65,31 @@ def measure(config: Config, stage: Stage, repeats: int) -> dict:
   }
 
 
+def variants(name: str, accum: list[int] | None) -> list[Config]:
+  """A config with each number of micro-batches; None for its own."""
+  config = load_config(name)
+  if accum is None:
+    return [config]
+  values = config.to_dict()
+  return [
+    parse_config({**values, 'train': {**values['train'], 'accum': n}}) for n in accum
+  ]
+
+
 def main() -> None:
   p = argparse.ArgumentParser(description=__doc__)
   p.add_argument('--config', action='append', required=True, help='may be repeated')
+  p.add_argument('--accum', type=int, nargs='+', help='micro-batches of an update')
   p.add_argument('--repeats', type=int, default=10)
   p.add_argument('--out', default='', help='a .csv file')
   args = p.parse_args()
   keep_freed_memory()
   rows = []
   for name in args.config:
-    config = load_config(name)
-    for stage in config.stages:
-      rows.append({'config': name, **measure(config, stage, args.repeats)})
-      print('  '.join(f'{k}={v}' for k, v in rows[-1].items()), flush=True)
+    for config in variants(name, args.accum):
+      for stage in config.stages:
+        rows.append({'config': name, **measure(config, stage, args.repeats)})
+        print('  '.join(f'{k}={v}' for k, v in rows[-1].items()), flush=True)
   if args.out:
     with Path(args.out).open('w', newline='') as f:
       writer = csv.DictWriter(f, rows[0].keys())
