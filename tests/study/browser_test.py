@@ -49,6 +49,28 @@ def test_the_page_opens_from_disk_and_leads_to_the_runs(folder, new_tab):
   assert not tab.complaints
 
 
+def test_logarithmic_axes_take_any_range(folder, new_tab):
+  tab = new_tab()
+  tab.page.goto(f'file://{folder}/report.html')
+  for low, high in ((0.125, 11.314), (8, 128), (0.9, 1.1), (3, 3), (1e-7, 1e6)):
+    chart = {'title': 'a', 'xLabel': 'x', 'yLabel': 'y', 'logX': True, 'logY': True}
+    chart |= {'names': ['b'], 'colors': [0], 'lines': [True], 'ends': [[]]}
+    chart |= {'data': [[8.0, 128.0], [low, high]]}
+    found = tab.page.evaluate(
+      """async (chart) => {
+        const u = drawChart(chart, document.querySelector('.chart'));
+        await new Promise(requestAnimationFrame);
+        return u.axes.map((axis) => axis._splits);
+      }""",
+      chart,
+    )
+    assert found[0] == [10, 20, 50, 100]
+    ticks = found[1]
+    assert 1 <= len(ticks) <= 14, ticks
+    assert all(low / 7 <= tick <= high * 7 for tick in ticks)
+  assert not tab.complaints
+
+
 def test_a_table_is_sorted_by_its_heads(folder, new_tab):
   tab = new_tab()
   tab.page.goto(f'file://{folder}/report.html')

@@ -60,22 +60,33 @@ function rangeOf(values, log) {
   return [low - room, high + room];
 }
 
+// Ticks of a logarithmic axis. uPlot's own need a range that begins at a power of its base.
+function logTicks(low, high) {
+  const multiples = [[1], [1, 2, 5], [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9]];
+  const exponents = [];
+  for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++) exponents.push(e);
+  const found = multiples.map((list) => exponents.flatMap((e) => list.map((m) => Number(`${m}e${e}`)))
+    .filter((tick) => low <= tick && tick <= high));
+  return found.find((ticks) => ticks.length >= 4) ?? found.at(-1);
+}
+
 function drawChart(chart, box) {
   const axis = axisStyle();
   const [x, ...y] = chart.data;
   const ends = chart.ends.flatMap((list) => list.flatMap(([, low, high]) => [low, high]));
   const xRange = rangeOf(x, chart.logX);
   const yRange = rangeOf([...y.flat(), ...ends], chart.logY);
-  const scale = (log, range) => ({ ...(log ? { distr: 3, log: range[1] / range[0] < 100 ? 2 : 10 } : {}),
-    time: false, range: () => range });
+  const scale = (log, range) => ({ ...(log ? { distr: 3 } : {}), time: false, range: () => range });
+  const ticks = (log, range) => ({ values: (_, values) => values.map(formatAxis),
+    ...(log ? { splits: () => logTicks(...range), filter: (_, values) => values } : {}) });
   return new uPlot({
     width: Math.max(box.clientWidth, 200), height: 240,
     scales: { x: scale(chart.logX, xRange), y: scale(chart.logY, yRange) },
     axes: [
       { ...axis, label: chart.xLabel, labelSize: 18, labelFont: axis.font, size: 30, space: 60,
-        values: (_, ticks) => ticks.map(formatAxis) },
+        ...ticks(chart.logX, xRange) },
       { ...axis, label: chart.yLabel, labelSize: 18, labelFont: axis.font, size: 58,
-        values: (_, ticks) => ticks.map(formatAxis) },
+        ...ticks(chart.logY, yRange) },
     ],
     series: [
       { label: chart.xLabel, value: (_, v) => formatValue(v) },
