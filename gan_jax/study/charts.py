@@ -171,23 +171,22 @@ def _runs_at_best(
   return [r for r in rates[key] if r.scores]
 
 
-def noise_chart(results: Sequence[Result]) -> Chart:
-  """The gradient noise scale of D and G over the images, by batch."""
+def noise_chart(results: Sequence[Result], net: str) -> Chart:
+  """The gradient noise scale of a network, 'd' or 'g', over the images, by batch."""
   series: list[Series] = []
   for setting, group in by_setting(results).items():
     for color, batch in enumerate(sorted({r.cell.batch for r in group})):
       runs = [r for r in group if r.cell.batch == batch]
       images = sorted({int(line['images']) for r in runs for line in r.noise})
       # Twice as long a stretch at each point: |G|^2 of a single line is very noisy.
-      for net in ('d', 'g'):
-        points = {}
-        for i in images[1:]:
-          if (value := noise_scale(runs, net, i)) and value > 0:
-            points[float(i)] = value
-        if points:
-          label = label_of(setting, f'{net.upper()}, batch {batch}')
-          series.append(Series(label, points, color))
-  return Chart('Gradient noise scale', 'images', 'images', series, log_y=True)
+      points = {}
+      for i in images[1:]:
+        if (value := noise_scale(runs, net, i)) and value > 0:
+          points[float(i)] = value
+      if points:
+        series.append(Series(label_of(setting, f'batch {batch}'), points, color))
+  title = f'Gradient noise scale of {net.upper()}'
+  return Chart(title, 'images', 'noise scale, images', series, log_y=True)
 
 
 def cost_chart(times: Sequence[Sequence[object]]) -> Chart:

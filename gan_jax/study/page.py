@@ -74,7 +74,10 @@ def make_sections(
   return [
     (
       'Batch',
-      [*charts.batch_charts(spec, cells, analysed), charts.noise_chart(results)],
+      [
+        *charts.batch_charts(spec, cells, analysed),
+        *(charts.noise_chart(results, net) for net in tables.NETWORKS),
+      ],
       [tables.batch_table(spec, cells, analysed), fits],
     ),
     (

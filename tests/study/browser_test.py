@@ -33,7 +33,7 @@ def test_the_page_opens_from_disk_and_leads_to_the_runs(folder, new_tab):
   assert shown.inner_text('h1') == HOSTILE
   assert shown.locator('img[src="x"]').count() == 0
   assert shown.inner_text('.status') == 'all cells have ended'
-  assert shown.locator('.chart canvas').count() == 6
+  assert shown.locator('.chart canvas').count() == 7
   assert 'critical batch is' in shown.inner_text('section[aria-label="Answers"]')
   assert tab.requested_urls() == [address] and not tab.complaints
   links = shown.locator('section[aria-label="Cells"] td a')

@@ -67,7 +67,7 @@ function logTicks(low, high) {
   for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++) exponents.push(e);
   const found = multiples.map((list) => exponents.flatMap((e) => list.map((m) => Number(`${m}e${e}`)))
     .filter((tick) => low <= tick && tick <= high));
-  return found.find((ticks) => ticks.length >= 4) ?? found.at(-1);
+  return found.find((ticks) => ticks.length >= 3) ?? found.at(-1);
 }
 
 function drawChart(chart, box) {
