@@ -32,7 +32,8 @@ STUDY = (
   (PROGAN.format('celebahq'), 'v5e:2x4,v5e:4x4,v6e:2x4', '', 1024),  # the last fits
   (STYLEGAN.format('ffhq'), 'v5e:2x4', '', 1024),
   *((f'{config}:bf16', 'v5e:2x4', '', 1024) for config in LARGEST),
-  *((f'{LARGEST[0]}:bf16', 'v5e:2x4', '', 8 << i) for i in range(7)),  # its stages
+  *((f'{LARGEST[0]}:bf16', 'v5e:2x4', '', 8 << i) for i in range(7)),  # their stages
+  *((f'{LARGEST[1]}:bf16', 'v5e:2x4', '', 4 << i) for i in range(8)),
   (STYLEGAN.format('celebahq'), 'v5e:2x4,v5e:4x4', '', 1024),  # as is this one's
   (f'{BIGGAN}:256', 'v4:4x4x8', '2048', 0),
   (f'{BIGGAN}:512', 'v4:4x8x8', '2048', 0),
