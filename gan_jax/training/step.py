@@ -327,7 +327,7 @@ def accumulate_gradients(
   if accum == 1:  # a loop of one would hide its cost from the compiler's analysis
     carry, metrics = body(carry, jax.tree.map(lambda x: x[0], micro_batches))
   else:
-    # Within a loop XLA:CPU takes eight times as long for gradients of convolutions.
+    # Within a loop XLA:CPU computes the gradients of convolutions 8 to 25 times slower.
     unroll = accum if platform() == 'cpu' and accum <= MOST_UNROLLED else 1
     carry, metrics = lax.scan(body, carry, micro_batches, unroll=unroll)
     metrics = jax.tree.map(lambda m: m.mean(0), metrics)
