@@ -27,18 +27,20 @@ def read_rows() -> dict[str, list[dict[str, float]]]:
   with (HERE / 'table.csv').open(newline='') as file:
     for line in csv.DictReader(file):
       if line['config'] == CONFIG and line['fits'] == 'True':
-        names = ('chips', 'batch', 'images_per_s', 'step_s', 'collectives_s')
+        names = (
+          'chips',
+          'batch',
+          'images_per_s',
+          'step_s',
+          'slowest_s',
+          'collectives_s',
+        )
         kind = line['topology'].partition(':')[0]
         found[kind].append({name: float(line[name]) for name in names})
   return {
     kind: sorted(rows, key=lambda r: (r['chips'], r['batch']))
     for kind, rows in found.items()
   }
-
-
-def slowest(row: dict[str, float]) -> float:
-  """Seconds of a step whose collectives are hidden behind nothing."""
-  return row['step_s'] + row['collectives_s']
 
 
 def show_numbers(axis: Axis, values: list[float]) -> None:
@@ -55,7 +57,7 @@ def draw_strong(axes: plt.Axes, rows: dict[str, list[dict[str, float]]]) -> None
       continue
     chips = [r['chips'] for r in at]
     hidden = [r['images_per_s'] for r in at]
-    shown = [r['images_per_s'] * r['step_s'] / slowest(r) for r in at]
+    shown = [r['images_per_s'] * r['step_s'] / r['slowest_s'] for r in at]
     axes.plot(chips, hidden, f'C{i}o-', label=f'{kind}, collectives hidden')
     axes.plot(chips, shown, f'C{i}s:', label=f'{kind}, nothing hidden')
     axes.plot(chips, [hidden[0] * n / chips[0] for n in chips], f'C{i}--', lw=0.7)
@@ -70,7 +72,8 @@ def draw_strong(axes: plt.Axes, rows: dict[str, list[dict[str, float]]]) -> None
 def draw_share(axes: plt.Axes, rows: dict[str, list[dict[str, float]]]) -> None:
   for i, (kind, found) in enumerate(rows.items()):
     points = sorted(
-      (r['batch'] / r['chips'], 100 * r['collectives_s'] / slowest(r)) for r in found
+      (r['batch'] / r['chips'], 100 * r['collectives_s'] / r['slowest_s'])
+      for r in found
     )
     axes.plot(*zip(*points, strict=True), f'C{i}o-', label=kind)
   axes.set(

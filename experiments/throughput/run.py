@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from gan_jax.config import Config, Stage, load_config, parse_config
+from gan_jax.config.overrides import apply_overrides
 from gan_jax.models.base import Batch
 from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.mesh import make_mesh
@@ -72,7 +73,7 @@ def variants(name: str, accum: list[int] | None) -> list[Config]:
     return [config]
   values = config.to_dict()
   return [
-    parse_config({**values, 'train': {**values['train'], 'accum': n}}) for n in accum
+    parse_config(apply_overrides(values, [('train.accum', str(n))])) for n in accum
   ]
 
 
