@@ -1,6 +1,6 @@
-"""Which GPU fits which recipe, from the plans in results/: images that fit at a time.
+"""Which GPU fits which recipe, from the plans in results/: the `train.accum` it needs.
 
-Memory beyond the state is taken to be proportional to the images, as
+Memory beyond the state is taken to be proportional to the images at a time, as
 `stage_cost.what_would_fit` does.
 """
 
@@ -10,6 +10,14 @@ from pathlib import Path
 from gan_jax.plan.gpus import GPUS
 
 CARDS = ('l4', 'rtx4090', 'a100-40', 'a100-80', 'h100')
+
+
+def needed(batch: int, most: int) -> str:
+  """Images at a time x `train.accum`, where at most so many fit at a time."""
+  if not most:
+    return '-'
+  accum = next(k for k in range(1, batch + 1) if batch % k == 0 and batch // k <= most)
+  return f'{batch // accum:,} x {accum}' if accum > 1 else f'{batch:,}'
 
 
 def main() -> None:
@@ -25,7 +33,7 @@ def main() -> None:
       state, at_a_time = row['state_bytes'], row['images_per_chip'] // row['accum']
       image = (row['hbm_bytes'] - state) / at_a_time
       fits = [max(int((GPUS[card].hbm - state) / image), 0) for card in CARDS]
-      cells = [f'{min(n, row["batch"]):,}' if n else '-' for n in fits]
+      cells = [needed(row['batch'], n) for n in fits]
       print(
         f'| `{recipe}`, {row["res"]} | {row["batch"]:,} | {state / 1e9:.2f} GB | '
         f'{image / 1e6:.3g} MB | {" | ".join(cells)} |'
