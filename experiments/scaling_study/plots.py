@@ -58,15 +58,16 @@ def draw_strong(axes: plt.Axes, rows: dict[str, list[dict[str, float]]]) -> None
     chips = [r['chips'] for r in at]
     hidden = [r['images_per_s'] for r in at]
     shown = [r['images_per_s'] * r['step_s'] / r['slowest_s'] for r in at]
-    axes.plot(chips, hidden, f'C{i}o-', label=f'{kind}, collectives hidden')
-    axes.plot(chips, shown, f'C{i}s:', label=f'{kind}, nothing hidden')
+    axes.plot(chips, hidden, f'C{i}o-', label=kind)
+    axes.plot(chips, shown, f'C{i}s:')
     axes.plot(chips, [hidden[0] * n / chips[0] for n in chips], f'C{i}--', lw=0.7)
   axes.set(xscale='log', yscale='log', xlabel='chips', ylabel='images/s')
   show_numbers(axes.xaxis, [r['chips'] for found in rows.values() for r in found])
   axes.yaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
   axes.yaxis.set_minor_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
-  axes.set_title(f'Batch {BATCH} (dashed: in proportion to the chips)')
-  axes.legend(fontsize=8)
+  lines = 'dotted: no collective hidden;\ndashed: in proportion to the chips'
+  axes.set_title(f'Batch {BATCH} ({lines})', fontsize=10)
+  axes.legend(fontsize=8, loc='upper left')
 
 
 def draw_share(axes: plt.Axes, rows: dict[str, list[dict[str, float]]]) -> None:
@@ -80,7 +81,7 @@ def draw_share(axes: plt.Axes, rows: dict[str, list[dict[str, float]]]) -> None:
     xscale='log', xlabel='images per chip', ylabel='% of the step', ylim=(0, None)
   )
   show_numbers(axes.xaxis, [r['batch'] / r['chips'] for f in rows.values() for r in f])
-  axes.set_title('Collectives, if nothing hides them')
+  axes.set_title('Collectives, if nothing hides them', fontsize=10)
   axes.legend(fontsize=8)
 
 

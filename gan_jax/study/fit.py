@@ -45,6 +45,7 @@ class TargetFit(NamedTuple):
   """All that is estimated for one target."""
 
   best: dict[int, BestRate]  # of every batch that arrives
+  late: tuple[int, ...]  # batches that do not, at any rate with all seeds
   images: dict[int, Interval]
   fit: Fit | None  # None with fewer than three batches
   images_min: Interval
@@ -131,6 +132,7 @@ def fit_target(logs: Arrivals, seed: int = 0) -> TargetFit:
   anew. With one seed there are none.
   """
   best = best_rates(logs)
+  late = tuple(sorted({b for b, _ in logs} - best.keys()))
   batches = np.array([*best], float)
   unknown = Interval(np.nan, np.nan)
   fit, bends = None, False
@@ -140,13 +142,16 @@ def fit_target(logs: Arrivals, seed: int = 0) -> TargetFit:
     bends = bool(batches.min() / 50 < critical < batches.max() * 50)
   drawn = _draw(logs, best, seed)
   if drawn is None:
-    return TargetFit(best, dict.fromkeys(best, unknown), fit, unknown, unknown, bends)
+    images = dict.fromkeys(best, unknown)
+    return TargetFit(best, late, images, fit, unknown, unknown, bends)
   interval = lambda x: Interval(*np.percentile(x, (2.5, 97.5)).tolist())
   images = {b: interval(np.exp(drawn[:, i])) for i, b in enumerate(best)}
   if not fit:
-    return TargetFit(best, images, fit, unknown, unknown, bends)
+    return TargetFit(best, late, images, fit, unknown, unknown, bends)
   e_mins, criticals = fit_batches(batches, drawn)
-  return TargetFit(best, images, fit, interval(e_mins), interval(criticals), bends)
+  return TargetFit(
+    best, late, images, fit, interval(e_mins), interval(criticals), bends
+  )
 
 
 def _draw(

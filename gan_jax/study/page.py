@@ -177,6 +177,11 @@ def _about_batch(goal: str, found: TargetResult) -> list[str]:
     f'{goal}: batch {fewest} needs the fewest images, {best[fewest].images:,.0f}; '
     f'batch {max(best)} needs {ratio:.2g} times as many.'
   ]
+  if late := found.fit.late:
+    sentences.append(
+      f'{goal}: at batch {", ".join(map(str, late))} no learning rate gets there with '
+      'all seeds. The fit leaves that out, so the critical batch may be smaller.'
+    )
   if not fit:
     return sentences
   ends = found.fit.critical_batch
@@ -215,7 +220,7 @@ def _about_rates(goal: str, found: TargetResult) -> list[str]:
   )
   return [
     f'{goal}: the best learning rates grow as the batch to the power of '
-    f'{exponent:.2g}, closest to the rule {rule}{caveat}.'
+    f'{round(exponent, 2) or 0:.2g}, closest to the rule {rule}{caveat}.'
   ]
 
 

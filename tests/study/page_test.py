@@ -114,6 +114,21 @@ def test_the_answers_say_it_in_words(written):
     assert words in text, text
 
 
+def test_a_batch_that_does_not_arrive_is_named(tmp_path):
+  flags = (CONFIG, '--batches=8,16,32,64,128', '--targets=1', f'--images={IMAGES}')
+  study, cells, faults = described(tmp_path, *flags)
+  assert not faults
+  for cell in cells:
+    law = 500 * (1 + cell.batch / 24)
+    arrival = law if cell.batch < 64 else 2 * IMAGES
+    write_run(study, cell, falling(arrival, IMAGES))
+  text = '\n'.join(page_data(page.write_page(study, cells).read_text())['answers'])
+  assert 'fd_small 1: at batch 64, 128 no learning rate gets there' in text, text
+  assert 'the critical batch is 24' in text
+  assert 'to the power of 0, closest to the rule constant' in text
+  assert [row['batch'] for row in table(tmp_path, 'batches')] == ['8', '16', '32']
+
+
 def test_the_page_holds_text_as_text_and_links_to_runs(written):
   study, cells, data = written
   text = (study.folder / 'report.html').read_text()
