@@ -24,8 +24,9 @@ def get_config(variant: str = '') -> ConfigDict:
         mapping_layers=2 if tiny else 4,
         mapping_width=4 if tiny else 64,
         # At the default of 0.01 the mapping network hardly learns in so few steps.
-        mapping_lrmul=0.3,
-        r1_gamma=3.0,
+        mapping_lrmul=0.1,
+        # WGAN-GP keeps more variety within a class: experiments/growing_demos.
+        loss='logistic' if tiny else 'wgan',
         g_widths=widths,
         d_widths=widths,
       ),
@@ -34,8 +35,8 @@ def get_config(variant: str = '') -> ConfigDict:
         batch=(8,) if tiny else (16,),
         stabilise=4 if tiny else 6_000,
         fade=8 if tiny else 5_000,
-        g_lr=(3e-3,) if tiny else (3e-3, 3e-3, 2e-3),
-        d_lr=(3e-3,) if tiny else (3e-3, 3e-3, 2e-3),
+        g_lr=(6e-3,),
+        d_lr=(6e-3,),
         ema_half_life=8_000,
       ),
       g_adam=dict(beta1=0.0, beta2=0.99, tf_eps=True),
