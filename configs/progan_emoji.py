@@ -1,4 +1,4 @@
-"""ProGAN on the embedded emoji, 8 to 32 pixels, six classes: ten minutes on a laptop.
+"""ProGAN on the embedded emoji, 8 to 32 pixels, six classes: eight minutes on a laptop.
 
   python -m gan_jax.main --config=configs/progan_emoji.py --workdir=runs/progan
 

@@ -1,4 +1,4 @@
-"""StyleGAN on the embedded emoji, 8 to 32 pixels: a laptop CPU, about ten minutes.
+"""StyleGAN on the embedded emoji, 8 to 32 pixels: six minutes on a laptop.
 
   python -m gan_jax.main --config=configs/stylegan_emoji.py --workdir=runs/stylegan
 
