@@ -28,7 +28,7 @@ def get_config(variant: str = '') -> ConfigDict:
         batch=(8,) if tiny else (16,),
         stabilise=4 if tiny else 5_000,
         fade=8 if tiny else 4_000,
-        g_lr=(1.2e-2,),  # the best of experiments/batch_study
+        g_lr=(1.2e-2,),  # the best tried in experiments/batch_study
         d_lr=(1.2e-2,),
         ema=0.99,
       ),

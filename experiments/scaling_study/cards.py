@@ -13,11 +13,11 @@ CARDS = ('l4', 'rtx4090', 'a100-40', 'a100-80', 'h100')
 
 
 def needed(batch: int, most: int) -> str:
-  """Images at a time x `train.accum`, where at most so many fit at a time."""
+  """'all', or images at a time x `train.accum` where at most so many fit at a time."""
   if not most:
     return '-'
   accum = next(k for k in range(1, batch + 1) if batch % k == 0 and batch // k <= most)
-  return f'{batch // accum:,} x {accum}' if accum > 1 else f'{batch:,}'
+  return f'{batch // accum:,} x {accum}' if accum > 1 else 'all'
 
 
 def main() -> None:
