@@ -12,6 +12,9 @@ from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 
 T = TypeVar('T')
 
+LR_DROP_AFTER = 'images after which lr_drop applies; 0: never'
+LR_DROP = 'factor of the learning rates after lr_drop_after images'
+
 
 class Stage(NamedTuple):
   """One resolution: one compiled step, one batch size, one input pipeline."""
@@ -30,6 +33,8 @@ class ConstantSchedule:
   )
   g_lr: float = key(5e-5, 'learning rate of G', at_least=0)
   d_lr: float = key(2e-4, 'learning rate of D', at_least=0)
+  lr_drop_after: int = key(0, LR_DROP_AFTER, at_least=0)
+  lr_drop: float = key(0.1, LR_DROP, at_least=0, at_most=1)
   ema: float = key(
     0.9999, 'decay of the EMA weights per iteration', at_least=0, at_most=1
   )
@@ -46,10 +51,11 @@ class ConstantSchedule:
 
   def phase_at(self, images: int, res: int) -> Phase:
     """The phase of the step before which `images` images were seen."""
+    drop = self.lr_drop if 0 < self.lr_drop_after <= images else 1
     return Phase(
       alpha=np.float32(1),
-      g_lr=np.float32(self.g_lr),
-      d_lr=np.float32(self.d_lr),
+      g_lr=np.float32(self.g_lr * drop),
+      d_lr=np.float32(self.d_lr * drop),
       ema=np.float32(self.ema if images >= self.ema_start else 0),
       res=res,
     )
@@ -99,6 +105,8 @@ class ProgressiveSchedule:
     (1e-3,), 'learning rate of D; one entry, or one per resolution', at_least=0
   )
   warmup: int = key(0, 'images over which the learning rates rise from 0', at_least=0)
+  lr_drop_after: int = key(0, LR_DROP_AFTER, at_least=0)
+  lr_drop: float = key(0.1, LR_DROP, at_least=0, at_most=1)
   ema: float = key(
     0.999, 'decay of the EMA weights per iteration', at_least=0, at_most=1
   )
@@ -176,14 +184,16 @@ class ProgressiveSchedule:
     """
     lod = self.lod_at(images)
     stage = len(self.resolutions) - 1 - math.floor(lod)
-    ramp = min(images / self.warmup, 1) if self.warmup else 1
+    factor = min(images / self.warmup, 1) if self.warmup else 1
+    if 0 < self.lr_drop_after <= images:
+      factor *= self.lr_drop
     ema = self.ema
     if self.ema_half_life:
       ema = 0.5 ** (_entry(self.batch, stage) / self.ema_half_life)
     return Phase(
       alpha=np.float32(1 - (lod - math.floor(lod))),
-      g_lr=np.float32(_entry(self.g_lr, stage) * ramp),
-      d_lr=np.float32(_entry(self.d_lr, stage) * ramp),
+      g_lr=np.float32(_entry(self.g_lr, stage) * factor),
+      d_lr=np.float32(_entry(self.d_lr, stage) * factor),
       ema=np.float32(ema),
       res=res >> math.floor(lod),
     )

@@ -37,6 +37,20 @@ def test_learning_rates_are_those_of_the_stage():
   np.testing.assert_allclose(rates, [1e-3, 2e-3, 3e-3], rtol=1e-6)
 
 
+def test_learning_rates_drop_after_so_many_images():
+  seen = (0, 119, 120, 10**6)
+  late = dataclasses.replace(GROW, warmup=240, lr_drop_after=120, lr_drop=0.25)
+  rates = [float(late.phase_at(i, 32).g_lr) for i in seen]
+  expected = [0, 2e-3 * 119 / 240, 2e-3 * 0.25 * 120 / 240, 3e-3 * 0.25]
+  np.testing.assert_allclose(rates, expected, rtol=1e-6)
+  late = ConstantSchedule(1, g_lr=4e-3, d_lr=1e-3, lr_drop_after=120)
+  phases = [late.phase_at(i, 32) for i in seen]
+  np.testing.assert_allclose([p.g_lr for p in phases], [4e-3] * 2 + [4e-4] * 2)
+  np.testing.assert_allclose([p.d_lr for p in phases], [1e-3] * 2 + [1e-4] * 2)
+  with pytest.raises(UserError, match=r'schedule\.lr_drop is 2'):
+    ConstantSchedule(1, lr_drop=2.0)
+
+
 def test_optimizers_are_reset_where_a_fade_begins_and_ends():
   assert [i for i in range(400) if GROW.resets_between(i, i + 1)] == [
     100,
