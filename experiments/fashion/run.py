@@ -1,6 +1,7 @@
 """How good are generated clothes, and how few images are enough? See README.md."""
 
 import argparse
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
 
 # isort: split
 import numpy as np
+from classifier import CLASSES, SIDE
 from scores import Images, Judge, N, read_images
-from tables import Record, draw_curves, table, write_csv, write_grid
+from tables import Record, draw_curves, draw_run, table, write_csv, write_grid
 
 from gan_jax import UserError
 from gan_jax.config import Config, load_config
@@ -20,41 +22,43 @@ from gan_jax.runtime.environment import keep_freed_memory
 from gan_jax.runtime.errors import run_command
 from gan_jax.runtime.flags import path
 from gan_jax.sampling.generator import TrainedGenerator
+from gan_jax.sampling.options import SamplingOptions
 from gan_jax.storage.checkpoint import Checkpointer
 from gan_jax.storage.compile_cache import use_compile_cache
 from gan_jax.storage.json_lines import append_json_lines, read_json_lines
 from gan_jax.training.trainer import Trainer
 
 HERE = Path(__file__).parent
-CONFIG = HERE.parents[1] / 'configs' / 'biggan_fashion.py'
+CONFIG = HERE.parents[1] / 'configs' / 'progan_fashion.py'
 FULL = 'full'  # workdir of the run with all images
 FRACTIONS = ('1%', '10%', '100%')
 AUGMENTATIONS = {
   'none': {},
-  'diffaugment': {'augment.policy': 'color,translation,cutout'},
-  # p rises from 0 to 1 in half of the run; the default is for runs of millions.
-  'ada': {'augment.pipe': 'bgc', 'augment.ramp': '30_000'},
+  'diffaugment': {'augment.policy': 'translation'},
+  # The loss is WGAN-GP, where the sign of D's scores says nothing: p is fixed.
+  'ada': {'augment.pipe': 'bgc', 'augment.fixed_p': '0.3'},
 }
 SEEDS = (0, 1)
-# A narrow G, since there are eighteen runs, and a D that is strong beside it.
+# Narrow and short, since there are eighteen runs.
 SMALL = {
-  'model.g_ch': '8',
-  'schedule.g_lr': '1e-3',
-  'schedule.d_lr': '1e-3',
-  'schedule.ema': '0.995',
-  'train.d_steps': '2',
-  'train.images': '240_000',
-  'log.grid_every': '20_000',
-  'log.checkpoint_every': '20_000',
+  'model.g_widths': '32,32,32,16,8',
+  'model.d_widths': '32,32,32,16,8',
+  'schedule.g_lr': '1.2e-2',
+  'schedule.d_lr': '1.2e-2',
+  'schedule.ema': '0.998',
+  'train.images': '100_000',
+  'log.grid_every': '50_000',
+  'log.checkpoint_every': '25_000',
+  'log.keep': '100',
   'log.trackers': '()',
 }
-LONG = {'train.images': '1_000_000_000', 'log.checkpoint_every': '20_000'}
+LONG = {'train.images': '1_000_000_000', 'log.keep': '100'}
 SECONDS_PER_LOOK = 5.0  # at the time that a run has trained
 
 
 def cells() -> list[tuple[str, str, int]]:
-  """(fraction, augmentation, seed) of the runs on few images, the fewest first."""
-  return [(f, a, s) for f in FRACTIONS for s in SEEDS for a in AUGMENTATIONS]
+  """(fraction, augmentation, seed) of the runs on few images, all of a seed in turn."""
+  return [(f, a, s) for s in SEEDS for f in FRACTIONS for a in AUGMENTATIONS]
 
 
 def cell_workdir(workdir: Path, fraction: str, augmentation: str, seed: int) -> Path:
@@ -112,6 +116,7 @@ def train_full(data: Path, workdir: Path, minutes: float) -> None:
 
 def score(data: Path, test: Path, workdir: Path, out: Path) -> None:
   """Scores all checkpoints that are not yet scored, and writes the results."""
+  out.mkdir(parents=True, exist_ok=True)
   train = read_images(data)
   judge = Judge(train, read_images(test), workdir / 'classifier.msgpack')
   print('real images:', judge.real, flush=True)
@@ -122,7 +127,7 @@ def score(data: Path, test: Path, workdir: Path, out: Path) -> None:
   log = workdir / 'scores.jsonl'
   for run, n_images in runs.items():
     folder = workdir / run
-    steps = saved_steps(folder)
+    steps = grown_steps(folder)
     scored = {(r['run'], r['step']) for r in read_json_lines(log)}
     for step in reversed(steps):
       if (run, step) not in scored:
@@ -136,18 +141,29 @@ def score(data: Path, test: Path, workdir: Path, out: Path) -> None:
   write_csv([*records, {'run': 'real', 'images': 0, **judge.real}], out / 'scores.csv')
   names = list(AUGMENTATIONS)
   draw_curves(records, list(FRACTIONS), names, out / 'curves.png')
+  full = [r for r in records if r['run'] == FULL]
+  draw_run(full, judge.real, out / 'full_curves.png')
   print(table(records, list(FRACTIONS), names))
 
 
-def saved_steps(folder: Path) -> list[int]:
-  """Steps of the checkpoints of a run; none if it has not begun."""
+def grown_steps(folder: Path) -> list[int]:
+  """Steps of the checkpoints after growing; none before the run has begun."""
   if not (folder / 'checkpoints').is_dir():
     return []
   checkpoints = Checkpointer(folder, read_only=True)
   try:
-    return checkpoints.steps()
+    steps = checkpoints.steps()
   finally:
     checkpoints.close()
+  config = read_config(folder)
+  phases = [config.phase_at(images_at(config, step)) for step in steps]
+  grown = [phase.res == SIDE and phase.alpha == 1 for phase in phases]
+  return list(itertools.compress(steps, grown))
+
+
+def images_at(config: Config, step: int) -> int:
+  """Images seen after `step` iterations: here a batch is the same at all sizes."""
+  return step * config.images_per_step(config.stages[0])
 
 
 def score_checkpoint(
@@ -155,14 +171,16 @@ def score_checkpoint(
 ) -> tuple[Record, np.ndarray]:
   """The scores of a checkpoint, and its images."""
   config = read_config(folder)
-  classes = np.arange(N) % config.gan.n_classes
   generator = TrainedGenerator(folder, step)
-  images = generator.sample(range(N), labels=classes, batch=250)
-  scores = judge.score(Images(images, classes), train)
+  options = SamplingOptions(
+    seeds=f'0-{N - 1}', classes=f'0-{CLASSES - 1}', psi=1.0, batch=250, padded=True
+  )
+  images = np.concatenate(list(generator.plan(options).images))
+  scores = judge.score(Images(images, np.arange(N) % CLASSES), train)
   record = {
     'run': folder.name,
     'step': step,
-    'images': step * config.images_per_step(config.stages[0]),
+    'images': images_at(config, step),
     'excess': scores['fd'] - judge.real['fd'],
     **scores,
   }

@@ -12,6 +12,7 @@ from gan_jax.sampling.image_io import image_grid
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 Record = dict[str, Any]
 FIELDS = (
@@ -36,19 +37,30 @@ def write_csv(records: list[Record], path: Path) -> None:
 def table(records: list[Record], fractions: list[str], names: list[str]) -> str:
   """Markdown: the newest scores of the runs on few images, one row for each setting."""
   found = newest(records)
-  lines = ['| images | augmentation | excess of FD | accuracy | diversity | recall |']
-  lines.append('|---|---|---|---|---|---|')
+  columns = (
+    *(('excess', '.2f'), ('accuracy', '.1%'), ('diversity', '.0%')),
+    *(('recall', '.0%'), ('memorized', '.0%'), ('memorized_real', '.0%')),
+  )
+  head = ('images', 'augmentation', 'excess of FD', *(key for key, _ in columns[1:]))
+  lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
   for fraction in fractions:
     for name in names:
       prefix = f'{fraction.removesuffix("%")}-{name}-'
       runs = [r for run, r in sorted(found.items()) if run.startswith(prefix)]
-      columns = (('excess', '.2f'), ('accuracy', '.1%'), ('diversity', '.0%'))
       cells = [
         ', '.join(format(r[key], form) for r in runs) or 'not yet measured'
-        for key, form in (*columns, ('recall', '.0%'))
+        for key, form in columns
       ]
       lines.append(f'| {fraction} | {name} | {" | ".join(cells)} |')
   return '\n'.join(lines)
+
+
+def plain_log_scale(axis: plt.Axes) -> None:
+  """Sets a logarithmic y axis whose ticks are plain numbers."""
+  axis.set_yscale('log')
+  axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+  axis.yaxis.set_major_formatter('{x:g}')
+  axis.minorticks_off()
 
 
 def draw_curves(
@@ -68,9 +80,29 @@ def draw_curves(
         axis.plot(x / 1000, y, marker='.', color=f'C{color}', label=label)
     axis.set_title(f'{fraction} of 60,000 images', fontsize=10)
     axis.set_xlabel('thousand images seen')
-    axis.set_ylim(bottom=0)
+    plain_log_scale(axis)
   axes[0, 0].set_ylabel('FD above the floor')
   axes[0, 0].legend(frameon=False)
+  figure.tight_layout()
+  figure.savefig(path, dpi=110)
+  plt.close(figure)
+
+
+def draw_run(records: list[Record], real: Record, path: Path) -> None:
+  """Three scores of one run while it trains; dashed: of real images."""
+  records = sorted(records, key=lambda r: r['images'])
+  figure, axes = plt.subplots(1, 3, figsize=(9, 3))
+  titles = ('FD above the floor', 'accuracy', 'diversity')
+  for axis, key, title in zip(
+    axes, ('excess', 'accuracy', 'diversity'), titles, strict=True
+  ):
+    x = [r['images'] / 1000 for r in records]
+    axis.plot(x, [r[key] for r in records], marker='.')
+    if key in real:
+      axis.axhline(real[key], color='gray', linestyle='--')
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel('thousand images seen')
+  plain_log_scale(axes[0])
   figure.tight_layout()
   figure.savefig(path, dpi=110)
   plt.close(figure)
