@@ -51,7 +51,7 @@ class ConstantSchedule:
 
   def phase_at(self, images: int, res: int) -> Phase:
     """The phase of the step before which `images` images were seen."""
-    drop = self.lr_drop if 0 < self.lr_drop_after <= images else 1
+    drop = _drop(self, images)
     return Phase(
       alpha=np.float32(1),
       g_lr=np.float32(self.g_lr * drop),
@@ -184,9 +184,8 @@ class ProgressiveSchedule:
     """
     lod = self.lod_at(images)
     stage = len(self.resolutions) - 1 - math.floor(lod)
-    factor = min(images / self.warmup, 1) if self.warmup else 1
-    if 0 < self.lr_drop_after <= images:
-      factor *= self.lr_drop
+    ramp = min(images / self.warmup, 1) if self.warmup else 1
+    factor = ramp * _drop(self, images)
     ema = self.ema
     if self.ema_half_life:
       ema = 0.5 ** (_entry(self.batch, stage) / self.ema_half_life)
@@ -221,6 +220,11 @@ class ProgressiveSchedule:
       if images < end:
         return start + (images - start) // length * length
       start = int(end)
+
+
+def _drop(schedule: ConstantSchedule | ProgressiveSchedule, images: int) -> float:
+  """Factor of the learning rates after `images` images."""
+  return schedule.lr_drop if 0 < schedule.lr_drop_after <= images else 1
 
 
 def _entry(table: tuple[T, ...], stage: int) -> T:
