@@ -5,7 +5,7 @@ import dataclasses
 from gan_jax.runtime.keys import key
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamConfig:
   """Adam with orthogonal regularization: the sections `g_adam` and `d_adam`.
 

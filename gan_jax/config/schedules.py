@@ -24,7 +24,7 @@ class Stage(NamedTuple):
   batch: int  # real images per D update, all devices together
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ConstantSchedule:
   """The section `schedule` of a config without progressive growing."""
 
@@ -71,7 +71,7 @@ class ConstantSchedule:
     return images
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ProgressiveSchedule:
   """The section `schedule` of a config with progressive growing.
 

@@ -11,7 +11,7 @@ from gan_jax.runtime.keys import REQUIRED, check_ranges, key
 from gan_jax.runtime.urls import check_path, check_url, is_url
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
   """The dataset; see `gan_jax.data.load_dataset`."""
 
@@ -53,7 +53,7 @@ class DataConfig:
         raise UserError(f'data.{field}={error}') from error
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
   """Length of training, batch layout and parallelism."""
 
@@ -101,7 +101,7 @@ class TrainConfig:
       )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LogConfig:
   """Intervals of metrics, sample grids and checkpoints, in images; trackers."""
 
@@ -124,7 +124,7 @@ class LogConfig:
     check_ranges('log', self)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
   """Evaluation during training; see `gan_jax.evaluation.evaluator`.
 
@@ -155,7 +155,7 @@ class ScoreConfig:
       )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CollapseConfig:
   """Limits of the collapse monitor; see `gan_jax.training.collapse_monitor`.
 
@@ -193,7 +193,7 @@ class CollapseConfig:
     check_ranges('collapse', self)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuneConfig:
   """What a run begins with besides new weights, and what stays as it begins.
 

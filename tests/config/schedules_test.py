@@ -18,6 +18,10 @@ GROW = ProgressiveSchedule(
 )
 
 
+def grow(resolutions, batch, **settings):
+  return ProgressiveSchedule(resolutions=resolutions, batch=batch, **settings)
+
+
 def test_resolution_and_alpha_follow_the_images_seen():
   seen = [GROW.phase_at(i, 32) for i in (0, 100, 101, 125, 150, 251, 300, 10**6)]
   assert [p.res for p in seen] == [8, 8, 16, 16, 16, 32, 32, 32]
@@ -43,12 +47,12 @@ def test_learning_rates_drop_after_so_many_images():
   rates = [float(late.phase_at(i, 32).g_lr) for i in seen]
   expected = [0, 2e-3 * 119 / 240, 2e-3 * 0.25 * 120 / 240, 3e-3 * 0.25]
   np.testing.assert_allclose(rates, expected, rtol=1e-6)
-  late = ConstantSchedule(1, g_lr=4e-3, d_lr=1e-3, lr_drop_after=120)
+  late = ConstantSchedule(batch=1, g_lr=4e-3, d_lr=1e-3, lr_drop_after=120)
   phases = [late.phase_at(i, 32) for i in seen]
   np.testing.assert_allclose([p.g_lr for p in phases], [4e-3] * 2 + [4e-4] * 2)
   np.testing.assert_allclose([p.d_lr for p in phases], [1e-3] * 2 + [1e-4] * 2)
   with pytest.raises(UserError, match=r'schedule\.lr_drop is 2'):
-    ConstantSchedule(1, lr_drop=2.0)
+    ConstantSchedule(batch=1, lr_drop=2.0)
 
 
 def test_optimizers_are_reset_where_a_fade_begins_and_ends():
@@ -127,24 +131,24 @@ def test_the_schedule_is_evaluated_every_few_iterations(repeats, d_steps, rng_se
   'make, complaint',
   [
     (
-      lambda: ProgressiveSchedule((5,), (4,)),
+      lambda: grow((5,), (4,)),
       r'resolutions is \(5,\): it must start with a power',
     ),
-    (lambda: ProgressiveSchedule((), (4,)), r'resolutions is \(\)'),
-    (lambda: ProgressiveSchedule((4, 16), (4,)), 'from 4 to 16: 8 must come next'),
+    (lambda: grow((), (4,)), r'resolutions is \(\)'),
+    (lambda: grow((4, 16), (4,)), 'from 4 to 16: 8 must come next'),
     (
-      lambda: ProgressiveSchedule((4, 8), ()),
+      lambda: grow((4, 8), ()),
       'schedule.batch has 0 entries: it needs 1 or 2',
     ),
     (
-      lambda: ProgressiveSchedule((4, 8), (4, 0)),
+      lambda: grow((4, 8), (4, 0)),
       'schedule.batch contains 0: entries must be',
     ),
     (
-      lambda: ProgressiveSchedule((4, 8), (4,)).stages(16),
+      lambda: grow((4, 8), (4,)).stages(16),
       'ends with 8, but model.res is 16',
     ),
-    (lambda: ProgressiveSchedule((4, 8), (4,), 0, 0), 'one of them must be positive'),
+    (lambda: grow((4, 8), (4,), stabilise=0, fade=0), 'one of them must be positive'),
   ],
 )
 def test_impossible_schedules_are_errors(make, complaint):

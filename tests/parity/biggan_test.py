@@ -238,11 +238,11 @@ class Recorded:
     g_kwargs, d_kwargs = meta['G_kwargs'], meta['D_kwargs']
     self.g_tx, self.d_tx = self.adam(g_kwargs, 'G'), self.adam(d_kwargs, 'D')
     self.schedule = ConstantSchedule(
-      self.batch,
-      g_kwargs.get('G_lr', 5e-5),
-      d_kwargs.get('D_lr', 2e-4),
-      c['ema_decay'],
-      max(c['ema_start'] - 1, 0) * self.per_step,
+      batch=self.batch,
+      g_lr=g_kwargs.get('G_lr', 5e-5),
+      d_lr=d_kwargs.get('D_lr', 2e-4),
+      ema=c['ema_decay'],
+      ema_start=max(c['ema_start'] - 1, 0) * self.per_step,
     )
     gan = biggan_of(g_kwargs, d_kwargs, 'deep' in meta['fn'], self.dtype)
     gan = dataclasses.replace(gan, split_d=bool(c['split_D']))
