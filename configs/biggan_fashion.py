@@ -1,4 +1,4 @@
-"""BigGAN on Fashion-MNIST, 32 x 32 grey, ten classes: two CPU cores, half an hour up.
+"""BigGAN on Fashion-MNIST, 32 x 32 grey, ten classes: a quarter of an hour of one core.
 
   python -m gan_jax.prepare /usr/share/datasets/fashion-mnist sets/fashion_mnist \\
     --res=32 --channels=1 --border --background=black

@@ -13,6 +13,7 @@ import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
 import numpy as np
 from classifier import CLASSES, SIDE
 from scores import Images, Judge, N, read_images
+from series import SERIES, cells, runs_of
 from tables import Record, draw_curves, draw_run, table, write_csv, write_grid
 
 from gan_jax import UserError
@@ -29,40 +30,10 @@ from gan_jax.storage.json_lines import append_json_lines, read_json_lines
 from gan_jax.training.trainer import Trainer
 
 HERE = Path(__file__).parent
-CONFIG = HERE.parents[1] / 'configs' / 'progan_fashion.py'
+CONFIGS = HERE.parents[1] / 'configs'
 FULL = 'full'  # workdir of the run with all images
-FRACTIONS = ('1%', '10%', '100%')
-AUGMENTATIONS = {
-  'none': {},
-  'diffaugment': {'augment.policy': 'translation'},
-  # The loss is WGAN-GP, where the sign of D's scores says nothing: p is fixed.
-  'ada': {'augment.pipe': 'bgc', 'augment.fixed_p': '0.3'},
-}
-SEEDS = (0, 1)
-# Narrow and short, since there are eighteen runs.
-SMALL = {
-  'model.g_widths': '32,32,32,16,8',
-  'model.d_widths': '32,32,32,16,8',
-  'schedule.g_lr': '1.2e-2',
-  'schedule.d_lr': '1.2e-2',
-  'schedule.ema': '0.998',
-  'train.images': '100_000',
-  'log.grid_every': '50_000',
-  'log.checkpoint_every': '25_000',
-  'log.keep': '100',
-  'log.trackers': '()',
-}
 LONG = {'train.images': '1_000_000_000', 'log.keep': '100'}
 SECONDS_PER_LOOK = 5.0  # at the time that a run has trained
-
-
-def cells() -> list[tuple[str, str, int]]:
-  """(fraction, augmentation, seed) of the runs on few images, all of a seed in turn."""
-  return [(f, a, s) for s in SEEDS for f in FRACTIONS for a in AUGMENTATIONS]
-
-
-def cell_workdir(workdir: Path, fraction: str, augmentation: str, seed: int) -> Path:
-  return workdir / f'{fraction.removesuffix("%")}-{augmentation}-{seed}'
 
 
 def trained(workdir: Path) -> tuple[int, float]:
@@ -72,17 +43,16 @@ def trained(workdir: Path) -> tuple[int, float]:
   return max((line.get('until_images', 0) for line in starts), default=0), seconds
 
 
-def make_config(data: Path, settings: dict[str, str]) -> Config:
-  return load_config(str(CONFIG), [('data.name', str(data)), *settings.items()])
+def make_config(family: str, data: Path, settings: dict[str, str]) -> Config:
+  config = CONFIGS / f'{family}_fashion.py'
+  return load_config(str(config), [('data.name', str(data)), *settings.items()])
 
 
 def train_small(data: Path, workdir: Path) -> None:
   """Trains all runs on few images one after the other; finished ones are skipped."""
-  for fraction, augmentation, seed in cells():
-    folder = cell_workdir(workdir, fraction, augmentation, seed)
-    settings = SMALL | AUGMENTATIONS[augmentation]
-    settings |= {'data.split': f'train[:{fraction}]', 'train.seed': str(seed)}
-    config = make_config(data, settings)
+  for cell in cells():
+    folder = workdir / cell.run
+    config = make_config(cell.series, data, cell.settings)
     if trained(folder)[0] >= config.train.images:
       continue
     print(f'{folder.name} ...', flush=True)
@@ -93,7 +63,7 @@ def train_small(data: Path, workdir: Path) -> None:
 def train_full(data: Path, workdir: Path, minutes: float) -> None:
   """Trains on all images until the run has trained for so long, over all starts."""
   folder = workdir / FULL
-  trainer = Trainer(make_config(data, LONG), folder)
+  trainer = Trainer(make_config('progan', data, LONG), folder)
   done = threading.Event()
 
   def stop_in_time() -> None:
@@ -121,9 +91,8 @@ def score(data: Path, test: Path, workdir: Path, out: Path) -> None:
   judge = Judge(train, read_images(test), workdir / 'classifier.msgpack')
   print('real images:', judge.real, flush=True)
   runs = {FULL: len(train.images)}
-  for fraction, augmentation, seed in cells():
-    run = cell_workdir(workdir, fraction, augmentation, seed).name
-    runs[run] = len(train.images) * int(fraction.removesuffix('%')) // 100
+  for cell in cells():
+    runs[cell.run] = len(train.images) * int(cell.fraction.removesuffix('%')) // 100
   log = workdir / 'scores.jsonl'
   for run, n_images in runs.items():
     folder = workdir / run
@@ -139,11 +108,12 @@ def score(data: Path, test: Path, workdir: Path, out: Path) -> None:
         print(record, flush=True)
   records = read_json_lines(log)
   write_csv([*records, {'run': 'real', 'images': 0, **judge.real}], out / 'scores.csv')
-  names = list(AUGMENTATIONS)
-  draw_curves(records, list(FRACTIONS), names, out / 'curves.png')
   full = [r for r in records if r['run'] == FULL]
   draw_run(full, judge.real, out / 'full_curves.png')
-  print(table(records, list(FRACTIONS), names))
+  for series in SERIES:
+    runs_by_images = runs_of(series)
+    draw_curves(records, runs_by_images, out / f'{series}_curves.png')
+    print(f'{series}\n{table(records, runs_by_images)}')
 
 
 def grown_steps(folder: Path) -> list[int]:

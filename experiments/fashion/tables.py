@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator
 
 Record = dict[str, Any]
+Runs = dict[str, dict[str, list[str]]]  # images -> augmentation -> runs
 FIELDS = (
   *('run', 'images', 'minutes', 'accuracy', 'fd', 'excess', 'diversity', 'recall'),
   *('memorized', 'memorized_real'),
@@ -34,25 +35,32 @@ def write_csv(records: list[Record], path: Path) -> None:
     writer.writerows(sorted(records, key=lambda r: (r['run'], r['images'])))
 
 
-def table(records: list[Record], fractions: list[str], names: list[str]) -> str:
-  """Markdown: the newest scores of the runs on few images, one row for each setting."""
+def table(records: list[Record], runs_by_images: Runs) -> str:
+  """Markdown: the newest scores of the runs on few images, one row for each setting.
+
+  `lowest` is the lowest excess of a run and the thousands of images seen by then.
+  """
   found = newest(records)
   columns = (
     *(('excess', '.2f'), ('accuracy', '.1%'), ('diversity', '.0%')),
     *(('recall', '.0%'), ('memorized', '.0%'), ('memorized_real', '.0%')),
   )
-  head = ('images', 'augmentation', 'excess of FD', *(key for key, _ in columns[1:]))
+  names = [key for key, _ in columns[1:]]
+  head = ('images', 'augmentation', 'excess of FD', 'lowest', *names)
   lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
-  for fraction in fractions:
-    for name in names:
-      prefix = f'{fraction.removesuffix("%")}-{name}-'
-      runs = [r for run, r in sorted(found.items()) if run.startswith(prefix)]
-      cells = [
-        ', '.join(format(r[key], form) for r in runs) or 'not yet measured'
-        for key, form in columns
-      ]
-      lines.append(f'| {fraction} | {name} | {" | ".join(cells)} |')
+  for fraction, rows in runs_by_images.items():
+    for name, runs in rows.items():
+      scored = [found[run] for run in runs if run in found]
+      cells = [[format(r[key], form) for r in scored] for key, form in columns]
+      cells.insert(1, [_lowest(records, r['run']) for r in scored])
+      texts = (', '.join(cell) or 'not yet measured' for cell in cells)
+      lines.append(f'| {fraction} | {name} | {" | ".join(texts)} |')
   return '\n'.join(lines)
+
+
+def _lowest(records: list[Record], run: str) -> str:
+  best = min((r for r in records if r['run'] == run), key=lambda r: r['excess'])
+  return f'{best["excess"]:.2f} at {best["images"] / 1000:.0f}'
 
 
 def plain_log_scale(axis: plt.Axes) -> None:
@@ -63,20 +71,18 @@ def plain_log_scale(axis: plt.Axes) -> None:
   axis.minorticks_off()
 
 
-def draw_curves(
-  records: list[Record], fractions: list[str], names: list[str], path: Path
-) -> None:
+def draw_curves(records: list[Record], runs_by_images: Runs, path: Path) -> None:
   """The excess of the Fréchet distance while the runs train; one panel a fraction."""
+  n = len(runs_by_images)
   figure, axes = plt.subplots(
-    1, len(fractions), figsize=(9, 3), sharey=True, squeeze=False
+    1, n, figsize=(2 + 2.4 * n, 3), sharey=True, squeeze=False
   )
-  for axis, fraction in zip(axes[0], fractions, strict=True):
-    for color, name in enumerate(names):
-      prefix = f'{fraction.removesuffix("%")}-{name}-'
-      for run in sorted({r['run'] for r in records if r['run'].startswith(prefix)}):
+  for axis, (fraction, rows) in zip(axes[0], runs_by_images.items(), strict=True):
+    for color, (name, runs) in enumerate(rows.items()):
+      for run in runs:
         points = sorted((r['images'], r['excess']) for r in records if r['run'] == run)
-        x, y = np.array(points).T
-        label = name if run.endswith('-0') else None
+        x, y = np.array(points or [(np.nan, np.nan)]).T
+        label = name if run == runs[0] else None
         axis.plot(x / 1000, y, marker='.', color=f'C{color}', label=label)
     axis.set_title(f'{fraction} of 60,000 images', fontsize=10)
     axis.set_xlabel('thousand images seen')
