@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope='module')
 def modules():
-  """The experiment's series.py and tables.py, which import each other by name."""
+  """The experiment's series.py and tables.py, which imports classifier.py by name."""
   before = list(sys.path)
   sys.path.insert(0, str(ROOT / 'experiments' / 'fashion'))
   try:
