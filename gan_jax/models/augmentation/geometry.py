@@ -20,7 +20,11 @@ from gan_jax.ops.platform import platform
 
 Matrix = Float[Array, 'b 3 3']
 BOUNDS = 'promise_in_bounds'
-IMAGES_AT_ONCE = 4  # that are sampled point by point
+# Rotated images are taken a few at a time: so many point by point, so many pixels by
+# products, which are for images up to a size: points are faster beyond it.
+IMAGES_AT_ONCE = 4
+PIXELS_AT_ONCE = 16 * 32 * 32
+MOST_BY_PRODUCTS = 128 * 128
 
 
 def compose(a: Matrix, b: Matrix) -> Matrix:
@@ -65,10 +69,10 @@ def warp(
 ) -> Float[Array, 'b h w c']:
   """Upsamples by 2 with sym6, samples bilinearly at mapped positions, downsamples.
 
-  A CPU takes two small products for each image whose rows and columns stay rows and
-  columns, or change places. It samples the others, which are rotated, point by point
-  and a few at a time, so that the cost grows with their number. Accelerators sample all
-  images at once.
+  CPUs and TPUs take two small products for each image whose rows and columns stay rows
+  and columns, or change places. They sample the others, which are rotated, a few at a
+  time, so that the cost grows with their number. GPUs, where reading single pixels is
+  cheap, sample all images at once.
 
   Args:
     inverse: output -> input positions.
@@ -79,12 +83,12 @@ def warp(
   """
   _, h, w, _ = images.shape
   margins = margins or largest_margins(h, w)
-  if platform() != 'cpu':
+  if platform() not in ('cpu', 'tpu'):
     return warp_points(images, inverse, margins)
   upright, swapped = find_kinds(inverse, h, w, margins)
   straight = warp_by_axis(images, inverse, swapped, margins)
   rotated = ~(upright | swapped)
-  sampled = warp_by_point(images, inverse, rotated, margins)
+  sampled = warp_chosen(images, inverse, rotated, margins)
   return jnp.where(rotated[:, None, None, None], sampled, straight)
 
 
@@ -135,50 +139,110 @@ def axis_matrix(
   positions: Float[Array, 'b p'], table: wavelets.Upsampling
 ) -> Float[Array, 'b n n']:
   """Matrices that upsample one axis, sample it at the positions and downsample it."""
-  exact = lax.Precision.HIGHEST
-  n = table.matrix.shape[1]
-  row, part = _split(positions, table)
+  down = jnp.asarray(wavelets.downsampling(table.matrix.shape[1]), positions.dtype)
+  sampled = rows_at(positions, table)
+  return jnp.einsum('np,bpm->bnm', down, sampled, precision=lax.Precision.HIGHEST)
+
+
+def rows_at(
+  positions: Float[Array, '...'], table: wavelets.Upsampling
+) -> Float[Array, '... n']:
+  """Rows of a table, interpolated at the positions.
+
+  A TPU takes about seven cycles to read a row, whatever its length: it multiplies the
+  table by `hats` instead.
+  """
   taps = jnp.asarray(table.matrix, positions.dtype)
+  if platform() == 'tpu':
+    return jnp.dot(hats(positions, table), taps, precision=lax.Precision.HIGH)
+  row, part = _split(positions, table)
   part = part[..., None]
-  sampled = (1 - part) * taps[row] + part * taps[row + 1]
-  down = jnp.asarray(wavelets.downsampling(n), positions.dtype)
-  return jnp.einsum('np,bpm->bnm', down, sampled, precision=exact)
+  return (1 - part) * taps[row] + part * taps[row + 1]
 
 
-def warp_by_point(
+def hats(
+  positions: Float[Array, '...'], table: wavelets.Upsampling
+) -> Float[Array, '... rows']:
+  """Weights of the table's rows at the positions: at most two of them are not 0."""
+  row, part = _split(positions, table)
+  shape = *positions.shape, len(table.matrix)
+  rows = lax.broadcasted_iota(positions.dtype, shape, positions.ndim)
+  return jnp.maximum(1 - jnp.abs((row + part)[..., None] - rows), 0)
+
+
+def warp_chosen(
   images: Float[Array, 'b h w c'],
   inverse: Matrix,
   chosen: Bool[Array, ' b'],
   margins: Margins,
 ) -> Float[Array, 'b h w c']:
-  """The warp of the chosen images, a few at a time; 0 for the others.
+  """The images, of which the chosen ones are warped, a few at a time.
 
-  Linear in the images. Its transpose runs the same loop.
+  Linear in the images. Its transpose runs the same loop. The number of turns does not
+  depend on the draws, so that a planner can multiply by it; a turn without chosen
+  images does nothing.
   """
-  b = len(images)
-  size = min(IMAGES_AT_ONCE, b)
+  b, h, w, _ = images.shape
+  if platform() == 'tpu' and h * w <= MOST_BY_PRODUCTS:
+    form, size = warp_by_products, max(PIXELS_AT_ONCE // (h * w), 1)
+  else:
+    form, size = warp_points, IMAGES_AT_ONCE
+  size = min(size, b)
 
   def forward(x: Array, inverse: Matrix) -> Array:
-    return warp_points(x, inverse, margins)
+    return form(x, inverse, margins)
 
   def transpose(y: Array, inverse: Matrix) -> Array:
     (x,) = jax.linear_transpose(lambda x: forward(x, inverse), y)(y)
     return x
 
   def each(one: Callable[[Array, Matrix], Array], residuals: Any, x: Array) -> Array:
-    order, chosen, inverse = residuals
+    chosen, inverse = residuals
+    order = jnp.argsort(~chosen)
+    ordered, inverse, number = x[order], inverse[order], chosen.sum()
 
     def body(i: Array, out: Array) -> Array:
-      index = lax.dynamic_slice_in_dim(order, jnp.minimum(i * size, b - size), size)
-      y = one(x[index], inverse[index])
-      return out.at[index].set(jnp.where(chosen[index][:, None, None, None], y, 0))
+      start = jnp.minimum(i * size, b - size)
+      some = lambda x: lax.dynamic_slice_in_dim(x, start, size)
+      update = lambda out: lax.dynamic_update_slice_in_dim(
+        out, one(some(ordered), some(inverse)), start, 0
+      )
+      return lax.cond(i * size < number, update, lambda out: out, out)
 
-    return lax.fori_loop(0, -(-chosen.sum() // size), body, jnp.zeros_like(x))
+    out = lax.fori_loop(0, -(-b // size), body, ordered)[jnp.argsort(order)]
+    return jnp.where(chosen[:, None, None, None], out, x)
 
-  residuals = (jnp.argsort(~chosen), chosen, inverse)
   return linear_call(
-    partial(each, forward), partial(each, transpose), residuals, images
+    partial(each, forward), partial(each, transpose), (chosen, inverse), images
   )
+
+
+def warp_by_products(
+  images: Float[Array, 'b h w c'], inverse: Matrix, margins: Margins
+) -> Float[Array, 'b h w c']:
+  """The warp of all images, without reading single pixels.
+
+  Every sample has weights of all rows and of all columns. Compiled for a TPU neither
+  these nor their products with the columns are stored.
+  """
+  b, h, w, c = images.shape
+  rows = wavelets.upsampling(h, margins.top, margins.bottom)
+  columns = wavelets.upsampling(w, margins.left, margins.right)
+  down, right = sample_positions(inverse, h, w, margins)
+  exact, high = lax.Precision.HIGHEST, lax.Precision.HIGH
+  flat = lambda x: x.reshape(b, -1)
+  by_row = rows_at(flat(down), rows).astype(images.dtype)
+  by_column = hats(flat(right), columns).astype(images.dtype)
+  taps = jnp.asarray(columns.matrix, images.dtype)
+  large = jnp.einsum('kw,bhwc->bkhc', taps, images, precision=exact)
+  sampled = jnp.einsum('bsk,bkhc->bshc', by_column, large, precision=high)
+  sampled = (by_row[..., None] * sampled).sum(2).reshape(*down.shape, c)
+  for axis, n in ((1, h), (2, w)):
+    taps = jnp.asarray(wavelets.downsampling(n), images.dtype)
+    sampled = jnp.moveaxis(
+      jnp.tensordot(taps, sampled, (1, axis), precision=exact), 0, axis
+    )
+  return sampled
 
 
 def warp_points(

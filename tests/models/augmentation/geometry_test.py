@@ -1,5 +1,7 @@
 """The warp of ADA and its wavelet matrices."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,8 +73,17 @@ def affine(seed, b):
   return jnp.asarray(matrix)
 
 
+@pytest.fixture(params=['cpu', 'tpu'])
+def form(request, monkeypatch):
+  """The form of a platform; groups are smaller than the batches of the tests."""
+  monkeypatch.setattr(geometry, 'platform', lambda: request.param)
+  monkeypatch.setattr(geometry, 'PIXELS_AT_ONCE', 5 * 12 * 12)
+  return request.param
+
+
 @pytest.mark.parametrize(('h', 'w', 'swapped'), [(12, 12, 2), (8, 11, 0)])
-def test_by_axis_equals_by_point(h, w, swapped, rng_seed):
+@pytest.mark.usefixtures('form')
+def test_all_forms_equal_sampling_point_by_point(h, w, swapped, rng_seed):
   """Images, gradients and second derivatives, for all kinds of maps in one batch."""
   with jax.enable_x64(True):
     b = 4 + 2 * geometry.IMAGES_AT_ONCE
@@ -82,7 +93,7 @@ def test_by_axis_equals_by_point(h, w, swapped, rng_seed):
     upright, turned = geometry.find_kinds(inverse, h, w, margins)
     assert int(upright.sum()) == 2 and int(turned.sum()) == swapped
     mixed = lambda x: geometry.warp(x, inverse)
-    points = lambda x: geometry.warp_by_point(x, inverse, jnp.ones(b, bool), margins)
+    points = lambda x: geometry.warp_points(x, inverse, margins)
     once, twice = (lambda f, of=of: jax.grad(of(f)) for of in (scalar, penalty))
     for of in (lambda f: f, once, twice):
       ours, theirs = (np.asarray(jax.jit(of(f))(x)) for f in (mixed, points))
@@ -110,14 +121,29 @@ def test_an_oblong_image_is_transformed_as_the_square_around_it(turned, rng_seed
   np.testing.assert_allclose(got, want, atol=1e-9)
 
 
-def test_images_that_are_not_chosen_are_0_and_get_no_gradient():
-  x, chosen = images_of(0, 8, 8, b=9), jnp.arange(9) % 4 == 3
-  f = lambda x: geometry.warp_by_point(
-    x, affine(0, 9), chosen, geometry.largest_margins(8, 8)
+@pytest.mark.usefixtures('form')
+def test_images_that_are_not_chosen_stay_as_they_are():
+  x, chosen = images_of(0, 12, 12, b=11), jnp.arange(11) % 4 == 3
+  f = lambda x: geometry.warp_chosen(
+    x, affine(0, 11), chosen, geometry.largest_margins(12, 12)
   )
-  y, g = f(x), jax.grad(scalar(f))(x)
-  for z in (y, g):
-    assert (np.abs(z).max((1, 2, 3)) > 0).tolist() == chosen.tolist()
+  y, g = f(x), jax.grad(lambda x: f(x).sum())(x)
+  assert ((y == x).all((1, 2, 3)) == ~chosen).all()
+  assert ((g == 1).all((1, 2, 3)) == ~chosen).all()
+
+
+def test_a_tpu_reads_no_single_pixels(monkeypatch):
+  """Neither gathers nor scatters of more rows than there are images."""
+  monkeypatch.setattr(geometry, 'platform', lambda: 'tpu')
+  x, inverse = images_of(0, 12, 12, b=6), affine(0, 6)
+  warp = lambda x: geometry.warp(x, inverse)
+  for f in (warp, lambda x: jax.linear_transpose(warp, x)(x)[0]):
+    reads = re.findall(
+      r'"stablehlo\.(?:gather|scatter)".*?\(tensor<[^>]*>, tensor<(\d+)x',
+      jax.jit(f).lower(x).as_text(),
+      re.DOTALL,
+    )
+    assert reads and max(map(int, reads)) <= 6
 
 
 def test_the_transpose_of_sampling(rng_seed):
