@@ -131,6 +131,7 @@ def program_figures(answer: dict[str, Any], devices: int) -> Figures:
     'program_flops': costs['flops'],
     'program_bytes': costs['bytes accessed'],
     'cycles': hlo.total_cycles(program),
+    'rows_without_estimate': hlo.rows_without_estimate(program),
     'collectives': hlo.collectives(program, devices),
     'products': dict(hlo.product_types(program)),
     'padding': 1 - plain / padded if padded else 0.0,

@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ _CONSTANT = re.compile(r'constant\((\d+)\)')
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _GROUPS = re.compile(r'replica_groups=(?:\[(\d+),(\d+)\]|\{\{([\d,]*)\})')
 _OPERAND = re.compile(r'%([\w.-]+)')
+_INDEX_VECTOR = re.compile(r'index_vector_dim=(\d+)')
 _SPATIAL = re.compile(r'dim_labels=\w*[0-9]')  # else a convolution is a matrix product
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _LIBRARIES = '__cudnn$', '__cublas$'
@@ -149,17 +150,35 @@ def shape_nbytes(shape: str) -> int:
 
 
 def executed_ops(program: Program) -> Iterator[ExecutedOp]:
-  """The operations that the entry computation reaches, with loops multiplied."""
-  pending = [(program.entry, 1, False)]
-  while pending:
-    name, count, fused = pending.pop()
-    for op in program.computations.get(name, ()):
-      yield ExecutedOp(op, count, fused)
-      if op.opcode in ('while', 'call', 'conditional', 'async-start'):
-        trips = trip_count(program, op) if op.opcode == 'while' else 1
-        pending += [(callee, count * trips, fused) for callee in op.calls]
-      elif op.opcode == 'fusion':
-        pending += [(callee, count, True) for callee in op.calls]
+  """The operations that the entry computation reaches, with loops multiplied.
+
+  Of the branches of a conditional only the most expensive one is reached.
+  """
+  yield from _reached(program, program.entry, 1, False)
+
+
+def _reached(
+  program: Program, name: str, count: int, fused: bool
+) -> Iterator[ExecutedOp]:
+  for op in program.computations.get(name, ()):
+    yield ExecutedOp(op, count, fused)
+    if op.opcode == 'conditional':
+      branches = [[*_reached(program, c, count, fused)] for c in op.calls]
+      yield from max(branches, key=_expense, default=())
+    elif op.opcode in ('while', 'call', 'async-start', 'fusion'):
+      trips = trip_count(program, op) if op.opcode == 'while' else 1
+      inside = fused or op.opcode == 'fusion'
+      for callee in op.calls:
+        yield from _reached(program, callee, count * trips, inside)
+
+
+def _expense(branch: list[ExecutedOp]) -> tuple[int, int]:
+  """Cycles of a branch, or its operations where none are estimated."""
+  return _cycles(branch), len(branch)
+
+
+def _cycles(executed: Iterable[ExecutedOp]) -> int:
+  return sum(e.op.cycles * e.executions for e in executed if not e.fused)
 
 
 def trip_count(program: Program, loop: Op) -> int:
@@ -182,7 +201,32 @@ def trip_count(program: Program, loop: Op) -> int:
 
 def total_cycles(program: Program) -> int:
   """Sum of the compiler's estimates; operations that overlap count in full."""
-  return sum(e.op.cycles * e.executions for e in executed_ops(program) if not e.fused)
+  return _cycles(executed_ops(program))
+
+
+def rows_without_estimate(program: Program) -> int:
+  """Rows that gathers read and scatters add where the compiler estimates no cycles.
+
+  A row is what one index selects, whatever its length.
+  """
+  shapes = {op.name: op.shape for ops in program.computations.values() for op in ops}
+  rows = 0
+  for op, count, fused in executed_ops(program):
+    if fused or op.cycles or op.opcode not in ('gather', 'scatter', 'fusion'):
+      continue
+    inner = [op, *(x for callee in op.calls for x in program.computations[callee])]
+    for x in inner:
+      if x.opcode in ('gather', 'scatter'):
+        rows += count * _indices(x, shapes[operand_names(x)[1]])
+  return rows
+
+
+def _indices(op: Op, shape: str) -> int:
+  """Number of indices of a gather or scatter, from the shape of its index array."""
+  (dims,) = re.findall(r'\[([\d,]*)\]', shape)
+  sizes = [int(size) for size in dims.split(',') if size]
+  vector = int(_INDEX_VECTOR.findall(op.text)[0])
+  return math.prod(n for axis, n in enumerate(sizes) if axis != vector)
 
 
 def op_kind(program: Program, op: Op) -> str:

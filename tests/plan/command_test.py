@@ -56,6 +56,14 @@ def test_a_program_is_compiled_once(local_plan, monkeypatch, capsys):
   assert 'parameters' in printed and 'MFU' in printed and 'roofline' in printed
 
 
+def test_what_the_time_leaves_out_is_named(local_plan):
+  row = local_plan[2][0] | {'cycles': 30_000_000, 'rows_without_estimate': 22_431_987}
+  line = '  not counted  gathers and scatters of 22.4 M rows\n'
+  assert line in formatting.format_row(row, top=0)
+  for other in ({'rows_without_estimate': 99_999}, {'cycles': 0}):
+    assert 'not counted' not in formatting.format_row(row | other, top=0)
+
+
 def test_a_step_that_does_not_fit_is_printed_without_times():
   row = dict(config='c.py', topology='v5e:2x2', chips=4, pixels='8 x 8', batch=64)
   row |= dict(chip={'name': 'TPU v5e', 'hbm': 16e9}, fits=False, advice='would fit: x')

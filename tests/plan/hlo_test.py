@@ -48,6 +48,38 @@ def test_the_trip_count_of_a_loop_is_read_from_its_condition():
   assert hlo.total_cycles(hlo.parse(text.replace('direction=LT', 'direction=NE'))) == 10
 
 
+def test_the_most_expensive_branch_of_a_conditional_counts():
+  def branch(name, *cycles):
+    ops = [
+      f'  %{name}{i} = f32[4]{{0}} add(%x, %x), '
+      f'backend_config={{"estimated_cycles":"{n}"}}'
+      for i, n in enumerate(cycles)
+    ]
+    return f'\n%{name} (x: f32[4]) -> f32[4] {{\n' + '\n'.join(ops) + '\n}\n'
+
+  text = (
+    'HloModule m\n'
+    + branch('few', 30)
+    + branch('many', 10, 15)
+    + (
+      '\nENTRY %main (a: f32[4]) -> f32[4] {\n'
+      '  ROOT %c = f32[4]{0} conditional(%p, %a, %a), '
+      'branch_computations={%many, %few}\n}\n'
+    )
+  )
+  assert hlo.total_cycles(hlo.parse(text)) == 30
+  without = text.replace(',"estimated_cycles"', '').replace('estimated_cycles', 'none')
+  names = [e.op.name for e in hlo.executed_ops(hlo.parse(without))]
+  assert names == ['c', 'many0', 'many1']
+
+
+def test_rows_that_no_estimate_counts():
+  """Of gathers and scatters, in loops too, but not those with an estimate."""
+  text = (Path(__file__).parent / 'compiled' / 'gathers.hlo').read_text()
+  # Five turns of 7 x 3 rows, and 11 rows that are added.
+  assert hlo.rows_without_estimate(hlo.parse(text)) == 5 * 7 * 3 + 11
+
+
 def test_an_asynchronous_collective_counts_once():
   gather = (
     '%g{} = f32[64]{{0}} all-gather(%p), channel_id=1, replica_groups={{{{0,1}}}}'
