@@ -217,7 +217,8 @@ def rows_without_estimate(program: Program) -> int:
     inner = [op, *(x for callee in op.calls for x in program.computations[callee])]
     for x in inner:
       if x.opcode in ('gather', 'scatter'):
-        rows += count * _indices(x, shapes[operand_names(x)[1]])
+        operands = operand_names(x)  # of a scatter: arrays, indices, and updates
+        rows += count * _indices(x, shapes[operands[len(operands) // 2]])
   return rows
 
 

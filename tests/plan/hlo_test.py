@@ -68,8 +68,8 @@ def test_the_most_expensive_branch_of_a_conditional_counts():
     )
   )
   assert hlo.total_cycles(hlo.parse(text)) == 30
-  without = text.replace(',"estimated_cycles"', '').replace('estimated_cycles', 'none')
-  names = [e.op.name for e in hlo.executed_ops(hlo.parse(without))]
+  without = hlo.parse(text.replace('estimated_cycles', 'none'))
+  names = [e.op.name for e in hlo.executed_ops(without)]
   assert names == ['c', 'many0', 'many1']
 
 
@@ -78,6 +78,8 @@ def test_rows_that_no_estimate_counts():
   text = (Path(__file__).parent / 'compiled' / 'gathers.hlo').read_text()
   # Five turns of 7 x 3 rows, and 11 rows that are added.
   assert hlo.rows_without_estimate(hlo.parse(text)) == 5 * 7 * 3 + 11
+  of_two = text.replace('scatter(%q, %k, %u)', 'scatter(%q, %q, %k, %u, %u)')
+  assert hlo.rows_without_estimate(hlo.parse(of_two)) == 5 * 7 * 3 + 11
 
 
 def test_an_asynchronous_collective_counts_once():
