@@ -13,7 +13,8 @@ import gan_jax  # noqa: F401  (before jax: sets its XLA flag)
 import jax
 import numpy as np
 
-from gan_jax.config import Config, load_config
+from gan_jax.config import Config, load_config, parse_config
+from gan_jax.config.overrides import apply_overrides
 from gan_jax.models.augmentation import OFF, Augmentation
 from gan_jax.models.base import Batch
 from gan_jax.runtime.environment import keep_freed_memory
@@ -71,9 +72,10 @@ def make_step(
   return step, compile_s
 
 
-def measure(name: str, rounds: int) -> list[dict]:
+def measure(name: str, channels: int, rounds: int) -> list[dict]:
   """One row per setting; the settings take turns, so that load meets all alike."""
-  config = load_config(name)
+  widths = [(f'model.{net}_ch', str(channels)) for net in 'gd']
+  config = parse_config(apply_overrides(load_config(name).to_dict(), widths))
   made = {kind: make_step(config, kind) for kind, _ in SETTINGS.values()}
   times: dict[str, list[Seconds]] = {name: [] for name in SETTINGS}
   for i in range(rounds + 1):
@@ -90,6 +92,7 @@ def measure(name: str, rounds: int) -> list[dict]:
     rows.append(
       {
         'config': name,
+        'channels': channels,
         'augmentation': setting,
         'compile_s': round(made[kind][1], 1),
         'median_ms': round(float(wall), 1),
@@ -105,12 +108,13 @@ def measure(name: str, rounds: int) -> list[dict]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--config', action='append', required=True)
+  parser.add_argument('--config', default='configs/biggan_emoji.py')
+  parser.add_argument('--channels', type=int, nargs='+', default=[16, 32])
   parser.add_argument('--rounds', type=int, default=20)
   parser.add_argument('--out', type=Path, required=True, help='a .csv file')
   args = parser.parse_args()
   keep_freed_memory()
-  rows = [row for name in args.config for row in measure(name, args.rounds)]
+  rows = [row for n in args.channels for row in measure(args.config, n, args.rounds)]
   with args.out.open('w', newline='') as f:
     writer = csv.DictWriter(f, rows[0])
     writer.writeheader()
