@@ -239,12 +239,8 @@ def warp_by_products(
   large = jnp.einsum('kw,bhwc->bkhc', taps, images, precision=exact)
   sampled = jnp.einsum('bsk,bkhc->bshc', by_column, large)
   sampled = (by_row[..., None] * sampled).sum(2).reshape(*down.shape, c)
-  for axis, n in ((1, h), (2, w)):
-    taps = jnp.asarray(wavelets.downsampling(n), images.dtype)
-    sampled = jnp.moveaxis(
-      jnp.tensordot(taps, sampled, (1, axis), precision=exact), 0, axis
-    )
-  return sampled
+  down_rows, down_columns = wavelets.downsampling(h), wavelets.downsampling(w)
+  return _separable(down_rows, sampled.swapaxes(0, 1), down_columns).swapaxes(0, 1)
 
 
 def warp_points(
